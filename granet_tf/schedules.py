@@ -1,0 +1,351 @@
+"""When to update masks, how sparse to be, and what fraction to regenerate.
+
+Every schedule is a pure function of the step. The contract is that of
+`tfmot.sparsity.keras.PruningSchedule`: `schedule(step)` returns the pair
+`(should_prune, sparsity)`. A tfmot schedule object works wherever one of these does, and these work
+inside tfmot.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+PACKAGE = "granet_tf"
+
+
+class PruningSchedule(abc.ABC):
+    """Base class: says at each step whether to prune and how sparse to be.
+
+    A custom schedule implements `__call__`, and `get_config` if it is to be saved.
+
+    Example:
+
+    >>> class Staircase(PruningSchedule):
+    ...     def __call__(self, step):
+    ...         return self.is_due(step, 0, 300, 100), 0.3 * tf.cast(step // 100, tf.float32)
+    >>> should_prune, sparsity = Staircase()(200)
+    >>> bool(should_prune), round(float(sparsity), 3)
+    (True, 0.6)
+    """
+
+    @abc.abstractmethod
+    def __call__(self, step: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns `(should_prune, sparsity)`: a bool and a float32 scalar.
+
+        Args:
+            step: Number of finished optimizer updates.
+        """
+
+    def exact_sparsity(self, step: int | tf.Tensor) -> tf.Tensor:
+        """The sparsity in float64, from which counts are made.
+
+        Seven decimals are what a float32 holds in [0, 1): rounding to them makes 0.9 mean 0.9.
+        """
+        _, sparsity = self(step)
+        return tf.round(tf.cast(sparsity, tf.float64) * 1e7) / 1e7
+
+    def regenerate(self, step: int | tf.Tensor) -> tuple[tf.Tensor | bool, tf.Tensor | float]:
+        """Returns `(should_regenerate, drop_fraction)`; a plain pruning schedule never does."""
+        del step
+        return False, 0.0
+
+    @property
+    def regenerates(self) -> bool:
+        """Whether any step regenerates, so whether the dense gradient is needed at all."""
+        return False
+
+    @property
+    def final_update(self) -> int | None:
+        """The first step that prunes to the final sparsity, where the schedule knows one."""
+        return None
+
+    @staticmethod
+    def is_due(
+        step: int | tf.Tensor, begin_step: int, end_step: int, frequency: int
+    ) -> tf.Tensor:
+        """True every `frequency` steps in [begin_step, end_step]; `end_step=-1` never ends."""
+        step = tf.cast(step, tf.int64)
+        in_range = step >= begin_step
+        if end_step != -1:
+            in_range &= step <= end_step
+        return in_range & ((step - begin_step) % frequency == 0)
+
+    def get_config(self) -> dict[str, Any]:
+        if dataclasses.is_dataclass(self):
+            return dataclasses.asdict(self)
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement get_config() to be saved. Received: {self}"
+        )
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> PruningSchedule:
+        """Accepts Keras's flat form and tfmot's nested `{"class_name", "config"}`."""
+        return cls(**config.get("config", config))
+
+
+def check_steps(begin_step: int, end_step: int, frequency: int, *, endless: bool) -> None:
+    """Raises ValueError unless 0 <= begin_step <= end_step and frequency > 0."""
+    if begin_step < 0:
+        raise ValueError(f"`begin_step` must be >= 0. Received: begin_step={begin_step}")
+    if end_step == -1 and not endless:
+        raise ValueError(
+            "`end_step` must be given, as the sparsity rises until then. Received: end_step=-1"
+        )
+    if end_step != -1 and end_step < begin_step:
+        raise ValueError(
+            f"`end_step` must be >= `begin_step`. "
+            f"Received: begin_step={begin_step}, end_step={end_step}"
+        )
+    if frequency <= 0:
+        raise ValueError(f"`frequency` must be > 0 steps. Received: frequency={frequency}")
+
+
+def check_sparsity(value: float, name: str) -> None:
+    """Raises ValueError unless `value` is a fraction of zeros in [0, 1)."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(
+            f"`{name}` is the fraction of zeros and must be in [0, 1). Received: {name}={value}"
+        )
+
+
+def _polynomial(step, initial, final, begin, end, power):
+    """Eq. 1 of the paper in float64; exactly `final` from `end` on."""
+    elapsed = tf.cast(tf.cast(step, tf.int64) - begin, tf.float64)
+    progress = tf.clip_by_value(elapsed / max(end - begin, 1), 0.0, 1.0) if end > begin else 1.0
+    return final + (initial - final) * (1.0 - progress) ** tf.constant(power, tf.float64)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class ConstantSparsity(PruningSchedule):
+    """The same sparsity at every update.
+
+    Args:
+        target_sparsity: Fraction of zeros in [0, 1).
+        begin_step: First step that may prune.
+        end_step: Last step that may prune; -1 (tfmot's convention) never ends.
+        frequency: Steps between updates.
+
+    Raises:
+        ValueError: On a sparsity outside [0, 1) or impossible steps.
+
+    Source: `tfmot.sparsity.keras.ConstantSparsity`.
+
+    Example:
+
+    >>> should_prune, sparsity = ConstantSparsity(0.5, begin_step=100)(200)
+    >>> bool(should_prune), float(sparsity)
+    (True, 0.5)
+    """
+
+    target_sparsity: float
+    begin_step: int
+    end_step: int = -1
+    frequency: int = 100
+
+    def __post_init__(self):
+        check_steps(self.begin_step, self.end_step, self.frequency, endless=True)
+        check_sparsity(self.target_sparsity, "target_sparsity")
+
+    def __call__(self, step):
+        due = self.is_due(step, self.begin_step, self.end_step, self.frequency)
+        return due, tf.constant(self.target_sparsity, tf.float32)
+
+    def exact_sparsity(self, step):
+        return tf.constant(self.target_sparsity, tf.float64)
+
+    @property
+    def final_update(self):
+        return self.begin_step
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class PolynomialDecay(PruningSchedule):
+    """Sparsity that rises fast at first and levels off (Zhu & Gupta, 2017).
+
+        s_t = s_f + (s_i - s_f) · (1 - (t - t_0) / (t_f - t_0)) ** power
+
+    As in tfmot, nothing is pruned after `end_step`: where `end_step - begin_step` is not a multiple
+    of `frequency`, the last update comes before the final sparsity. `GraNetSchedule` goes on to it.
+
+    Args:
+        initial_sparsity: s_i, fraction of zeros in [0, 1).
+        final_sparsity: s_f, fraction of zeros in [0, 1).
+        begin_step: t_0, in optimizer steps.
+        end_step: t_f, in optimizer steps.
+        power: Exponent of the decay.
+        frequency: Steps between updates.
+
+    Raises:
+        ValueError: On a sparsity outside [0, 1) or impossible steps.
+
+    Example:
+
+    >>> should_prune, sparsity = PolynomialDecay(0.2, 0.8, 100, 110, frequency=5)(105)
+    >>> bool(should_prune), round(float(sparsity), 4)
+    (True, 0.725)
+    """
+
+    initial_sparsity: float
+    final_sparsity: float
+    begin_step: int
+    end_step: int
+    power: float = 3
+    frequency: int = 100
+
+    def __post_init__(self):
+        check_steps(self.begin_step, self.end_step, self.frequency, endless=False)
+        check_sparsity(self.initial_sparsity, "initial_sparsity")
+        check_sparsity(self.final_sparsity, "final_sparsity")
+
+    def __call__(self, step):
+        due = self.is_due(step, self.begin_step, self.end_step, self.frequency)
+        return due, tf.cast(self.exact_sparsity(step), tf.float32)
+
+    def exact_sparsity(self, step):
+        return _polynomial(
+            step,
+            self.initial_sparsity,
+            self.final_sparsity,
+            self.begin_step,
+            self.end_step,
+            self.power,
+        )
+
+    @property
+    def final_update(self):
+        whole = (self.end_step - self.begin_step) % self.frequency == 0
+        return self.end_step if whole else None
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class GraNetSchedule(PruningSchedule):
+    """Gradual pruning, then as much regeneration as a cosine allows.
+
+    Pruning is due every `frequency` steps from `begin_step` up to the first such step at or after
+    `end_step`, where the sparsity is exactly `final_sparsity` (Eq. 1). Regeneration is due at the
+    same steps and never ends; the fraction of active weights it replaces falls from
+    `drop_fraction` to `final_drop_fraction` over `total_steps` by a cosine (Section 4.2, Table 7).
+
+    To tfmot, or to anything that only calls it, this is a plain pruning schedule.
+
+    Args:
+        initial_sparsity: s_i, fraction of zeros in [0, 1).
+        final_sparsity: s_f, fraction of zeros in [0, 1), not below `initial_sparsity`.
+        begin_step: t_0, in optimizer steps.
+        end_step: t_f, in optimizer steps.
+        total_steps: Length of training in optimizer steps, over which the cosine runs.
+        frequency: ΔT, steps between updates.
+        drop_fraction: r of Eq. 2 at the start, in [0, 1]. 0 regenerates nothing: plain GMP.
+        final_drop_fraction: r at the end of training, in [0, 1].
+        power: Exponent of the sparsity's decay.
+
+    Raises:
+        ValueError: On fractions or steps out of range.
+
+    Example:
+
+    >>> schedule = GraNetSchedule(0.0, 0.9, 0, 1000, total_steps=2000, frequency=100)
+    >>> should_prune, sparsity = schedule(500)
+    >>> bool(should_prune), float(sparsity)
+    (True, 0.7875000238418579)
+    >>> should_regenerate, drop_fraction = schedule.regenerate(1000)
+    >>> bool(should_regenerate), round(float(drop_fraction), 4)
+    (True, 0.2525)
+    """
+
+    initial_sparsity: float
+    final_sparsity: float
+    begin_step: int
+    end_step: int
+    total_steps: int
+    frequency: int = 1000
+    drop_fraction: float = 0.5
+    final_drop_fraction: float = 0.005
+    power: float = 3
+
+    def __post_init__(self):
+        check_steps(self.begin_step, self.end_step, self.frequency, endless=False)
+        check_sparsity(self.initial_sparsity, "initial_sparsity")
+        check_sparsity(self.final_sparsity, "final_sparsity")
+        if self.initial_sparsity > self.final_sparsity:
+            raise ValueError(
+                "`initial_sparsity` must not be above `final_sparsity`: pruning only removes. "
+                f"Received: initial_sparsity={self.initial_sparsity}, "
+                f"final_sparsity={self.final_sparsity}"
+            )
+        if self.total_steps <= 0:
+            raise ValueError(
+                f"`total_steps` must be > 0 steps. Received: total_steps={self.total_steps}"
+            )
+        for name in ("drop_fraction", "final_drop_fraction"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(
+                    f"`{name}` must be in [0, 1]. Received: {name}={getattr(self, name)}"
+                )
+
+    def __call__(self, step):
+        due = self.is_due(step, self.begin_step, self.final_update, self.frequency)
+        return due, tf.cast(self.exact_sparsity(step), tf.float32)
+
+    def exact_sparsity(self, step):
+        return _polynomial(
+            step,
+            self.initial_sparsity,
+            self.final_sparsity,
+            self.begin_step,
+            self.end_step,
+            self.power,
+        )
+
+    def regenerate(self, step):
+        due = self.is_due(step, self.begin_step, -1, self.frequency)
+        progress = tf.minimum(tf.cast(step, tf.float64) / self.total_steps, 1.0)
+        cosine = 0.5 * (1.0 + tf.cos(math.pi * progress))
+        span = self.drop_fraction - self.final_drop_fraction
+        return due, self.final_drop_fraction + span * cosine
+
+    @property
+    def regenerates(self):
+        return max(self.drop_fraction, self.final_drop_fraction) > 0.0
+
+    @property
+    def final_update(self):
+        updates = math.ceil((self.end_step - self.begin_step) / self.frequency)
+        return self.begin_step + updates * self.frequency
+
+
+@dataclasses.dataclass(frozen=True)
+class _Foreign(PruningSchedule):
+    """A tfmot schedule, or any callable of the step with its return values."""
+
+    schedule: Callable
+
+    def __call__(self, step):
+        # tfmot subtracts and divides with the dtypes it is given: int64 steps meet int32 bounds.
+        return self.schedule(tf.cast(step, tf.int32))
+
+
+def as_schedule(schedule: Callable) -> PruningSchedule:
+    """Returns `schedule` itself, or a tfmot schedule or plain callable in our base class.
+
+    Raises:
+        TypeError: If `schedule` can't be called.
+    """
+    if isinstance(schedule, PruningSchedule):
+        return schedule
+    if not callable(schedule):
+        raise TypeError(
+            "`schedule` must be a PruningSchedule (ours or tfmot's) or a callable "
+            f"step -> (should_prune, sparsity). Received: schedule={schedule!r}"
+        )
+    return _Foreign(schedule)

@@ -1,0 +1,43 @@
+"""Packaging of granet_tf; `pip install .` needs nothing else."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+
+setup(
+    name="granet_tf",
+    version="0.1.0",
+    description="Sparse training in Keras 3: GraNet, GMP, RigL and SET, with TFLite export",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["granet_tf", "granet_tf.*", "keras_layers", "keras_layers.*"]),
+    install_requires=[
+        "absl-py",
+        "ai-edge-litert",
+        "keras>=3.13",
+        "numpy",
+        "tensorflow>=2.18",
+    ],
+    extras_require={
+        # What the training binary needs beyond the library.
+        "training": ["matplotlib", "scikit-learn", "tensorflow-datasets"],
+        "test": [
+            "hypothesis",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "tensorflow-model-optimization",
+            "tf_keras",
+        ],
+    },
+    entry_points={"console_scripts": ["granet-train=granet_tf.training.main:cli"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
