@@ -13,6 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from granet_tf.model import pruned_weights
+from granet_tf.table import aligned
+
 
 @dataclasses.dataclass(frozen=True)
 class LayerFlops:
@@ -66,14 +69,7 @@ class FlopsReport:
             ratio = row.sparse / row.dense if row.dense else 1.0
             table.append(_cells(row.layer, names, row.calls, row.dense, row.sparse, ratio))
         table.append(_cells("total", "", "", self.dense, self.sparse, self.ratio))
-        widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if i < 2 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in table
-        )
+        return aligned(table, text_columns=2)
 
 
 def _cells(layer, weights, calls, dense, sparse, ratio) -> tuple[str, ...]:
@@ -160,7 +156,7 @@ def count_flops(model: keras.Model, input_shape: Any = None) -> FlopsReport:
 
 def _effective_weights(model: keras.Model) -> dict[int, int]:
     """`{id(variable): number of nonzeros}` of all weights, masks applied."""
-    masks = {id(pruned.variable): pruned.mask for pruned in getattr(model, "pruned", ())}
+    masks = {id(pruned.variable): pruned.mask for pruned in pruned_weights(model)}
     nonzeros = {}
     for variable in model.weights:
         nonzero = keras.ops.convert_to_numpy(variable) != 0

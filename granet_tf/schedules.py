@@ -67,9 +67,7 @@ class PruningSchedule(abc.ABC):
         return None
 
     @staticmethod
-    def is_due(
-        step: int | tf.Tensor, begin_step: int, end_step: int, frequency: int
-    ) -> tf.Tensor:
+    def is_due(step: int | tf.Tensor, begin_step: int, end_step: int, frequency: int) -> tf.Tensor:
         """True every `frequency` steps in [begin_step, end_step]; `end_step=-1` never ends."""
         step = tf.cast(step, tf.int64)
         in_range = step >= begin_step

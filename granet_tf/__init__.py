@@ -1,0 +1,42 @@
+"""Sparse training in Keras 3: GraNet, gradual magnitude pruning, RigL, SET.
+
+```python
+model = granet_tf.wrap(keras_model)
+model.compile("sgd", "sparse_categorical_crossentropy")
+model.fit(dataset, epochs=160)
+granet_tf.strip(model)
+```
+"""
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "granet_tf needs Keras on the TensorFlow backend: set the environment variable "
+        "KERAS_BACKEND=tensorflow before Keras is imported. "
+        f"Received: keras.backend.backend()={keras.backend.backend()!r}"
+    )
+
+from granet_tf import distributions as distributions
+from granet_tf.export import TFLiteReport as TFLiteReport
+from granet_tf.export import export_tflite as export_tflite
+from granet_tf.flops import count_flops as count_flops
+from granet_tf.methods import GMP as GMP
+from granet_tf.methods import SET as SET
+from granet_tf.methods import GraNet as GraNet
+from granet_tf.methods import Method as Method
+from granet_tf.methods import RigL as RigL
+from granet_tf.methods import StaticSparse as StaticSparse
+from granet_tf.model import SparseModel as SparseModel
+from granet_tf.model import strip as strip
+from granet_tf.model import wrap as wrap
+from granet_tf.optimizer import SparseOptimizer as SparseOptimizer
+from granet_tf.schedules import ConstantSparsity as ConstantSparsity
+from granet_tf.schedules import GraNetSchedule as GraNetSchedule
+from granet_tf.schedules import PolynomialDecay as PolynomialDecay
+from granet_tf.schedules import PruningSchedule as PruningSchedule
+from granet_tf.summary import summarize as summarize
+from keras_layers import PruneLowMagnitude as PruneLowMagnitude
+from keras_layers import default_prunable as default_prunable
+
+__version__ = "0.1.0"

@@ -1,0 +1,599 @@
+"""GraNet, GMP, RigL, SET and static sparse training: each a schedule and two scores.
+
+A method is a frozen record of parameters. It says how sparse each weight starts (`initial_masks`)
+and what its masks become when an update is due (`update_masks`); `SparseOptimizer` asks and does
+the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from granet_tf import distributions
+from granet_tf.patterns import Element, Pattern
+from granet_tf.schedules import (
+    PACKAGE,
+    GraNetSchedule,
+    PruningSchedule,
+    as_schedule,
+    check_sparsity,
+)
+from granet_tf.selection import count, select
+
+DISTRIBUTIONS: dict[str, Callable] = {
+    "erk": distributions.erdos_renyi_kernel,
+    "er": distributions.erdos_renyi,
+    "uniform": distributions.uniform,
+}
+# As many updates as this are made while the sparsity rises, unless `frequency` says otherwise.
+_UPDATES = 50
+
+
+def keep_count(size: int, sparsity: float | tf.Tensor) -> tf.Tensor:
+    """k = max(1, round_half_even(size · (1 − sparsity))): int64, computed in float64.
+
+    Example:
+
+    >>> [int(keep_count(100, s)) for s in (0.0, 0.1, 0.9999)]
+    [100, 90, 1]
+    """
+    kept = tf.round(size * (1.0 - tf.cast(sparsity, tf.float64)))
+    return tf.maximum(tf.cast(kept, tf.int64), 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Base class of all methods. Fields are parameters; three short methods are the algorithm.
+
+    A new method overrides `make_schedule`, and `drop_score` or `grow_score` where it ranks
+    otherwise; see `RigL` and `SET`.
+
+    Args:
+        final_sparsity: s_f, fraction of zeros among all prunable weights, in [0, 1).
+        scope: "global" ranks all prunable weights together, "layer" each tensor for itself.
+        distribution: How a sparsity is spread over layers where a method needs that: for initial
+            masks, and for pruning in scope "layer". "erk", "er", "uniform", or a callable
+            `(shapes, sparsity, pinned) -> {path: sparsity}` (see `granet_tf.distributions`).
+        pinned: {weight: sparsity} of weights that go to a sparsity of their own, such as
+            `{0: 0.0}` to keep the first dense. A key is a position in the order of the model
+            (negative from the end) or a pattern for the weight's path.
+        capped: {weight: sparsity} of weights that go no higher than this, such as `{-1: 0.8}`.
+        pattern: What is pruned as one unit.
+        seed: Seeds initial masks and random growth, together with each weight's path and the step.
+        total_steps: Length of training in optimizer steps; None takes it from `fit`.
+
+    Raises:
+        ValueError: On a parameter out of range.
+    """
+
+    final_sparsity: float = 0.9
+    _: dataclasses.KW_ONLY
+    scope: str = "layer"
+    distribution: str | Callable = "erk"
+    pinned: Mapping[str | int, float] = dataclasses.field(default_factory=dict)
+    capped: Mapping[str | int, float] = dataclasses.field(default_factory=dict)
+    pattern: Pattern = dataclasses.field(default_factory=Element)
+    seed: int = 0
+    total_steps: int | None = None
+
+    def __post_init__(self):
+        check_sparsity(self.final_sparsity, "final_sparsity")
+        _check_choice("scope", self.scope, _SCOPES)
+        if not callable(self.distribution):
+            _check_choice("distribution", self.distribution, DISTRIBUTIONS)
+        for name in ("pinned", "capped"):
+            for key, value in getattr(self, name).items():
+                check_sparsity(value, f"{name}[{key!r}]")
+        if self.total_steps is not None and self.total_steps <= 0:
+            raise ValueError(
+                f"`total_steps` must be > 0 steps. Received: total_steps={self.total_steps}"
+            )
+
+    # The algorithm.
+
+    def make_schedule(self) -> PruningSchedule:
+        """When and how much to prune and regenerate, all durations in optimizer steps."""
+        raise NotImplementedError(f"{type(self).__name__} must implement make_schedule()")
+
+    def drop_score(self, weight: tf.Tensor, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """What prune and drop rank: the lowest goes first. |w|, as in Eq. 2."""
+        del gradient, seed
+        return tf.abs(weight)
+
+    def grow_score(self, weight: tf.Tensor, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """What grow ranks: the highest comes first. |dense gradient|, as in Eq. 3.
+
+        Args:
+            weight: The weight tensor.
+            gradient: d loss / d (w · mask), summed over replicas, of the weight's shape.
+            seed: int32 tensor of shape (2,), another one for each weight and step.
+        """
+        del weight, seed
+        return tf.abs(gradient)
+
+    @property
+    def initial_sparsity(self) -> float:
+        """Fraction of zeros before training."""
+        return self.final_sparsity
+
+    @property
+    def regenerates(self) -> bool:
+        """Whether masks can grow, so that the dense gradient is needed; True if in doubt."""
+        return True
+
+    # What the optimizer and the model ask.
+
+    def resolve(self, total_steps: int) -> Method:
+        """The same method for a training of `total_steps`; a length given before stays."""
+        if self.total_steps is not None:
+            return self
+        return dataclasses.replace(self, total_steps=total_steps)
+
+    def steps(self, name: str) -> int:
+        """The duration `name` in optimizer steps; a float is a fraction of training."""
+        value = getattr(self, name)
+        return value if isinstance(value, int) else round(value * self.training_length)
+
+    @property
+    def training_length(self) -> int:
+        """`total_steps`, where something depends on it."""
+        if self.total_steps is None:
+            raise ValueError(
+                "The length of training is not known yet, and durations given as fractions, or the "
+                "drop fraction's cosine, depend on it: call fit(), or give the method "
+                f"`total_steps`. Received: {self}"
+            )
+        return self.total_steps
+
+    def initial_masks(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tf.Tensor]:
+        """Random masks at `initial_sparsity`: exact counts, the same in every process."""
+        sparsities = self._distribute(shapes, self.initial_sparsity)
+        masks = {}
+        for path, shape in shapes.items():
+            everything = tf.ones(shape, tf.bool)
+            units = self.pattern.units(everything)
+            score = tf.random.stateless_uniform(units.shape, self._seed_of(path, 0), alg="philox")
+            kept = keep_count(units.shape.num_elements(), sparsities[path])
+            [chosen] = select([score], [units], kept)
+            masks[path] = self.pattern.expand(chosen, shape)
+        return masks
+
+    def update_masks(
+        self,
+        step: tf.Tensor,
+        paths: Sequence[str],
+        weights: Sequence[tf.Tensor],
+        masks: Sequence[tf.Tensor],
+        gradients: Sequence[tf.Tensor],
+        *,
+        dormant_compete: bool = False,
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """One update: prune, then regenerate (Algorithm 1, lines 5 and 6).
+
+        Args:
+            step: Number of finished optimizer updates.
+            paths: Names of the weights.
+            weights: Their values.
+            masks: Their masks.
+            gradients: Dense gradients, summed over replicas. Not read unless regenerating.
+            dormant_compete: Whether dormant weights are ranked too when pruning, as in the
+                original gradual magnitude pruning, where they keep their value.
+
+        Returns:
+            `(new_masks, survivors)`. Survivors are the entries that were active all along, or that
+            this update itself dropped and grew again: they keep value and optimizer slots, where
+            every other entry starts afresh.
+        """
+        schedule = self.make_schedule()
+        should_prune, _ = schedule(step)
+        should_regenerate, drop_fraction = schedule.regenerate(step)
+        seeds = [self._seed_of(path, step) for path in paths]
+        candidates = list(zip(weights, gradients, seeds, strict=True))
+        units = [self.pattern.units(mask) for mask in masks]
+
+        def prune():
+            scores = [self.pattern.pool(self.drop_score(*c)) for c in candidates]
+            eligible = [tf.ones_like(u) for u in units] if dormant_compete else units
+            return _SCOPES[self.scope](self, paths, scores, eligible, schedule.exact_sparsity(step))
+
+        pruned = tf.cond(should_prune, prune, lambda: units)
+
+        def regenerate():
+            return [
+                self._regenerate(candidate, active, drop_fraction)
+                for candidate, active in zip(candidates, pruned, strict=True)
+            ]
+
+        new = pruned
+        if schedule.regenerates:
+            new = tf.cond(should_regenerate, regenerate, lambda: pruned)
+        new_masks = [self.pattern.expand(u, w.shape) for u, w in zip(new, weights, strict=True)]
+        active_before = (self.pattern.expand(u, w.shape) for u, w in zip(pruned, weights))
+        survivors = [n & p & m for n, p, m in zip(new_masks, active_before, masks, strict=True)]
+        return new_masks, survivors
+
+    def is_due(self, step: tf.Tensor) -> tf.Tensor:
+        """Whether masks change at `step`."""
+        schedule = self.make_schedule()
+        should_prune, _ = schedule(step)
+        if schedule.regenerates:
+            should_prune |= schedule.regenerate(step)[0]
+        return should_prune
+
+    def _regenerate(self, candidate, active, drop_fraction):
+        """Eq. 2 and 3: drop the weakest share of the active, grow as many of the inactive."""
+        alive = count(active)
+        # What rounding adds to a whole number is not a reason to drop one more.
+        dropped = tf.cast(tf.math.ceil(drop_fraction * tf.cast(alive, tf.float64) - 1e-9), tf.int64)
+        drop_score = self.pattern.pool(self.drop_score(*candidate))
+        [kept] = select([drop_score], [active], alive - dropped)
+        grow_score = self.pattern.pool(self.grow_score(*candidate))
+        [grown] = select([grow_score], [~kept], dropped)
+        return kept | grown
+
+    def _seed_of(self, path, step):
+        # Multiplied by an odd number so that seeds next to each other share no streams.
+        low = zlib.crc32(path.encode()) ^ (self.seed * 0x9E3779B1 & 0xFFFFFFFF)
+        return tf.stack([tf.constant(low - (1 << 31), tf.int32), tf.cast(step, tf.int32)])
+
+    def _distribute(self, shapes, sparsity) -> dict[str, float]:
+        """Sparsity of each weight when the whole has `sparsity`, pins and caps obeyed."""
+        if sparsity == 0.0:
+            return dict.fromkeys(shapes, 0.0)
+        spread = DISTRIBUTIONS.get(self.distribution, self.distribution)
+        pinned = match(self.pinned, shapes, "pinned")
+        wanted = spread(shapes, sparsity, pinned)
+        capped = match(self.capped, shapes, "capped")
+        over = {path: cap for path, cap in capped.items() if wanted[path] > cap}
+        return spread(shapes, sparsity, {**pinned, **over}) if over else wanted
+
+    def get_config(self) -> dict[str, Any]:
+        fields = (f.name for f in dataclasses.fields(self))
+        config = {name: getattr(self, name) for name in fields}
+        # JSON has no integer keys, so that maps travel as lists of pairs.
+        for name in ("pinned", "capped"):
+            config[name] = [list(pair) for pair in config[name].items()]
+        return {k: keras.saving.serialize_keras_object(v) for k, v in config.items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Method:
+        config = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
+        for name in ("pinned", "capped"):
+            config[name] = {key: value for key, value in config[name]}
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GMP(Method):
+    """Gradual magnitude pruning (Zhu & Gupta, 2017; Gale et al., 2019; the paper's Algorithm 2).
+
+    As Gale et al. use it, the first layer stays dense and the last goes to 0.8 at most:
+    `GMP(0.9, pinned={0: 0.0}, capped={-1: 0.8})`. With `wrap(..., mask_only=True)` it is the
+    original to the bit; without, pruned weights are zero and stay pruned, as in the paper.
+
+    Args:
+        final_sparsity: s_f, in [0, 1).
+        initial_sparsity: s_i, in [0, final_sparsity]. Above 0, masks are random at first.
+        begin_step: t_0: optimizer steps (int) or fraction of training (float).
+        end_step: t_f: optimizer steps (int) or fraction of training (float).
+        frequency: ΔT in optimizer steps; None makes about 50 updates between begin and end.
+        power: Exponent of Eq. 1.
+        schedule: A schedule of your own, ours or tfmot's, in place of all of the above;
+            `final_sparsity` and `initial_sparsity` should still say where it ends and begins.
+        **kwargs: See `Method`.
+
+    Raises:
+        ValueError: On a parameter out of range.
+
+    Example:
+
+    >>> method = GMP(0.8, end_step=100, frequency=10)
+    >>> should_prune, sparsity = method.make_schedule()(100)
+    >>> bool(should_prune), round(float(sparsity), 6)
+    (True, 0.8)
+    """
+
+    initial_sparsity: float = 0.0
+    begin_step: int | float = 0
+    end_step: int | float = 0.5
+    frequency: int | None = None
+    power: float = 3
+    schedule: Callable | None = None
+    distribution: str | Callable = "uniform"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_sparsity(self.initial_sparsity, "initial_sparsity")
+        if self.initial_sparsity > self.final_sparsity:
+            raise ValueError(
+                "`initial_sparsity` must not be above `final_sparsity`: pruning only removes. "
+                f"Received: initial_sparsity={self.initial_sparsity}, "
+                f"final_sparsity={self.final_sparsity}"
+            )
+        _check_durations(self)
+
+    @property
+    def regenerates(self):
+        return self.schedule is not None and as_schedule(self.schedule).regenerates
+
+    def make_schedule(self):
+        if self.schedule is not None:
+            return as_schedule(self.schedule)
+        end = self.steps("end_step")
+        return self._schedule(self.total_steps or max(end, 1), 0.0, 0.0)
+
+    def _schedule(self, total_steps, drop_fraction, final_drop_fraction):
+        begin, end = self.steps("begin_step"), self.steps("end_step")
+        frequency = self.frequency or _default_frequency(begin, end)
+        return GraNetSchedule(
+            self.initial_sparsity,
+            self.final_sparsity,
+            begin,
+            end,
+            total_steps,
+            frequency,
+            drop_fraction,
+            final_drop_fraction,
+            self.power,
+        )
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GraNet(GMP):
+    """Gradual pruning with zero-cost neuroregeneration (the paper's Algorithm 1).
+
+    Dense-to-sparse with the default `initial_sparsity=0.0`; sparse-to-sparse with 0.5, say. Each
+    update prunes across all layers, then drops in each layer the weakest share of what is left and
+    grows as many where the dense gradient is largest, until the end of training.
+
+    Args:
+        final_sparsity: s_f, in [0, 1).
+        drop_fraction: r of Eq. 2 at the start of training, in [0, 1]; falls by a cosine.
+        final_drop_fraction: r at the end of training, in [0, 1].
+        **kwargs: See `GMP` and `Method`. `scope` is "global" and `distribution` "erk" here.
+
+    Raises:
+        ValueError: On a parameter out of range.
+
+    Example:
+
+    >>> method = GraNet(0.9, end_step=0.5).resolve(total_steps=2000)
+    >>> method.make_schedule().frequency
+    20
+    """
+
+    drop_fraction: float = 0.5
+    final_drop_fraction: float = 0.005
+    scope: str = "global"
+    distribution: str | Callable = "erk"
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_fractions(self)
+
+    @property
+    def regenerates(self):
+        return super().regenerates or max(self.drop_fraction, self.final_drop_fraction) > 0.0
+
+    def make_schedule(self):
+        if self.schedule is not None:
+            return as_schedule(self.schedule)
+        return self._schedule(self.training_length, self.drop_fraction, self.final_drop_fraction)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RigL(Method):
+    """Rigging the lottery (Evci et al., 2020): drop by magnitude, grow by gradient.
+
+    Args:
+        final_sparsity: The sparsity, all through training, in [0, 1).
+        begin_step: First update: optimizer steps (int) or fraction of training (float).
+        end_step: T_end, where the cosine reaches 0: optimizer steps or fraction of training.
+        frequency: ΔT in optimizer steps; None makes about 50 updates.
+        drop_fraction: α, the fraction of active weights replaced at first, in [0, 1].
+        final_drop_fraction: The fraction at `end_step`, in [0, 1].
+        **kwargs: See `Method`.
+
+    Raises:
+        ValueError: On a parameter out of range.
+
+    Example:
+
+    >>> should_regenerate, fraction = RigL(0.9, end_step=1000).make_schedule().regenerate(500)
+    >>> bool(should_regenerate), round(float(fraction), 4)
+    (True, 0.15)
+    """
+
+    begin_step: int | float = 0
+    end_step: int | float = 0.75
+    frequency: int | None = 100
+    drop_fraction: float = 0.3
+    final_drop_fraction: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_durations(self)
+        _check_fractions(self)
+
+    def make_schedule(self):
+        begin, end, sparsity = self.steps("begin_step"), self.steps("end_step"), self.final_sparsity
+        frequency = self.frequency or _default_frequency(begin, end)
+        fractions = (self.drop_fraction, self.final_drop_fraction)
+        return GraNetSchedule(sparsity, sparsity, begin, begin, max(end, 1), frequency, *fractions)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SET(RigL):
+    """Sparse evolutionary training (Mocanu et al., 2018): drop by magnitude, grow at random.
+
+    The fraction is constant to the end of training, about 50 times in all.
+
+    Args:
+        final_sparsity: The sparsity, all through training, in [0, 1).
+        **kwargs: See `RigL` and `Method`. `distribution` is "er" here.
+
+    Example:
+
+    >>> float(SET(0.9, end_step=1000).make_schedule().regenerate(800)[1])
+    0.3
+    """
+
+    end_step: int | float = 1.0
+    frequency: int | None = None
+    final_drop_fraction: float = 0.3
+    distribution: str | Callable = "er"
+
+    def grow_score(self, weight, gradient, seed):
+        return tf.random.stateless_uniform(weight.shape, seed, alg="philox")
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StaticSparse(Method):
+    """Random masks, drawn once and never changed: the baseline of all sparse training.
+
+    Args:
+        final_sparsity: The sparsity, all through training, in [0, 1).
+        **kwargs: See `Method`.
+
+    Example:
+
+    >>> masks = StaticSparse(0.75).initial_masks({"kernel": (4, 4)})
+    >>> int(tf.math.count_nonzero(masks["kernel"]))
+    4
+    """
+
+    @property
+    def regenerates(self):
+        return False
+
+    def make_schedule(self):
+        # Due at step 0 only, before the first update there is.
+        return GraNetSchedule(self.final_sparsity, self.final_sparsity, 0, 0, 1, 1, 0.0, 0.0)
+
+
+def _default_frequency(begin, end):
+    return max(1, (end - begin) // _UPDATES)
+
+
+def match(
+    values: Mapping[str | int, float], paths: Mapping[str, Any], name: str
+) -> dict[str, float]:
+    """{path: value} of the weights that the keys (patterns or positions) of `values` mean.
+
+    Raises:
+        ValueError: If a key means no weight.
+    """
+    ordered = list(paths)
+    found = {}
+    for key, value in values.items():
+        if isinstance(key, int):
+            hits = ordered[key : key + 1 or None] if -len(ordered) <= key < len(ordered) else []
+        else:
+            hits = [path for path in ordered if fnmatchcase(path, key)]
+        if not hits:
+            raise ValueError(
+                f"Each key of `{name}` must be a position or a pattern of one of the "
+                f"{len(ordered)} prunable weights, {ordered}. Received: {name}={dict(values)}"
+            )
+        found.update(dict.fromkeys(hits, value))
+    return found
+
+
+def _keep_layer(method, paths, scores, eligible, sparsity):
+    """Prunes each tensor to its own count."""
+    sizes = {p: s.shape.num_elements() for p, s in zip(paths, scores, strict=True)}
+    targets = _targets(method, paths, scores, sparsity)
+    return [
+        select([s], [e], keep_count(sizes[p], targets[p]))[0]
+        for p, s, e in zip(paths, scores, eligible, strict=True)
+    ]
+
+
+def _keep_global(method, paths, scores, eligible, sparsity):
+    """Prunes all tensors together; what is pinned or capped first gets the count it must have."""
+    sizes = {p: s.shape.num_elements() for p, s in zip(paths, scores, strict=True)}
+    pinned = match(method.pinned, sizes, "pinned")
+    capped = match(method.capped, sizes, "capped")
+    targets = _targets(method, paths, scores, sparsity) if pinned else {}
+    least = {p: keep_count(sizes[p], cap) for p, cap in capped.items()}
+    least |= {p: keep_count(sizes[p], targets[p]) for p in pinned}
+    masks = [
+        select([s], [e], least[p])[0] if p in least else tf.zeros_like(e)
+        for p, s, e in zip(paths, scores, eligible, strict=True)
+    ]
+    free = [
+        tf.zeros_like(e) if p in pinned else e & ~m
+        for p, e, m in zip(paths, eligible, masks, strict=True)
+    ]
+    k = keep_count(sum(sizes.values()), sparsity)
+    rest = tf.maximum(k - tf.add_n([count(m) for m in masks]), 0)
+    return [m | r for m, r in zip(masks, select(scores, free, rest), strict=True)]
+
+
+_SCOPES: dict[str, Callable] = {"global": _keep_global, "layer": _keep_layer}
+
+
+def _targets(method, paths, scores, sparsity):
+    """Sparsity of each tensor at the overall `sparsity`, a scalar tensor.
+
+    Linear between the distributions at the initial and the final sparsity, which keeps the overall
+    sparsity exact.
+    """
+    shapes = {p: tuple(s.shape) for p, s in zip(paths, scores, strict=True)}
+    first = method._distribute(shapes, method.initial_sparsity)
+    last = method._distribute(shapes, method.final_sparsity)
+    span = method.final_sparsity - method.initial_sparsity
+    share = (sparsity - method.initial_sparsity) / span if span else 1.0
+
+    def target(path):
+        if (first[path], last[path]) == (method.initial_sparsity, method.final_sparsity):
+            return sparsity
+        # Written so that a share of 1 gives `last` itself, not its neighbour in float64.
+        return tf.clip_by_value(last[path] - (1.0 - share) * (last[path] - first[path]), 0.0, 1.0)
+
+    return {path: target(path) for path in shapes}
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {sorted(choices)}. Received: {name}={value!r}")
+
+
+def _check_durations(method):
+    for name in ("begin_step", "end_step"):
+        value = getattr(method, name)
+        if isinstance(value, float) and not 0.0 <= value <= 1.0:
+            raise ValueError(
+                f"`{name}` must be a number of optimizer steps (int) or a fraction of training in "
+                f"[0, 1] (float). Received: {name}={value}"
+            )
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"`{name}` must be >= 0. Received: {name}={value}")
+    same_unit = isinstance(method.begin_step, float) == isinstance(method.end_step, float)
+    if same_unit and method.end_step < method.begin_step:
+        raise ValueError(
+            "`end_step` must be >= `begin_step`. "
+            f"Received: begin_step={method.begin_step}, end_step={method.end_step}"
+        )
+    if method.frequency is not None and method.frequency <= 0:
+        raise ValueError(f"`frequency` must be > 0 steps. Received: frequency={method.frequency}")
+
+
+def _check_fractions(method):
+    for name in ("drop_fraction", "final_drop_fraction"):
+        value = getattr(method, name)
+        if not 0.0 <= value <= 1.0 or math.isnan(value):
+            raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value}")

@@ -1,0 +1,382 @@
+"""`wrap`, `strip` and `SparseModel`: masks around a model, without cloning it."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from granet_tf.methods import GraNet, Method
+from granet_tf.optimizer import SparseOptimizer
+from granet_tf.schedules import PACKAGE
+from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value
+from keras_layers.prunable import Weight, carries_masks, weights_of
+from keras_layers.prune_low_magnitude import PruneLowMagnitude
+
+
+def wrap(
+    model: keras.Model,
+    method: Method | None = None,
+    *,
+    mask_only: bool = False,
+    prunable: Callable | Sequence[str] | None = None,
+) -> SparseModel:
+    """Makes a model train sparse. The model itself is used, not a copy.
+
+    Args:
+        model: A built Keras 3 model: functional, sequential or subclassed, also nested or with
+            shared layers. Layers in it that are wrapped in PruneLowMagnitude keep their settings.
+        method: How masks evolve; None is `GraNet()`: to 90 % sparsity, dense at first, pruned
+            until half of the training that `fit` is asked for.
+        mask_only: False sets pruned weights to zero, as the paper does. True is the original
+            gradual magnitude pruning: the model computes with w · mask, w keeps its value.
+        prunable: Which weights. None is `granet_tf.default_prunable`; else a callable
+            `(layer, weight) -> bool`, or a list of patterns of weight paths, `["encoder/*/kernel"]`.
+
+    Returns:
+        A `SparseModel`, to compile and fit as usual.
+
+    Raises:
+        TypeError: If `model` is not a Keras 3 model, or `method` not a method.
+        ValueError: If `model` is wrapped already, is not built, or has nothing to prune.
+
+    Example:
+
+    >>> import granet_tf
+    >>> keras_model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    >>> model = granet_tf.wrap(keras_model)
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.random.rand(64, 8), np.random.rand(64, 10)
+    >>> history = model.fit(x, y, batch_size=4, epochs=4, verbose=0)
+    >>> model.nonzeros, granet_tf.strip(model) is keras_model
+    (8, True)
+    """
+    _check_model(model)
+    with model.distribute_strategy.scope():
+        return SparseModel(model, method, mask_only=mask_only, prunable=prunable)
+
+
+def strip(model: keras.Model) -> keras.Model:
+    """Returns the user's own model, its weights masked, without masks or wrappers.
+
+    Args:
+        model: A `SparseModel`, or a model with PruneLowMagnitude layers. The latter, functional or
+            sequential, comes back as a new graph of the same inner layers.
+
+    Returns:
+        The very model that was wrapped. Dormant weights are 0 in it; a model wrapped with
+        mask_only=True loses their kept values. Optimizer state is not touched.
+
+    Raises:
+        TypeError: If `model` is not a Keras model.
+        ValueError: If nothing in `model` carries masks.
+    """
+    _check_keras(model)
+    pruned = pruned_weights(model)
+    if not pruned:
+        raise ValueError(
+            "`model` must be a model from granet_tf.wrap(), or have PruneLowMagnitude layers. "
+            f"Received: model={model}"
+        )
+    for weight in pruned:
+        weight.variable.assign(masked_value(weight))
+    inner = model.model if isinstance(model, SparseModel) else model
+    return _without_wrappers(inner)
+
+
+def pruned_weights(model: keras.Layer) -> tuple[PrunedWeight, ...]:
+    """All masked weights in `model`: those of a SparseModel and of PruneLowMagnitude layers."""
+    layers = [layer for layer in model._flatten_layers() if carries_masks(layer)]
+    return tuple(weight for layer in layers for weight in layer.pruned)
+
+
+@contextlib.contextmanager
+def masked_weights(model: keras.Model) -> Iterator[keras.Model]:
+    """Yields the user's model with masked weights; kept values are back afterwards."""
+    kept = [(p.variable, p.variable.numpy()) for p in pruned_weights(model)]
+    try:
+        yield strip(model) if kept else model
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SparseModel(keras.Model):
+    """A Keras model and the masks of its weights; made by `granet_tf.wrap`.
+
+    Attributes:
+        model: The user's model.
+        method: The method, with durations resolved once `fit` has begun.
+        mask_only: Whether dormant weights keep their value.
+        pruned: The masked weights, each with `path`, `variable` and `mask`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        method: Method | None = None,
+        *,
+        mask_only: bool = False,
+        prunable: Callable | Sequence[str] | None = None,
+        **kwargs,
+    ):
+        kwargs.setdefault("name", f"sparse_{model.name}")
+        super().__init__(**kwargs)
+        self.model = model
+        self.dtype_policy = model.dtype_policy
+        self.method = _checked_method(method)
+        self.mask_only = mask_only
+        weights = weights_of(model, prunable)
+        if not any(w.prunable for w in weights) and not pruned_weights(model):
+            raise ValueError(_nothing_to_prune(model, weights))
+        self.weight_verdicts = tuple(weights)
+        self.pruned = add_masks(self, weights)
+        self._start_sparse()
+        self.built = True
+
+    def _start_sparse(self):
+        shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
+        masks = self.method.initial_masks(shapes)
+        for pruned in self.pruned:
+            pruned.mask.assign(masks[pruned.path])
+            if not self.mask_only:
+                pruned.variable.assign(masked_value(pruned))
+
+    @property
+    def nonzeros(self) -> int:
+        """Number of active prunable weights."""
+        return sum(int(np.count_nonzero(p.mask.numpy())) for p in pruned_weights(self))
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros among the prunable weights."""
+        return 1.0 - self.nonzeros / sum(
+            p.variable.shape.num_elements() for p in pruned_weights(self)
+        )
+
+    def call(self, *args, training=None, **kwargs):
+        # Named so that Keras passes it; the model inside gets it from Keras's call context.
+        del training
+        if not self.mask_only:
+            return self.model(*args, **kwargs)
+        return masked_call(
+            self.model,
+            self.pruned,
+            args,
+            kwargs,
+            straight_through=self.method.regenerates,
+            owner=self,
+        )
+
+    def _get_regularization_losses(self):
+        if not (self.mask_only and self.method.regenerates):
+            return super()._get_regularization_losses()
+        # What regenerates is ranked by d loss / d (w · mask), so kept values must not be in the
+        # loss. Plain GMP regularises them, as the original does.
+        values = {id(v): v for v in self.trainable_variables}
+        masked = {id(p.variable): masked_value(p, straight_through=True) for p in self.pruned}
+        mapping = [(v, masked.get(key, v)) for key, v in values.items()]
+        with keras.StatelessScope(mapping):
+            return super()._get_regularization_losses()
+
+    def compile(self, optimizer="rmsprop", *args, **kwargs):
+        """As `keras.Model.compile`; wraps the optimizer in a `SparseOptimizer`.
+
+        Raises:
+            ValueError: On options that TensorFlow cannot combine with the model's strategy.
+        """
+        with self.distribute_strategy.scope():
+            optimizer = keras.optimizers.get(optimizer)
+        inner = innermost(optimizer)
+        _check_strategy_options(self.distribute_strategy, inner, kwargs)
+        with self.distribute_strategy.scope():
+            sparse = SparseOptimizer(inner, self)
+            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                optimizer.inner_optimizer = sparse
+                sparse = optimizer
+            super().compile(sparse, *args, **kwargs)
+
+    def fit(self, *args, callbacks=None, **kwargs):
+        """As `keras.Model.fit`; the first one fixes durations given as fractions of training."""
+        follow = _FollowTraining()
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(follow)
+        else:
+            given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+            callbacks = [follow, *(c for c in given if c is not None)]
+        return super().fit(*args, callbacks=callbacks, **kwargs)
+
+    def resolve(self, total_steps: int) -> None:
+        """Fixes durations given as fractions, for a training of `total_steps` optimizer steps.
+
+        `fit` calls this. In a custom loop, call it once, or give the method its `total_steps`.
+
+        Warns:
+            UserWarning: If the training is too short to reach the final sparsity.
+        """
+        self.method = self.method.resolve(total_steps)
+        final = self.method.make_schedule().final_update
+        if final is not None and final > total_steps:
+            reached = float(self.method.make_schedule().exact_sparsity(total_steps))
+            warnings.warn(
+                f"Training has {total_steps} steps, but the final sparsity "
+                f"{self.method.final_sparsity} is reached at step {final}: it will end at {reached:.4f} "
+                "or below. Train longer, or lower the method's `end_step` or `frequency`.",
+                stacklevel=2,
+            )
+
+    def get_config(self):
+        # Positions, not names: Keras numbers layers anew in every process.
+        positions = {id(v): i for i, v in enumerate(self.model.weights)}
+        return {
+            "name": self.name,
+            "model": keras.saving.serialize_keras_object(self.model),
+            "method": keras.saving.serialize_keras_object(self.method),
+            "mask_only": self.mask_only,
+            "prunable": [positions[id(p.variable)] for p in self.pruned],
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for name in ("model", "method"):
+            config[name] = keras.saving.deserialize_keras_object(
+                config[name], custom_objects=custom_objects
+            )
+        chosen = {id(config["model"].weights[i]) for i in config.pop("prunable")}
+        return cls(**config, prunable=lambda layer, weight: id(weight) in chosen)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config:
+            config["optimizer"] = keras.saving.serialize_keras_object(innermost(self.optimizer))
+        return config
+
+    def compile_from_config(self, config):
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**config)
+        self.optimizer.build(self.trainable_variables)
+
+
+class _FollowTraining(keras.callbacks.Callback):
+    """Tells the model how long training is, and the user when a layer has been emptied."""
+
+    def __init__(self):
+        super().__init__()
+        self._emptied: set[str] = set()
+
+    def on_train_begin(self, logs=None):
+        if self.model.method.total_steps is not None:
+            return
+        steps, epochs = self.params["steps"], self.params["epochs"]
+        if steps is None:
+            raise ValueError(
+                "The data does not say how many batches an epoch has, and the method's durations "
+                "depend on it. Pass `steps_per_epoch` to fit(), or `total_steps` to the method. "
+                f"Received: method={self.model.method}"
+            )
+        self.model.resolve(int(steps) * epochs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        for pruned in self.model.pruned:
+            if pruned.path not in self._emptied and not np.any(pruned.mask.numpy()):
+                self._emptied.add(pruned.path)
+                warnings.warn(
+                    f"All of {pruned.path} has been pruned: nothing passes through it any more. Cap "
+                    f"it, as with capped={{{pruned.path!r}: 0.99}}, or use scope='layer'.",
+                    stacklevel=2,
+                )
+
+
+def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The user's optimizer inside loss scaling and SparseOptimizer."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+def _without_wrappers(model):
+    if not any(isinstance(layer, PruneLowMagnitude) for layer in model._flatten_layers()):
+        return model
+    return keras.models.clone_model(
+        model,
+        clone_function=lambda layer: layer.layer if isinstance(layer, PruneLowMagnitude) else layer,
+    )
+
+
+def _checked_method(method):
+    if method is None:
+        return GraNet()
+    if not isinstance(method, Method):
+        raise TypeError(
+            "`method` must be a method such as granet_tf.GraNet(0.9), or None. "
+            f"Received: method={method!r}"
+        )
+    return method
+
+
+def _check_keras(model):
+    if isinstance(model, keras.Model):
+        return
+    if type(model).__module__.startswith(("tf_keras", "keras.src.engine")) or any(
+        base.__module__.startswith("tf_keras") for base in type(model).__mro__
+    ):
+        raise TypeError(
+            "`model` must be a Keras 3 model, and this is a tf_keras (Keras 2) one. Build it with "
+            "`import keras`, and unset TF_USE_LEGACY_KERAS (importing tfmot sets it). "
+            f"Received: model={model} of {type(model)}"
+        )
+    raise TypeError(f"`model` must be a Keras model. Received: model={model!r} of {type(model)}")
+
+
+def _check_model(model):
+    _check_keras(model)
+    if isinstance(model, SparseModel):
+        raise ValueError(
+            "`model` is wrapped already. To change the method, wrap granet_tf.strip(model). "
+            f"Received: model={model}"
+        )
+    if not model.built or not model.weights:
+        raise ValueError(
+            "`model` must be built before it is wrapped, as masks need the weights' shapes: start it "
+            "with keras.Input(shape), or call it once on a batch of data. "
+            f"Received: model={model}, which is not built"
+        )
+    if type(model).train_step is not keras.Model.train_step:
+        warnings.warn(
+            f"{type(model).__name__} has its own train_step(), which fit() of the wrapped model does "
+            "not call. To keep it, compile your model with granet_tf.SparseOptimizer(optimizer, "
+            "granet_tf.wrap(model)) and fit that.",
+            stacklevel=3,
+        )
+
+
+def _nothing_to_prune(model: keras.Model, weights: list[Weight]) -> str:
+    reasons = sorted({f"{w.path}: {w.reason}" for w in weights})
+    return (
+        "`model` must have a weight to prune. Name some with `prunable`, or let a custom layer name "
+        f"them in get_prunable_weights(). Received: model={model}, whose weights are not pruned "
+        f"because {reasons}"
+    )
+
+
+def _check_strategy_options(strategy, optimizer, options):
+    if not strategy.extended._in_multi_worker_mode() and strategy.num_replicas_in_sync == 1:
+        return
+    asked = {
+        "jit_compile": options.get("jit_compile") is True,
+        "steps_per_execution": options.get("steps_per_execution", 1) > 1,
+        "gradient_accumulation_steps": bool(optimizer.gradient_accumulation_steps),
+    }
+    for name, is_asked in asked.items():
+        if is_asked:
+            value = options.get(name, getattr(optimizer, name, None))
+            raise ValueError(
+                f"TensorFlow cannot do `{name}` under {type(strategy).__name__}. Leave it out, or "
+                f"train on one device. Received: {name}={value}"
+            )

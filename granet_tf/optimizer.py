@@ -1,0 +1,371 @@
+"""`SparseOptimizer`: any Keras optimizer, made to keep masks and update them when due."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import tensorflow as tf
+
+from granet_tf.methods import GMP, Method
+from granet_tf.schedules import PACKAGE
+from keras_layers.masking import PrunedWeight
+from keras_layers.prunable import carries_masks
+
+# What a wrapper must show of the optimizer inside: Keras's trainer and callbacks look at these.
+_DELEGATED = (
+    "weight_decay",
+    "clipnorm",
+    "global_clipnorm",
+    "clipvalue",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """An optimizer variable that belongs to one weight, and what it starts from."""
+
+    variable: keras.Variable
+    initializer: Callable
+
+    def initial_value(self) -> tf.Tensor:
+        return self.initializer(self.variable.shape, dtype=self.variable.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Weights whose masks one method updates together.
+
+    `method` is a function, as a model learns the length of its training only in `fit`.
+    """
+
+    method: Callable[[], Method]
+    pruned: tuple[PrunedWeight, ...]
+    mask_only: bool
+
+    @property
+    def masks_gradients(self) -> bool:
+        """Mask-only GMP leaves gradients to the chain rule, and so momentum to the original."""
+        return not self.mask_only or self.regenerates
+
+    @property
+    def regenerates(self) -> bool:
+        return self.method().regenerates
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SparseOptimizer(keras.optimizers.Optimizer):
+    """Wraps a Keras optimizer so that a model's masks hold and are updated when due.
+
+    `SparseModel.compile` does the wrapping for `fit`; in a custom training loop, make one of these
+    and use it as any optimizer. Each `apply` masks the gradients, lets the inner optimizer step,
+    zeroes what is dormant and, when the method says so, updates the masks from the dense gradients
+    (which it alone ever needs). The step is counted by the inner optimizer's `iterations`.
+
+    With `gradient_accumulation_steps`, masks are updated after whole optimizer updates only, and
+    growth ranks the gradient of the last batch.
+
+    Args:
+        optimizer: A Keras optimizer, its name or its config.
+        model: A `granet_tf.SparseModel`, or any built Keras model with `PruneLowMagnitude` layers.
+
+    Raises:
+        ValueError: If `model` has no masks, or if the optimizer keeps variables that can't be told
+            apart by weight (Adafactor), so that they can't be reset. mask_only=True needs no reset.
+
+    Source: Algorithm 1 of the paper; the shape of `keras.optimizers.LossScaleOptimizer`.
+
+    Example:
+
+    >>> import granet_tf
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    >>> sparse = granet_tf.wrap(model, granet_tf.RigL(0.75, frequency=2, total_steps=4))
+    >>> optimizer = SparseOptimizer(keras.optimizers.Adam(), sparse)
+    >>> x = keras.random.normal((8, 4))
+    >>> for _ in range(4):
+    ...     with tf.GradientTape() as tape:
+    ...         loss = tf.reduce_mean((sparse(x, training=True) - x) ** 2)
+    ...     gradients = tape.gradient(loss, sparse.trainable_variables)
+    ...     optimizer.apply(gradients, sparse.trainable_variables)
+    >>> int(optimizer.iterations), int(keras.ops.count_nonzero(model.layers[0].kernel)) <= 4
+    (4, True)
+    """
+
+    def __init__(self, optimizer, model: keras.Model | None = None, name: str | None = None):
+        optimizer = keras.optimizers.get(optimizer)
+        super().__init__(learning_rate=0.0, name=name)
+        self.inner_optimizer = optimizer
+        self._groups = tuple(groups_of(model)) if model is not None else ()
+        self._slots: dict[int, tuple[Slot, ...]] = {}
+        if model is not None and not self._groups:
+            raise ValueError(
+                "`model` must have masks: wrap it with granet_tf.wrap(model), or build a model that "
+                f"has PruneLowMagnitude layers before giving it here. Received: model={model}"
+            )
+
+    def build(self, variables):
+        if self.built:
+            return
+        slots = record_slots(self.inner_optimizer, list(variables))
+        resets = [p for g in self._groups if not g.mask_only for p in g.pruned]
+        if resets:
+            _check_slots(self.inner_optimizer, slots, variables)
+        self._slots = {id(p.variable): slots.get(id(p.variable), ()) for p in resets}
+        # A moving average of a weight is masked like the weight.
+        averages = self._model_variables_moving_average if self.use_ema else ()
+        self._averages = frozenset(map(id, averages))
+        self._trainable_variables = list(variables)
+        self.built = True
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            if trainable_variables is None:
+                raise ValueError(
+                    "The first apply() must be given `trainable_variables`, or build() be called "
+                    "before it. Received: trainable_variables=None"
+                )
+            with keras.name_scope(self.name):
+                self.build(trainable_variables)
+        variables = (
+            self._trainable_variables if trainable_variables is None else trainable_variables
+        )
+        gradients = dict(zip(map(id, variables), grads, strict=True))
+        dense = self._dense_gradients(gradients)
+        self._mask_gradients(gradients)
+        before = tf.identity(self.iterations)
+        self.inner_optimizer.apply([gradients[id(v)] for v in variables], trainable_variables)
+        # Unconditionally: a replica may not meet the others inside a condition.
+        context = tf.distribute.get_replica_context()
+        context.merge_call(self._after_step, args=(before, dense))
+
+    def _mask_gradients(self, gradients):
+        for group in self._groups:
+            for pruned in group.pruned if group.masks_gradients else ():
+                gradient = gradients.get(id(pruned.variable))
+                if gradient is not None:
+                    gradient = tf.convert_to_tensor(gradient)
+                    gradients[id(pruned.variable)] = _where(pruned.mask, gradient)
+
+    def _dense_gradients(self, gradients):
+        """Those that rank growth, a list for each group; zeros where the loss has none."""
+        return [
+            [
+                tf.zeros(p.variable.shape) if g is None else tf.convert_to_tensor(g)
+                for p in group.pruned
+                for g in (gradients.get(id(p.variable)),)
+            ]
+            if group.regenerates
+            else []
+            for group in self._groups
+        ]
+
+    def _after_step(self, strategy, before, dense):
+        """Runs once for all replicas: collectives only when an update is due."""
+        before = strategy.experimental_local_results(before)[0]
+        step = tf.identity(self.iterations)
+        for group, gradients in zip(self._groups, dense, strict=True):
+            if not group.mask_only:
+                self._zero_dormant(strategy, group)
+            due = (step > before) & group.method().is_due(step)
+            tf.cond(
+                due,
+                lambda group=group, gradients=gradients: self._update(
+                    strategy, group, gradients, step
+                ),
+                lambda: None,
+            )
+
+    def _zero_dormant(self, strategy, group):
+        # Most optimizers leave a dormant weight at 0 by themselves; those that mix entries (Muon),
+        # add noise or apply constraints do not.
+        for pruned in group.pruned:
+            slots = (slot.variable for slot in self._slots[id(pruned.variable)])
+            averages = (v for v in slots if id(v) in self._averages)
+            for variable in (pruned.variable, *averages):
+                strategy.extended.update(
+                    variable.value,
+                    lambda value, mask: value.assign(_where(mask, value)),
+                    args=(pruned.mask.value,),
+                    group=False,
+                )
+
+    def _update(self, strategy, group, gradients, step):
+        if gradients:
+            targets = [p.variable.value for p in group.pruned]
+            gradients = strategy.extended.batch_reduce_to(
+                tf.distribute.ReduceOp.SUM, list(zip(gradients, targets, strict=True))
+            )
+        replicas = strategy.experimental_local_results
+        for replica in range(strategy.num_replicas_in_sync):
+            weights = [replicas(p.variable.value)[replica] for p in group.pruned]
+            masks = [replicas(p.mask.value)[replica] for p in group.pruned]
+            with tf.device(weights[0].device):
+                # A method that does not grow by gradient gets its weights there, unread.
+                local = [replicas(g)[replica] for g in gradients] or weights
+                new_masks, survivors = group.method().update_masks(
+                    step,
+                    [p.path for p in group.pruned],
+                    [tf.convert_to_tensor(w) for w in weights],
+                    [tf.convert_to_tensor(m) for m in masks],
+                    [tf.convert_to_tensor(g) for g in local],
+                    dormant_compete=group.mask_only,
+                )
+                for mask, new in zip(masks, new_masks, strict=True):
+                    mask.assign(new)
+                if group.mask_only:
+                    continue
+                for pruned, weight, keep in zip(group.pruned, weights, survivors, strict=True):
+                    weight.assign(_where(keep, weight))
+                    for slot in self._slots[id(pruned.variable)]:
+                        value = replicas(slot.variable.value)[replica]
+                        value.assign(tf.where(keep, value, slot.initial_value()))
+
+    # What a wrapper delegates.
+
+    @property
+    def variables(self):
+        return self.inner_optimizer.variables
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def _model_variables_moving_average(self):
+        return self.inner_optimizer._model_variables_moving_average
+
+    def apply_gradients(self, grads_and_vars):
+        super().apply_gradients(grads_and_vars)
+        return self.iterations
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def get_config(self):
+        inner = keras.saving.serialize_keras_object(self.inner_optimizer)
+        return {"name": self.name, "inner_optimizer": inner}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Without its model: `SparseModel.compile` binds the inner optimizer anew."""
+        inner = keras.saving.deserialize_keras_object(
+            config["inner_optimizer"], custom_objects=custom_objects
+        )
+        return cls(inner, name=config["name"])
+
+
+def _delegate(name):
+    def read(self):
+        return getattr(self.inner_optimizer, name)
+
+    def write(self, value):
+        # Keras's own constructor assigns its defaults before there is an inner optimizer.
+        if "inner_optimizer" in self.__dict__:
+            setattr(self.inner_optimizer, name, value)
+
+    return property(read, write)
+
+
+for _name in _DELEGATED:
+    setattr(SparseOptimizer, _name, _delegate(_name))
+
+
+def groups_of(model: keras.Layer) -> Iterator[Group]:
+    """The masks in `model`, by the method that updates them.
+
+    PruneLowMagnitude layers with the same schedule and semantics share a group: fewer conditions
+    in the step.
+    """
+    by_setting: dict[tuple, list] = {}
+    for layer in model._flatten_layers():
+        if not carries_masks(layer):
+            continue
+        if hasattr(layer, "method"):
+            yield Group(lambda layer=layer: layer.method, layer.pruned, layer.mask_only)
+        else:
+            key = (repr(layer.pruning_schedule), layer.mask_only)
+            by_setting.setdefault(key, []).append(layer)
+    for layers in by_setting.values():
+        method = GMP(schedule=layers[0].pruning_schedule)
+        pruned = tuple(p for layer in layers for p in layer.pruned)
+        yield Group(lambda method=method: method, pruned, layers[0].mask_only)
+
+
+def record_slots(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
+) -> dict[int, tuple[Slot, ...]]:
+    """Builds `optimizer` and returns {id(weight): its slots}, by the reference that Keras is given.
+
+    Args:
+        optimizer: A Keras optimizer. Where it is built already, a copy of it is built to see which
+            of its variables is which.
+        variables: The trainable variables.
+    """
+    target = type(optimizer).from_config(optimizer.get_config()) if optimizer.built else optimizer
+    recorded: list[tuple[int, keras.Variable, Callable]] = []
+    with _recording(target, recorded):
+        target.build(list(variables))
+    twin = dict(zip(map(id, target.variables), optimizer.variables, strict=True))
+    slots: dict[int, tuple[Slot, ...]] = {}
+    for reference, variable, initializer in recorded:
+        slot = Slot(twin[id(variable)], initializer)
+        slots[reference] = (*slots.get(reference, ()), slot)
+    return slots
+
+
+@contextlib.contextmanager
+def _recording(optimizer, recorded):
+    original = optimizer.add_variable_from_reference
+
+    def add(reference_variable, name=None, initializer="zeros"):
+        variable = original(reference_variable, name=name, initializer=initializer)
+        recorded.append((id(reference_variable), variable, keras.initializers.get(initializer)))
+        return variable
+
+    optimizer.add_variable_from_reference = add
+    try:
+        yield
+    finally:
+        del optimizer.add_variable_from_reference
+
+
+def _check_slots(optimizer, slots, variables):
+    """Every array that the optimizer keeps must belong to a weight and have its shape."""
+    mapped = {id(slot.variable) for group in slots.values() for slot in group}
+    shapes = {id(v): tuple(v.shape) for v in variables}
+    unknown = [v.path for v in optimizer.variables if v.shape.rank and id(v) not in mapped]
+    unknown += [
+        slot.variable.path
+        for reference, group in slots.items()
+        for slot in group
+        if tuple(slot.variable.shape) != shapes[reference]
+    ]
+    if unknown:
+        raise ValueError(
+            f"{type(optimizer).__name__} keeps variables that are not one value for each weight, so "
+            "those of a pruned weight can't be reset. Use an optimizer such as SGD, AdamW or Lion, "
+            f"or mask_only=True, which resets nothing. Received: optimizer={optimizer} with {unknown}"
+        )
+
+
+def _where(mask, value):
+    value = tf.convert_to_tensor(value)
+    return tf.where(tf.convert_to_tensor(mask), value, tf.zeros_like(value))

@@ -1,0 +1,122 @@
+"""What of a model is pruned, what is not, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from granet_tf.model import SparseModel, pruned_weights
+from granet_tf.table import aligned
+from keras_layers.prunable import Weight, carries_masks, weights_of
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSummary:
+    """One weight of a model.
+
+    Attributes:
+        path: The weight's path.
+        shape: Its shape.
+        size: Number of weights in it.
+        nonzeros: Number of active ones: those the mask keeps, or nonzero ones without a mask.
+        pruned: Whether it is (or, in a model not wrapped yet, would be) pruned.
+        reason: "pruned", or why not.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    size: int
+    nonzeros: int
+    pruned: bool
+    reason: str
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros."""
+        return 1.0 - self.nonzeros / self.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What `summarize` found; `print` shows it as a table.
+
+    Attributes:
+        rows: A `WeightSummary` for each weight, in the model's order.
+    """
+
+    rows: tuple[WeightSummary, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of prunable weights."""
+        return sum(row.size for row in self.rows if row.pruned)
+
+    @property
+    def nonzeros(self) -> int:
+        """Number of active prunable weights."""
+        return sum(row.nonzeros for row in self.rows if row.pruned)
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros among the prunable weights."""
+        return 1.0 - self.nonzeros / self.size if self.size else 0.0
+
+    def __str__(self) -> str:
+        lines = [("weight", "verdict", "shape", "weights", "nonzeros", "sparsity")]
+        lines += [
+            (row.path, row.reason, "×".join(map(str, row.shape)), *_numbers(row))
+            for row in self.rows
+        ]
+        lines.append(("all prunable", "", "", *_numbers(self)))
+        return aligned(lines, text_columns=3)
+
+
+def _numbers(row):
+    return f"{row.size:,}", f"{row.nonzeros:,}", f"{row.sparsity:.4f}"
+
+
+def summarize(model: keras.Model) -> Summary:
+    """Lists every weight of `model`: pruned or not, why, and how sparse it is.
+
+    Args:
+        model: A `SparseModel`, a model with PruneLowMagnitude layers, or a plain built model, for
+            which it says what `wrap` would prune.
+
+    Returns:
+        A `Summary`: prints as a table; has `.rows`, `.sparsity`, `.nonzeros` and `.size`.
+
+    Example:
+
+    >>> import granet_tf
+    >>> model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="head")])
+    >>> summary = summarize(granet_tf.wrap(model, granet_tf.StaticSparse(0.75)))
+    >>> print(summary)
+    weight        verdict        shape  weights  nonzeros  sparsity
+    head/kernel   pruned         6×4         24         6    0.7500
+    head/bias     bias or scale  4            4         0    1.0000
+    all prunable                             24         6    0.7500
+    """
+    masks = {id(p.variable): p.mask for p in pruned_weights(model)}
+    return Summary(tuple(_row(weight, masks) for weight in _verdicts(model)))
+
+
+def _verdicts(model) -> list[Weight]:
+    verdicts = list(model.weight_verdicts if isinstance(model, SparseModel) else weights_of(model))
+    for layer in model._flatten_layers(include_self=False):
+        if carries_masks(layer):
+            verdicts += weights_of(layer.layer, layer.prunable)
+    return verdicts
+
+
+def _row(weight, masks):
+    mask = masks.get(id(weight.variable), weight.variable)
+    return WeightSummary(
+        weight.path,
+        tuple(weight.variable.shape),
+        int(np.prod(weight.variable.shape)),
+        int(np.count_nonzero(mask.numpy())),
+        weight.prunable,
+        weight.reason,
+    )

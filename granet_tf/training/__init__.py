@@ -1,0 +1,1 @@
+"""The training binary `granet-train`: absl flags in, sparse models and their figures out."""

@@ -1,0 +1,94 @@
+"""Masks of a layer's weights, and calling a layer as if its weights were masked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_layers.prunable import Weight
+
+
+@dataclasses.dataclass(frozen=True)
+class PrunedWeight:
+    """A weight and its mask (bool, True = active), both Keras variables of the same shape."""
+
+    path: str
+    variable: keras.Variable
+    mask: keras.Variable
+
+
+def add_masks(owner: keras.Layer, weights: Iterable[Weight]) -> tuple[PrunedWeight, ...]:
+    """Gives each weight an all-True mask, a non-trainable variable of `owner`, saved with it."""
+    return tuple(
+        PrunedWeight(
+            weight.path,
+            weight.variable,
+            owner.add_weight(
+                name=weight.path.replace("/", "_") + "_mask",
+                shape=weight.variable.shape,
+                initializer="ones",
+                # bool: one byte, and the only small type that every strategy's collectives take.
+                dtype="bool",
+                trainable=False,
+                aggregation="only_first_replica",
+            ),
+        )
+        for weight in weights
+        if weight.prunable
+    )
+
+
+def masked_value(pruned: PrunedWeight, *, straight_through: bool = False) -> tf.Tensor:
+    """w · mask. Its gradient reaches w masked, or as it is if `straight_through`."""
+    mask = tf.convert_to_tensor(pruned.mask)
+    value = tf.convert_to_tensor(pruned.variable)
+    return _unmasked_gradient(value, mask) if straight_through else _masked(value, mask)
+
+
+def masked_call(
+    layer: keras.Layer,
+    pruned: Iterable[PrunedWeight],
+    args: tuple,
+    kwargs: dict[str, Any],
+    *,
+    straight_through: bool,
+    owner: keras.Layer,
+) -> Any:
+    """Calls `layer` with w · mask in place of each pruned weight w, which keeps its value.
+
+    Everything else that the call does stays as it is: moving statistics and random states advance,
+    losses added in the call are added to `owner`.
+
+    Args:
+        layer: A built layer or model.
+        pruned: Its masked weights.
+        args: Positional arguments of the call.
+        kwargs: Keyword arguments of the call.
+        straight_through: Whether w gets the dense gradient, d loss / d (w · mask), which a method
+            that regenerates ranks, instead of the masked one.
+        owner: The layer in whose call this happens.
+    """
+    values = [(p.variable, masked_value(p, straight_through=straight_through)) for p in pruned]
+    masked = {id(variable) for variable, _ in values}
+    with keras.StatelessScope(values, collect_losses=True) as scope:
+        outputs = layer(*args, **kwargs)
+    for variable in layer.variables:
+        updated = scope.get_current_value(variable)
+        if updated is not None and id(variable) not in masked:
+            variable.assign(updated)
+    for loss in scope.losses:
+        owner.add_loss(loss)
+    return outputs
+
+
+def _masked(value, mask):
+    return tf.where(mask, value, tf.zeros_like(value))
+
+
+@tf.custom_gradient
+def _unmasked_gradient(value, mask):
+    return _masked(value, mask), lambda gradient: (gradient, None)

@@ -1,0 +1,165 @@
+"""Which weights of a Keras layer may be pruned, and why the others may not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+
+import keras
+from keras import layers
+
+# A subclass has the weights of its base class; depthwise kernels, biases and normalisation are
+# left out on purpose: few weights, much accuracy.
+PRUNABLE_WEIGHTS: dict[type[keras.Layer], tuple[str, ...]] = {
+    layers.Dense: ("kernel",),
+    layers.EinsumDense: ("kernel",),  # and with it every projection of attention layers
+    layers.Conv1D: ("kernel",),
+    layers.Conv2D: ("kernel",),
+    layers.Conv3D: ("kernel",),
+    layers.Conv1DTranspose: ("kernel",),
+    layers.Conv2DTranspose: ("kernel",),
+    layers.Conv3DTranspose: ("kernel",),
+    layers.SeparableConv1D: ("pointwise_kernel",),
+    layers.SeparableConv2D: ("pointwise_kernel",),
+    layers.SimpleRNNCell: ("kernel", "recurrent_kernel"),
+    layers.GRUCell: ("kernel", "recurrent_kernel"),
+    layers.LSTMCell: ("kernel", "recurrent_kernel"),
+    layers.Embedding: ("embeddings",),
+}
+
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+
+Rule = Callable[[keras.Layer, keras.Variable], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """One weight of a model: where it is, and whether and why it is to be pruned."""
+
+    path: str
+    layer: keras.Layer
+    variable: keras.Variable
+    prunable: bool
+    reason: str
+
+
+def default_prunable(layer: keras.Layer, weight: keras.Variable) -> bool:
+    """Whether `weight` of `layer` is pruned where the user says nothing else.
+
+    True for the kernels of dense, convolutional, recurrent, attention and embedding layers, and for
+    what a custom layer names in `get_prunable_weights()`. False for anything frozen.
+
+    Args:
+        layer: The layer that owns the weight.
+        weight: One of its own weights (not of a sublayer).
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2)
+    >>> layer.build((None, 3))
+    >>> default_prunable(layer, layer.kernel), default_prunable(layer, layer.bias)
+    (True, False)
+    """
+    return _default_reason(layer, weight) is None
+
+
+def weights_of(model: keras.Layer, prunable: Rule | Sequence[str] | None = None) -> list[Weight]:
+    """All floating-point weights of `model`, each once, with the verdict on it.
+
+    Args:
+        model: A built layer or model. Layers inside that carry masks of their own are left out.
+        prunable: None for `default_prunable`, a callable `(layer, weight) -> bool`, or a list of
+            patterns such as `"encoder/*/kernel"`, matched against the weight's path; a pattern
+            also selects what the default leaves out.
+
+    Raises:
+        ValueError: If a pattern matches no weight.
+        TypeError: If `prunable` is none of these.
+    """
+    verdict = _verdict(prunable)
+    found, seen, paths = [], set(), {}
+    for layer in walk(model):
+        for variable in own_weights(layer):
+            if id(variable) in seen or not keras.backend.is_float_dtype(variable.dtype):
+                continue
+            seen.add(id(variable))
+            # Two layers of the same name in different submodels have the same path.
+            copies = paths[variable.path] = paths.get(variable.path, 0) + 1
+            path = variable.path if copies == 1 else f"{variable.path}#{copies}"
+            reason = verdict(layer, variable, path)
+            found.append(Weight(path, layer, variable, reason is None, reason or "pruned"))
+    if isinstance(prunable, Sequence):
+        _check_patterns(prunable, [weight.path for weight in found])
+    return found
+
+
+def walk(layer: keras.Layer, seen: set[int] | None = None) -> Iterator[keras.Layer]:
+    """`layer` and its sublayers in order of creation, each once, not into layers with own masks."""
+    seen = set() if seen is None else seen
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    yield layer
+    for child in layer._layers:
+        if not carries_masks(child):
+            yield from walk(child, seen)
+
+
+def carries_masks(layer: keras.Layer) -> bool:
+    """Whether `layer` keeps masks and settings of its own, as PruneLowMagnitude does."""
+    return hasattr(layer, "pruned")
+
+
+def own_weights(layer: keras.Layer) -> list[keras.Variable]:
+    """The weights of `layer` itself, without those of its sublayers."""
+    inner = {id(v) for child in layer._layers for v in child.variables}
+    return [v for v in layer.weights if id(v) not in inner]
+
+
+def _verdict(prunable):
+    """A function (layer, variable, path) -> why it is not pruned, or None."""
+    if prunable is None:
+        return lambda layer, variable, path: _default_reason(layer, variable)
+    if callable(prunable):
+        return lambda layer, variable, path: (
+            None if prunable(layer, variable) else "not chosen by `prunable`"
+        )
+    if isinstance(prunable, str) or not all(isinstance(p, str) for p in prunable):
+        raise TypeError(
+            "`prunable` must be None, a callable (layer, weight) -> bool or a list of path "
+            f"patterns. Received: prunable={prunable!r}"
+        )
+    return lambda layer, variable, path: (
+        None if any(fnmatchcase(path, p) for p in prunable) else "no pattern of `prunable` fits"
+    )
+
+
+def _check_patterns(patterns, paths):
+    for pattern in patterns:
+        if not any(fnmatchcase(path, pattern) for path in paths):
+            raise ValueError(
+                f"Each pattern of `prunable` must match a weight's path, such as {paths[:3]}. "
+                f"Received: prunable={list(patterns)}, of which {pattern!r} matches nothing"
+            )
+
+
+def _default_reason(layer, weight) -> str | None:
+    if not weight.trainable or not layer.trainable:
+        return "frozen" if _named_prunable(layer, weight) else "not trainable"
+    return None if _named_prunable(layer, weight) else _why_not(layer, weight)
+
+
+def _named_prunable(layer, weight) -> bool:
+    if hasattr(layer, "get_prunable_weights"):
+        return any(weight is w for w in layer.get_prunable_weights())
+    names = next((PRUNABLE_WEIGHTS[c] for c in type(layer).__mro__ if c in PRUNABLE_WEIGHTS), ())
+    return weight.name in names
+
+
+def _why_not(layer, weight) -> str:
+    if len(weight.shape) < 2:
+        return "bias or scale"
+    if "depthwise" in weight.name or isinstance(layer, DEPTHWISE):
+        return "depthwise kernel"
+    return f"{type(layer).__name__} names no get_prunable_weights()"
