@@ -125,7 +125,8 @@ def _verdict(prunable):
         return lambda layer, variable, path: (
             None if prunable(layer, variable) else "not chosen by `prunable`"
         )
-    if isinstance(prunable, str) or not all(isinstance(p, str) for p in prunable):
+    is_list = isinstance(prunable, Sequence) and not isinstance(prunable, str)
+    if not is_list or not all(isinstance(p, str) for p in prunable):
         raise TypeError(
             "`prunable` must be None, a callable (layer, weight) -> bool or a list of path "
             f"patterns. Received: prunable={prunable!r}"
@@ -158,7 +159,7 @@ def _named_prunable(layer, weight) -> bool:
 
 
 def _why_not(layer, weight) -> str:
-    if len(weight.shape) < 2:
+    if len(weight.shape) < 2 or weight.name == "bias":
         return "bias or scale"
     if "depthwise" in weight.name or isinstance(layer, DEPTHWISE):
         return "depthwise kernel"

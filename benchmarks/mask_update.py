@@ -1,0 +1,252 @@
+"""What one mask update costs at the size of ResNet-50, and what it would cost by sorting.
+
+Measured is `GraNet.update_masks` where pruning (all 54 kernels together, 25,502,912 weights) and
+regeneration (each kernel for itself) are both due, as one tf.function, and the same update done with
+`tf.math.top_k` over all elements of what is ranked, which is how tfmot finds a threshold. One plain
+pass, `tf.reduce_sum` of every kernel, is the yardstick. The masks of both must be equal.
+
+"Extra memory" is what the process takes at most beyond its weights, masks and gradients during one
+update, its results included (Linux only; each in a process of its own).
+
+    python benchmarks/mask_update.py [--rounds=3] [--noxla] [--nomemory]
+
+It takes about three minutes, of which most goes into top_k.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from common import interleaved, quiet_start, ratios
+
+with quiet_start():
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    import granet_tf
+    from granet_tf.methods import keep_count
+    from granet_tf.selection import count, select
+    from granet_tf.table import aligned
+
+MUST = 30  # Times faster than top_k.
+OURS, XLA, TOP_K, PASS = "GraNet.update_masks", "GraNet.update_masks, XLA", "top_k", "one pass"
+
+# The middle of a pruning phase, with the paper's frequency for ImageNet.
+METHOD = granet_tf.GraNet(0.9, end_step=200_000, frequency=4000, total_steps=400_000)
+STEP = 100_000
+
+Tensors = list[tf.Tensor]
+
+
+def resnet50_kernels() -> list[tuple[int, ...]]:
+    """Shapes of the 54 kernels of ResNet-50."""
+    shapes: list[tuple[int, ...]] = [(7, 7, 3, 64)]
+    channels = 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            shapes += [(1, 1, channels, width), (3, 3, width, width), (1, 1, width, 4 * width)]
+            shapes += [(1, 1, channels, 4 * width)] if block == 0 else []
+            channels = 4 * width
+    return [*shapes, (2048, 1000)]
+
+
+def problem(distinct: bool = True) -> tuple[Tensors, Tensors, Tensors]:
+    """Weights, masks and gradients as the update before left them."""
+    shapes = resnet50_kernels()
+    rng = np.random.default_rng(0)
+    weights, gradients = (
+        [rng.standard_normal(s, np.float32) * np.sqrt(2 / np.prod(s[:-1])) for s in shapes]
+        for _ in range(2)
+    )
+    if distinct:
+        weights, gradients = _distinct(weights), _distinct(gradients)
+    weights = [tf.constant(w, tf.float32) for w in weights]
+    gradients = [tf.constant(g, tf.float32) for g in gradients]
+    size = sum(w.shape.num_elements() for w in weights)
+    kept = keep_count(size, METHOD.make_schedule().exact_sparsity(STEP - METHOD.frequency))
+    masks = select([tf.abs(w) for w in weights], [tf.ones_like(w, tf.bool) for w in weights], kept)
+    return [tf.where(m, w, 0.0) for m, w in zip(masks, weights, strict=True)], masks, gradients
+
+
+def _distinct(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Moves tied magnitudes to the next free float: a threshold then cuts at an exact count."""
+    flat = np.concatenate([a.ravel() for a in arrays]).astype(np.float32)
+    order = np.argsort(np.abs(flat))
+    ranks = np.arange(flat.size, dtype=np.int64)
+    bits = np.maximum(np.abs(flat[order]).view(np.int32), 1)
+    bits = np.maximum.accumulate(bits - ranks) + ranks
+    flat[order] = np.copysign(bits.astype(np.int32).view(np.float32), flat[order])
+    ends = np.cumsum([a.size for a in arrays])[:-1]
+    return [part.reshape(a.shape) for part, a in zip(np.split(flat, ends), arrays, strict=True)]
+
+
+def ours(step: tf.Tensor, weights: Tensors, masks: Tensors, gradients: Tensors):
+    paths = [f"kernel_{i}" for i in range(len(weights))]
+    return METHOD.update_masks(step, paths, weights, masks, gradients)
+
+
+def by_sorting(step: tf.Tensor, weights: Tensors, masks: Tensors, gradients: Tensors):
+    """The same update; every threshold is the k-th value of a sort of all elements."""
+    schedule = METHOD.make_schedule()
+    _, drop_fraction = schedule.regenerate(step)
+    scores = [tf.where(m, tf.abs(w), -1.0) for w, m in zip(weights, masks, strict=True)]
+    sizes = [s.shape.num_elements() for s in scores]
+    everything = tf.concat([tf.reshape(s, [-1]) for s in scores], 0)
+    keep = _top_k_mask(everything, keep_count(sum(sizes), schedule.exact_sparsity(step)))
+    parts = tf.split(keep, sizes)
+    new_masks, survivors = [], []
+    for score, mask, gradient, part in zip(scores, masks, gradients, parts, strict=True):
+        active = tf.reshape(part, score.shape)
+        alive = count(active)
+        share = tf.math.ceil(drop_fraction * tf.cast(alive, tf.float64) - 1e-9)
+        dropped = tf.cast(share, tf.int64)
+        kept = _top_k_mask(tf.where(active, score, -1.0), alive - dropped)
+        new = kept | _top_k_mask(tf.where(kept, -1.0, tf.abs(gradient)), dropped)
+        new_masks.append(new)
+        survivors.append(new & active & mask)
+    return new_masks, survivors
+
+
+def _top_k_mask(score, k):
+    values, _ = tf.math.top_k(tf.reshape(score, [-1]), k=score.shape.num_elements())
+    return score >= tf.gather(values, k - 1)
+
+
+def one_pass(step: tf.Tensor, weights: Tensors, masks: Tensors, gradients: Tensors):
+    return tf.add_n([tf.reduce_sum(w) for w in weights])
+
+
+FUNCTIONS: dict[str, Callable] = {
+    OURS: tf.function(ours),
+    XLA: tf.function(ours, jit_compile=True),
+    TOP_K: tf.function(by_sorting),
+    PASS: tf.function(one_pass),
+}
+
+
+def main() -> None:
+    flags = _flags()
+    if flags.memory_of:
+        print(json.dumps(extra_memory(flags.memory_of)))
+        return
+
+    arguments = (tf.constant(STEP, tf.int64), *problem())
+    size = sum(w.shape.num_elements() for w in arguments[1])
+    names = [name for name in FUNCTIONS if flags.xla or name != XLA]
+    first, masks = {}, {}
+    for name in names:
+        start = time.perf_counter()
+        results = FUNCTIONS[name](*arguments)
+        first[name] = time.perf_counter() - start
+        if name != PASS:
+            masks[name] = results
+    for name, results in masks.items():
+        _check_equal(name, results, masks[TOP_K])
+
+    calls = {name: 1 if name == TOP_K else flags.calls for name in names}
+    seconds = interleaved(
+        {name: lambda name=name: FUNCTIONS[name](*arguments) for name in names}, flags.rounds, calls
+    )
+    memory = {name: _in_subprocess(name) for name in names if flags.memory and name != PASS}
+
+    print(f"ResNet-50, {size:,} weights in {len(arguments[1])} kernels, {os.cpu_count()} CPUs")
+    header = ("", "ms", "top_k takes", "in plain passes", "extra memory", "compiles in")
+    rows = [header]
+    for name in names:
+        rows.append(
+            (
+                name,
+                f"{1e3 * statistics.median(seconds[name]):,.1f}",
+                f"{_middle(seconds[TOP_K], seconds[name]):.1f} ×",
+                f"{_middle(seconds[name], seconds[PASS]):.0f}",
+                f"{memory[name] / 2**20:,.0f} MiB" if name in memory else "",
+                f"{first[name]:.0f} s" if name == XLA else "",
+            )
+        )
+    print(aligned(rows, text_columns=1))
+    print(f"weights {4 * size / 2**20:,.0f} MiB, one byte each {size / 2**20:,.0f} MiB")
+    print(f"masks equal: {', '.join(masks)}; state: {state_bytes():.2f} bytes a weight")
+    multiple = _middle(seconds[TOP_K], seconds[OURS])
+    print(f"{'met' if multiple >= MUST else 'MISSED'}: {multiple:.1f} ×, must be {MUST} × or more")
+
+
+def _flags() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    yes_or_no = argparse.BooleanOptionalAction
+    parser.add_argument("--rounds", type=int, default=3, help="calls of top_k")
+    parser.add_argument("--calls", type=int, default=5, help="calls of the others in a round")
+    parser.add_argument("--xla", action=yes_or_no, default=True)
+    parser.add_argument("--memory", action=yes_or_no, default=True)
+    parser.add_argument("--memory_of", choices=FUNCTIONS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _middle(seconds, base) -> float:
+    return statistics.median(ratios(seconds, base))
+
+
+def _check_equal(name, results, expected):
+    for kind, got, want in zip(("masks", "survivors"), results, expected, strict=True):
+        counts = [[int(count(m)) for m in masks] for masks in (got, want)]
+        if counts[0] != counts[1]:
+            raise AssertionError(f"{name}: {kind} have {counts[0]} entries, not {counts[1]}")
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_array_equal(a, b, f"{name}: {kind}")
+
+
+def extra_memory(name: str) -> int:
+    """Bytes that one update adds at its peak to what is there before it."""
+    arguments = (tf.constant(STEP, tf.int64), *problem(distinct=False))
+    FUNCTIONS[name](*arguments)  # Traces and compiles.
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # Sets the peak back to now.
+    FUNCTIONS[name](*arguments)
+    return _status("VmHWM") - before
+
+
+def _status(key):
+    return 1024 * int(re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
+def _in_subprocess(name: str) -> int:
+    # Freed blocks go back at once, so that the process is as large as what lives in it.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, __file__, f"--memory_of={name}"]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def state_bytes() -> float:
+    """Bytes that masks and optimizer keep for each weight beyond the dense training's."""
+    dense, sparse = (
+        keras.Sequential([keras.Input((1000,)), keras.layers.Dense(1000, use_bias=False)])
+        for _ in range(2)
+    )
+    size = dense.count_params()
+    sparse = granet_tf.wrap(sparse, METHOD)
+    for model in (dense, sparse):
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+        model.optimizer.build(model.trainable_variables)
+    totals = [
+        sum(v.value.dtype.size * max(v.shape.num_elements(), 1) for v in _state(model))
+        for model in (dense, sparse)
+    ]
+    return (totals[1] - totals[0]) / size
+
+
+def _state(model):
+    return [*model.variables, *model.optimizer.variables]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+import dataclasses
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from reference import keep_count
+
+import granet_tf
+from granet_tf.methods import GMP, SET, GraNet, Method, RigL, StaticSparse
+
+ALL_METHODS = [GraNet, GMP, RigL, SET, StaticSparse]
+
+
+def bits(mask):
+    return "".join(str(int(b)) for b in np.ravel(mask))
+
+
+def mask_of(text):
+    return np.array([c == "1" for c in text])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BySignedWeight(RigL):
+    """Drops the lowest signed weight, grows the largest |w|: what the known answers were made with."""
+
+    def drop_score(self, weight, gradient, seed):
+        return weight
+
+
+@pytest.mark.parametrize(
+    ("fraction", "expected"),
+    [(0.0, "01010110"), (0.25, "11010100"), (0.5, "11001100"), (0.75, "10101100"), (1.0, "10101100")],
+)
+def test_regeneration_of_known_answers(fraction, expected):
+    param = np.array([-9, 1, 4, -1, 5, 8, -2, 3], np.float32)
+    method = BySignedWeight(
+        0.5, frequency=1, end_step=10, drop_fraction=fraction, final_drop_fraction=fraction
+    )
+    masks, _ = method.update_masks(
+        tf.constant(1), ["w"], [param], [mask_of("01010110")], [tf.constant(param)]
+    )
+    assert bits(masks[0]) == expected
+
+
+A = np.array([0.9, -0.1, 0.4, -0.7, 0.05, 0.3], np.float32)
+A_GRADIENT = np.array([0.01, 0.5, -0.2, 0.03, -0.8, 0.1], np.float32)
+B = np.array([1.2, -0.2, 0.6, 0.02], np.float32)
+B_GRADIENT = np.array([0.02, -0.3, 0.04, 0.9], np.float32)
+
+
+def granet_at(sparsity, drop_fraction):
+    return GraNet(
+        sparsity,
+        initial_sparsity=sparsity,
+        end_step=1,
+        frequency=1,
+        total_steps=10,
+        drop_fraction=drop_fraction,
+        final_drop_fraction=drop_fraction,
+    )
+
+
+@pytest.mark.parametrize(
+    ("drop_fraction", "a", "b"), [(0.0, "101101", "1010"), (0.5, "110110", "1001")]
+)
+def test_granet_prunes_globally_then_regenerates_in_each_tensor(drop_fraction, a, b):
+    everything = [np.ones(6, bool), np.ones(4, bool)]
+    masks, survivors = granet_at(0.4, drop_fraction).update_masks(
+        tf.constant(1), ["a", "b"], [A, B], everything, [A_GRADIENT, B_GRADIENT]
+    )
+    assert [bits(m) for m in masks] == [a, b]
+    if drop_fraction:
+        # 0.9 and −0.7, and 1.2, live on; −0.1, 0.05 and 0.02 were pruned first and start anew.
+        assert [bits(s) for s in survivors] == ["100100", "1000"]
+
+
+def test_what_is_dropped_and_grown_in_one_update_survives():
+    weight = np.array([1.0, 0.1, 0.5, 0.0], np.float32)
+    gradient = np.array([0.0, 9.0, 1.0, 2.0], np.float32)
+    masks, survivors = granet_at(0.25, 1 / 3).update_masks(
+        tf.constant(1), ["w"], [weight], [mask_of("1110")], [gradient]
+    )
+    assert (bits(masks[0]), bits(survivors[0])) == ("1110", "1110")
+
+
+@pytest.mark.parametrize(
+    "sparsities", [(0.0, 0.1, 0.1, 0.3, 0.3, 0.5)], ids=["as tfmot's own test"]
+)
+def test_gmp_counts_in_the_original_semantics(sparsities):
+    table = tf.constant(sparsities)
+    method = GMP(0.5, schedule=lambda step: (True, table[step]))
+    weight = np.linspace(1.0, 100.0, 100, dtype=np.float32)
+    counts, mask = [], np.ones(100, bool)
+    for step in range(6):
+        [mask], _ = method.update_masks(
+            tf.constant(step), ["w"], [weight], [mask], [weight], dormant_compete=True
+        )
+        counts.append(int(np.count_nonzero(mask)))
+    assert counts == [100, 90, 90, 70, 70, 50]
+
+
+def test_at_least_one_weight_of_a_tensor_is_kept():
+    method = GMP(0.9999, schedule=granet_tf.ConstantSparsity(0.9999, 0))
+    weight = np.linspace(1.0, 100.0, 100, dtype=np.float32)
+    [mask], _ = method.update_masks(
+        tf.constant(0), ["w"], [weight], [np.ones(100, bool)], [weight]
+    )
+    assert np.flatnonzero(mask).tolist() == [99]
+
+
+SHAPES = {"first": (3, 3, 3, 8), "middle": (3, 3, 8, 16), "last": (16, 10)}
+SIZES = {"first": 216, "middle": 1152, "last": 160}
+
+
+def nonzeros(method, step=1):
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=s).astype(np.float32) for s in SHAPES.values()]
+    everything = [np.ones(s, bool) for s in SHAPES.values()]
+    masks, _ = method.update_masks(
+        tf.constant(step), list(SHAPES), weights, everything, weights
+    )
+    return {path: int(np.count_nonzero(m)) for path, m in zip(SHAPES, masks, strict=True)}
+
+
+def test_layer_scope_prunes_each_tensor_to_its_own_count():
+    method = GMP(0.9, end_step=1, frequency=1)
+    assert nonzeros(method) == {p: keep_count(n, 0.9) for p, n in SIZES.items()}
+
+
+def test_gales_gmp_keeps_the_first_dense_and_the_last_at_its_cap():
+    method = GMP(0.9, end_step=1, frequency=1, pinned={0: 0.0}, capped={-1: 0.8})
+    assert nonzeros(method) == {"first": 216, "middle": 115, "last": 32}
+
+
+def test_pins_and_caps_in_global_scope_leave_the_total_as_asked():
+    method = GMP(0.9, scope="global", end_step=1, frequency=1, pinned={"f*": 0.75}, capped={2: 0.5})
+    found = nonzeros(method)
+    assert found["first"] == 54
+    assert found["last"] >= 80
+    assert sum(found.values()) == 153
+
+
+def test_layer_scope_with_erk_ends_at_the_erk_sparsities():
+    method = GMP(0.9, distribution="erk", end_step=1, frequency=1)
+    sparsities = granet_tf.distributions.erdos_renyi_kernel(SHAPES, 0.9)
+    assert nonzeros(method) == {p: keep_count(SIZES[p], sparsities[p]) for p in SHAPES}
+
+
+@pytest.mark.parametrize("distribution", ["erk", "er", "uniform"])
+def test_initial_masks_are_exact_in_count(distribution):
+    masks = GraNet(0.9, initial_sparsity=0.5, distribution=distribution).initial_masks(SHAPES)
+    spread = {
+        "erk": granet_tf.distributions.erdos_renyi_kernel,
+        "er": granet_tf.distributions.erdos_renyi,
+        "uniform": granet_tf.distributions.uniform,
+    }[distribution](SHAPES, 0.5)
+    counts = {path: int(np.count_nonzero(mask)) for path, mask in masks.items()}
+    assert counts == {p: keep_count(SIZES[p], spread[p]) for p in SHAPES}
+
+
+def test_initial_masks_depend_on_seed_and_path_only():
+    shapes = {"a": (40, 40), "b": (40, 40)}
+    one, again = (StaticSparse(0.5, seed=7).initial_masks(shapes) for _ in range(2))
+    other = StaticSparse(0.5, seed=8).initial_masks(shapes)
+    np.testing.assert_array_equal(one["a"], again["a"])
+    # Two independent masks of half the entries differ in about half of them.
+    for different in (one["b"], other["a"]):
+        assert 0.4 < np.mean(one["a"].numpy() != different.numpy()) < 0.6
+
+
+def test_set_grows_at_random_differently_at_each_step_and_weight():
+    method = SET(0.5, end_step=1.0, total_steps=1000, frequency=1, drop_fraction=1.0)
+    weight, mask = np.ones(2000, np.float32), np.arange(2000) < 1000
+    grown = {}
+    for step, path in ((1, "a"), (2, "a"), (1, "b")):
+        [new], _ = method.update_masks(tf.constant(step), [path], [weight], [mask], [weight])
+        assert int(np.count_nonzero(new)) == 1000
+        grown[step, path] = new.numpy()
+    for other in ((2, "a"), (1, "b")):
+        assert 0.4 < np.mean(grown[1, "a"] != grown[other]) < 0.6
+
+
+@pytest.mark.parametrize("method", [RigL, SET])
+def test_a_method_takes_at_most_15_lines_beyond_its_docstring(method):
+    source = inspect.getsource(method).replace(f'"""{method.__doc__}"""', "")
+    lines = [line for line in source.splitlines() if line.strip()]
+    # Decorators and the class line are the form, not the method.
+    body = [line for line in lines if not line.startswith(("@", "class"))]
+    assert len(body) <= 15, body
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_config_round_trip(method):
+    made = method(0.8, pinned={0: 0.0, "*dense*": 0.5}, capped={-1: 0.8}, seed=3, total_steps=70)
+    config = keras.saving.serialize_keras_object(made)
+    assert keras.saving.deserialize_keras_object(config) == made
+
+
+def test_paper_defaults():
+    granet = GraNet().resolve(1000)
+    assert (granet.final_sparsity, granet.initial_sparsity, granet.scope) == (0.9, 0.0, "global")
+    schedule = granet.make_schedule()
+    assert (schedule.begin_step, schedule.end_step, schedule.frequency) == (0, 500, 10)
+    assert (schedule.drop_fraction, schedule.final_drop_fraction) == (0.5, 0.005)
+    assert (GMP().scope, GMP().distribution) == ("layer", "uniform")
+    assert (RigL().drop_fraction, RigL().end_step, RigL().distribution) == (0.3, 0.75, "erk")
+    assert (SET().drop_fraction, SET().distribution) == (0.3, "er")
+
+
+def test_durations_are_steps_or_fractions_of_training():
+    assert GraNet(begin_step=10, end_step=0.25).resolve(1000).steps("end_step") == 250
+    assert GraNet(end_step=333).resolve(1000).steps("end_step") == 333
+    assert GraNet(total_steps=5).resolve(1000).total_steps == 5
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GraNet(1.0), r"`final_sparsity`.*Received: final_sparsity=1\.0$"),
+        (lambda: GraNet(90), r"`final_sparsity`.*Received: final_sparsity=90$"),
+        (lambda: GraNet(0.5, initial_sparsity=0.6), r"initial_sparsity=0\.6, final_sparsity=0\.5$"),
+        (lambda: GraNet(scope="globl"), r"`scope` .*\['global', 'layer'\].*scope='globl'$"),
+        (lambda: GraNet(distribution="erkk"), r"`distribution`.*'erk', 'uniform'.*='erkk'$"),
+        (lambda: GraNet(begin_step=0.6, end_step=0.5), r"begin_step=0\.6, end_step=0\.5$"),
+        (lambda: GraNet(end_step=1.5), r"fraction of training in \[0, 1\].*end_step=1\.5$"),
+        (lambda: GraNet(begin_step=-1), r"`begin_step`.*begin_step=-1$"),
+        (lambda: GraNet(frequency=0), r"`frequency` must be > 0 steps. Received: frequency=0$"),
+        (lambda: GraNet(drop_fraction=2.0), r"`drop_fraction`.*drop_fraction=2\.0$"),
+        (lambda: GraNet(pinned={0: 1.0}), r"`pinned\[0\]`.*pinned\[0\]=1\.0$"),
+        (lambda: GraNet(total_steps=0), r"`total_steps`.*total_steps=0$"),
+        (lambda: GraNet().make_schedule(), r"length of training is not known.*call fit\(\)"),
+        (
+            lambda: StaticSparse(0.5, pinned={"nope*": 0.0}).initial_masks(SHAPES),
+            r"key of `pinned`.*\['first', 'middle', 'last'\].*Received: pinned=\{'nope\*': 0\.0\}$",
+        ),
+        (
+            lambda: StaticSparse(0.5, pinned={3: 0.0}).initial_masks(SHAPES),
+            r"3 prunable weights.*Received: pinned=\{3: 0\.0\}$",
+        ),
+    ],
+)
+def test_bad_parameters_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_method_without_a_schedule_says_so():
+    with pytest.raises(NotImplementedError, match="Method must implement make_schedule"):
+        Method().make_schedule()

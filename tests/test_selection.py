@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import top_k
+
+from granet_tf.selection import count, select
+
+compiled = tf.function(select, jit_compile=True)
+in_graph = tf.function(select)
+
+
+def bits(mask):
+    return "".join(str(int(b)) for b in np.ravel(mask))
+
+
+def test_global_magnitude_ranks_all_tensors_together():
+    a, b = np.abs([0.1, 0.9, -0.2, 0.5]), np.array([0.7, 0.8])
+    masks = select([a, b], [np.ones(4, bool), np.ones(2, bool)], 4)
+    assert [bits(m) for m in masks] == ["0101", "11"]
+
+
+def test_ties_go_to_the_lower_index():
+    [mask] = select([np.full(8, 3.0)], [np.ones(8, bool)], 4)
+    assert bits(mask) == "11110000"
+
+
+def test_ties_go_to_the_earlier_tensor():
+    masks = select([np.ones(3), np.ones(3)], [np.ones(3, bool)] * 2, 4)
+    assert [bits(m) for m in masks] == ["111", "100"]
+
+
+def test_ineligible_entries_are_never_chosen():
+    eligible = [np.array([False, True, False, True])]
+    assert bits(select([np.array([9.0, -1.0, 8.0, -2.0])], eligible, 1)[0]) == "0100"
+    assert bits(select([np.array([9.0, -1.0, 8.0, -2.0])], eligible, 9)[0]) == "0101"
+
+
+def test_zero_of_them_is_none():
+    assert bits(select([np.ones(5)], [np.ones(5, bool)], 0)[0]) == "00000"
+
+
+def test_extremes_of_float32_are_ordered():
+    tiny, huge = 1e-45, 3.4e38
+    score = np.array([0.0, tiny, -tiny, huge, -huge, np.inf, -np.inf], np.float32)
+    ranked = [3, 1, 0, 2, 4, 6]
+    for k, last in enumerate([5, *ranked], start=1):
+        expected = np.isin(np.arange(7), [5, *ranked][:k])
+        assert bits(select([score], [np.ones(7, bool)], k)[0]) == bits(expected), last
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=3),
+    levels=st.sampled_from([2, 5, 10**6]),
+    share=st.floats(0.0, 1.1),
+)
+def test_agrees_with_sorting(seed, sizes, levels, share):
+    rng = np.random.default_rng(seed)
+    scores = [
+        (rng.integers(-levels, levels, n) / 7.0 + 0.0).astype(np.float32) for n in sizes
+    ]
+    eligible = [rng.random(n) < 0.7 for n in sizes]
+    k = int(share * sum(sizes))
+    expected = top_k(scores, eligible, k)
+    for mask, reference in zip(select(scores, eligible, k), expected, strict=True):
+        np.testing.assert_array_equal(mask, reference)
+
+
+@pytest.mark.parametrize("function", [in_graph, compiled], ids=["graph", "xla"])
+@pytest.mark.parametrize("k", [0, 1, 2500, 6001, 9000])
+def test_the_same_in_a_graph_and_under_xla(function, k):
+    rng = np.random.default_rng(k)
+    # Few levels, more entries than one block of the tie search.
+    scores = [tf.constant(rng.integers(0, 3, n), tf.float32) for n in (6000, 4500)]
+    eligible = [tf.constant(rng.random(n) < 0.8) for n in (6000, 4500)]
+    masks = function(scores, eligible, tf.constant(k))
+    expected = top_k([s.numpy() for s in scores], [e.numpy() for e in eligible], k)
+    for mask, reference in zip(masks, expected, strict=True):
+        np.testing.assert_array_equal(mask, reference)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_counts_are_exact_at_25_million(ties):
+    size, k = 25_502_912, 2_550_291
+    score = tf.zeros(size) if ties else tf.random.stateless_normal([size], [1, 2])
+    [mask] = in_graph([score], [tf.ones(size, tf.bool)], tf.constant(k))
+    assert int(np.count_nonzero(mask)) == k
+    if ties:
+        assert mask.numpy()[:k].all()
+    else:
+        values = score.numpy()
+        assert values[mask.numpy()].min() >= values[~mask.numpy()].max()
+
+
+def test_count_does_not_round_beyond_two_to_the_24():
+    assert int(count(tf.ones(2**24 + 1, tf.bool))) == 2**24 + 1
