@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import statistics
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 def quiet_start() -> Iterator[None]:
     """Import TensorFlow in here: its notes are dropped, unless the import fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # The level alone is not enough: some notes are logged before it is read.
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as log:

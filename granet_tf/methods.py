@@ -45,8 +45,11 @@ def keep_count(size: int, sparsity: float | tf.Tensor) -> tf.Tensor:
     >>> [int(keep_count(100, s)) for s in (0.0, 0.1, 0.9999)]
     [100, 90, 1]
     """
-    kept = tf.round(size * (1.0 - tf.cast(sparsity, tf.float64)))
-    return tf.maximum(tf.cast(kept, tf.int64), 1)
+    kept = size * (1.0 - tf.cast(sparsity, tf.float64))
+    # TensorFlow's graph optimizer reorders sums, which moves a half off by a rounding error; in
+    # steps of 2**-20 it is a half again, in graphs as in eager execution.
+    kept = tf.round(kept * 2.0**20) / 2.0**20
+    return tf.maximum(tf.cast(tf.round(kept), tf.int64), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +107,10 @@ class Method:
         raise NotImplementedError(f"{type(self).__name__} must implement make_schedule()")
 
     def drop_score(self, weight: tf.Tensor, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """What prune and drop rank: the lowest goes first. |w|, as in Eq. 2."""
+        """What prune and drop rank: the lowest goes first. |w|, as in Eq. 2.
+
+        Args as for `grow_score`; `gradient` is None in a method that does not `regenerate`.
+        """
         del gradient, seed
         return tf.abs(weight)
 
@@ -155,6 +161,7 @@ class Method:
 
     def initial_masks(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tf.Tensor]:
         """Random masks at `initial_sparsity`: exact counts, the same in every process."""
+        self._check_feasible(shapes)
         sparsities = self._distribute(shapes, self.initial_sparsity)
         masks = {}
         for path, shape in shapes.items():
@@ -183,7 +190,7 @@ class Method:
             paths: Names of the weights.
             weights: Their values.
             masks: Their masks.
-            gradients: Dense gradients, summed over replicas. Not read unless regenerating.
+            gradients: Dense gradients, summed over replicas; None unless the method regenerates.
             dormant_compete: Whether dormant weights are ranked too when pruning, as in the
                 original gradual magnitude pruning, where they keep their value.
 
@@ -243,6 +250,19 @@ class Method:
         # Multiplied by an odd number so that seeds next to each other share no streams.
         low = zlib.crc32(path.encode()) ^ (self.seed * 0x9E3779B1 & 0xFFFFFFFF)
         return tf.stack([tf.constant(low - (1 << 31), tf.int32), tf.cast(step, tf.int32)])
+
+    def _check_feasible(self, shapes):
+        """What pins and caps keep must fit into what the final sparsity leaves."""
+        sizes = {path: math.prod(shape) for path, shape in shapes.items()}
+        most = {**match(self.capped, sizes, "capped"), **match(self.pinned, sizes, "pinned")}
+        needed = sum(sizes[path] * (1.0 - sparsity) for path, sparsity in most.items())
+        left = sum(sizes.values()) * (1.0 - self.final_sparsity)
+        if self.scope == "global" and needed > left + 1.0:
+            raise ValueError(
+                "`pinned` and `capped` must leave weights to prune: they keep at least "
+                f"{needed:.0f} of the {left:.0f} weights that final_sparsity={self.final_sparsity} "
+                f"leaves. Received: pinned={self.pinned}, capped={self.capped}"
+            )
 
     def _distribute(self, shapes, sparsity) -> dict[str, float]:
         """Sparsity of each weight when the whole has `sparsity`, pins and caps obeyed."""

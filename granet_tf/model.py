@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.models import Functional
 
 from granet_tf.methods import GraNet, Method
 from granet_tf.optimizer import SparseOptimizer
 from granet_tf.schedules import PACKAGE
-from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value
+from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, carries_masks, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
 
@@ -82,10 +84,10 @@ def strip(model: keras.Model) -> keras.Model:
             "`model` must be a model from granet_tf.wrap(), or have PruneLowMagnitude layers. "
             f"Received: model={model}"
         )
+    stripped = _without_wrappers(model.model if isinstance(model, SparseModel) else model)
     for weight in pruned:
         weight.variable.assign(masked_value(weight))
-    inner = model.model if isinstance(model, SparseModel) else model
-    return _without_wrappers(inner)
+    return stripped
 
 
 def pruned_weights(model: keras.Layer) -> tuple[PrunedWeight, ...]:
@@ -123,6 +125,7 @@ class SparseModel(keras.Model):
         *,
         mask_only: bool = False,
         prunable: Callable | Sequence[str] | None = None,
+        _verdicts: Sequence[Weight] | None = None,
         **kwargs,
     ):
         kwargs.setdefault("name", f"sparse_{model.name}")
@@ -131,11 +134,15 @@ class SparseModel(keras.Model):
         self.dtype_policy = model.dtype_policy
         self.method = _checked_method(method)
         self.mask_only = mask_only
-        weights = weights_of(model, prunable)
+        weights = weights_of(model, prunable) if _verdicts is None else _verdicts
         if not any(w.prunable for w in weights) and not pruned_weights(model):
             raise ValueError(_nothing_to_prune(model, weights))
         self.weight_verdicts = tuple(weights)
         self.pruned = add_masks(self, weights)
+        # Keras saves weights only. Dropout goes on where it was if its random state is one of ours.
+        own = {id(v) for v in model.non_trainable_weights}
+        states = [v for v in model.non_trainable_variables if id(v) not in own]
+        track(self, "_random_state", states)
         self._start_sparse()
         self.built = True
 
@@ -205,7 +212,9 @@ class SparseModel(keras.Model):
         """As `keras.Model.fit`; the first one fixes durations given as fractions of training."""
         follow = _FollowTraining()
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(follow)
+            follow.set_params(callbacks.params)
+            follow.set_model(self)
+            callbacks.callbacks.append(follow)
         else:
             given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
             callbacks = [follow, *(c for c in given if c is not None)]
@@ -231,14 +240,17 @@ class SparseModel(keras.Model):
             )
 
     def get_config(self):
-        # Positions, not names: Keras numbers layers anew in every process.
+        # By position, as a loaded model's paths may differ. Pins and seeds go on with those here.
         positions = {id(v): i for i, v in enumerate(self.model.weights)}
         return {
             "name": self.name,
             "model": keras.saving.serialize_keras_object(self.model),
             "method": keras.saving.serialize_keras_object(self.method),
             "mask_only": self.mask_only,
-            "prunable": [positions[id(p.variable)] for p in self.pruned],
+            "weights": [
+                [positions[id(w.variable)], w.path, w.prunable, w.reason]
+                for w in self.weight_verdicts
+            ],
         }
 
     @classmethod
@@ -248,8 +260,15 @@ class SparseModel(keras.Model):
             config[name] = keras.saving.deserialize_keras_object(
                 config[name], custom_objects=custom_objects
             )
-        chosen = {id(config["model"].weights[i]) for i in config.pop("prunable")}
-        return cls(**config, prunable=lambda layer, weight: id(weight) in chosen)
+        model = config["model"]
+        saved = {id(model.weights[i]): verdict for i, *verdict in config.pop("weights")}
+        verdicts = []
+        for weight in weights_of(model):
+            path, prunable, reason = saved[id(weight.variable)]
+            verdicts.append(
+                dataclasses.replace(weight, path=path, prunable=prunable, reason=reason)
+            )
+        return cls(**config, _verdicts=verdicts)
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -280,7 +299,8 @@ class _FollowTraining(keras.callbacks.Callback):
                 "depend on it. Pass `steps_per_epoch` to fit(), or `total_steps` to the method. "
                 f"Received: method={self.model.method}"
             )
-        self.model.resolve(int(steps) * epochs)
+        batches_per_update = self.model.optimizer.gradient_accumulation_steps or 1
+        self.model.resolve(int(steps) * epochs // batches_per_update)
 
     def on_epoch_end(self, epoch, logs=None):
         for pruned in self.model.pruned:
@@ -300,13 +320,19 @@ def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimiz
     return optimizer
 
 
-def _without_wrappers(model):
-    if not any(isinstance(layer, PruneLowMagnitude) for layer in model._flatten_layers()):
-        return model
-    return keras.models.clone_model(
-        model,
-        clone_function=lambda layer: layer.layer if isinstance(layer, PruneLowMagnitude) else layer,
-    )
+def _without_wrappers(layer):
+    """`layer` itself, or a new graph of the same layers where PruneLowMagnitude is in the way."""
+    if isinstance(layer, PruneLowMagnitude):
+        return layer.layer
+    if not any(isinstance(inner, PruneLowMagnitude) for inner in layer._flatten_layers()):
+        return layer
+    if not isinstance(layer, (keras.Sequential, Functional)):
+        raise ValueError(
+            "PruneLowMagnitude layers can only be taken out of functional and sequential models, "
+            "also nested ones. Build your own classes without them, and use granet_tf.wrap(model) "
+            f"to prune. Received: {layer}"
+        )
+    return keras.models.clone_model(layer, clone_function=_without_wrappers)
 
 
 def _checked_method(method):
@@ -336,10 +362,11 @@ def _check_keras(model):
 
 def _check_model(model):
     _check_keras(model)
-    if isinstance(model, SparseModel):
+    wrapped = [layer for layer in model._flatten_layers() if isinstance(layer, SparseModel)]
+    if wrapped:
         raise ValueError(
-            "`model` is wrapped already. To change the method, wrap granet_tf.strip(model). "
-            f"Received: model={model}"
+            "`model` is wrapped already, or has a wrapped model inside. To change the method, wrap "
+            f"granet_tf.strip(model). Received: model={model}, with {wrapped}"
         )
     if not model.built or not model.weights:
         raise ValueError(

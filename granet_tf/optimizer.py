@@ -121,7 +121,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         # A moving average of a weight is masked like the weight.
         averages = self._model_variables_moving_average if self.use_ema else ()
         self._averages = frozenset(map(id, averages))
-        self._trainable_variables = list(variables)
         self.built = True
 
     def apply(self, grads, trainable_variables=None):
@@ -207,14 +206,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             weights = [replicas(p.variable.value)[replica] for p in group.pruned]
             masks = [replicas(p.mask.value)[replica] for p in group.pruned]
             with tf.device(weights[0].device):
-                # A method that does not grow by gradient gets its weights there, unread.
-                local = [replicas(g)[replica] for g in gradients] or weights
+                local = [replicas(g)[replica] for g in gradients] or [None] * len(weights)
                 new_masks, survivors = group.method().update_masks(
                     step,
                     [p.path for p in group.pruned],
                     [tf.convert_to_tensor(w) for w in weights],
                     [tf.convert_to_tensor(m) for m in masks],
-                    [tf.convert_to_tensor(g) for g in local],
+                    local,
                     dormant_compete=group.mask_only,
                 )
                 for mask, new in zip(masks, new_masks, strict=True):

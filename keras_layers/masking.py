@@ -23,23 +23,33 @@ class PrunedWeight:
 
 def add_masks(owner: keras.Layer, weights: Iterable[Weight]) -> tuple[PrunedWeight, ...]:
     """Gives each weight an all-True mask, a non-trainable variable of `owner`, saved with it."""
-    return tuple(
-        PrunedWeight(
-            weight.path,
-            weight.variable,
-            owner.add_weight(
-                name=weight.path.replace("/", "_") + "_mask",
-                shape=weight.variable.shape,
-                initializer="ones",
-                # bool: one byte, and the only small type that every strategy's collectives take.
-                dtype="bool",
-                trainable=False,
-                aggregation="only_first_replica",
-            ),
+    chosen = [weight for weight in weights if weight.prunable]
+    masks = [
+        owner.add_weight(
+            name=weight.path.replace("/", "_") + "_mask",
+            shape=weight.variable.shape,
+            initializer="ones",
+            # bool: one byte, and the only small type that every strategy's collectives take.
+            dtype="bool",
+            trainable=False,
+            aggregation="only_first_replica",
         )
-        for weight in weights
-        if weight.prunable
+        for weight in chosen
+    ]
+    track(owner, "_mask", masks)
+    return tuple(
+        PrunedWeight(weight.path, weight.variable, mask)
+        for weight, mask in zip(chosen, masks, strict=True)
     )
+
+
+def track(owner: keras.Layer, name: str, variables: Iterable[keras.Variable]) -> None:
+    """Makes `variables` part of `owner` to Keras's files and TensorFlow's checkpoints alike.
+
+    The latter see attributes, but not what is in a list.
+    """
+    for i, variable in enumerate(variables):
+        setattr(owner, f"{name}_{i}", variable)
 
 
 def masked_value(pruned: PrunedWeight, *, straight_through: bool = False) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import keras
@@ -59,6 +60,9 @@ class PruneLowMagnitude(keras.layers.Wrapper):
                 f"step -> (should_prune, sparsity). Received: {pruning_schedule!r}"
             )
         kwargs.setdefault("name", f"prune_low_magnitude_{layer.name}")
+        # Keras reads off their signatures what to hand to call() and build().
+        self.call = _with_signature(self.call, layer.call)
+        self.build = _with_signature(self.build, layer.build)
         super().__init__(layer, **kwargs)
         self.pruning_schedule = pruning_schedule
         self.mask_only = mask_only
@@ -70,8 +74,7 @@ class PruneLowMagnitude(keras.layers.Wrapper):
 
     def build(self, *args, **kwargs):
         if not self.layer.built:
-            with keras.name_scope(self.layer.name):
-                self.layer.build(*args, **kwargs)
+            self.layer.build(*args, **kwargs)
             self.layer.built = True
         if not self.pruned:
             self._add_masks()
@@ -97,6 +100,15 @@ class PruneLowMagnitude(keras.layers.Wrapper):
     def compute_output_shape(self, *args, **kwargs):
         return self.layer.compute_output_shape(*args, **kwargs)
 
+    def compute_output_spec(self, *args, **kwargs):
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def compute_mask(self, *args, **kwargs):
+        return self.layer.compute_mask(*args, **kwargs)
+
+    def get_build_config(self):
+        return None  # The layer inside has its own, and is built again from that.
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -113,3 +125,7 @@ class PruneLowMagnitude(keras.layers.Wrapper):
                 config[name], custom_objects=custom_objects
             )
         return cls(**config)
+
+
+def _with_signature(function, other):
+    return functools.wraps(other)(lambda *args, **kwargs: function(*args, **kwargs))

@@ -20,3 +20,9 @@ def seeded():
     """Every test starts from the same random state, whatever ran before it."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def mirrored():
+    """Two replicas. One strategy a process: TensorFlow mixes up the collectives of a second one."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

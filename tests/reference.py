@@ -17,7 +17,8 @@ def top_k(scores, eligible, k):
 
 
 def keep_count(size, sparsity):
-    return max(1, round(size * (1.0 - sparsity)))
+    """Half to even, where a half is one on paper, whatever float64 makes of it."""
+    return max(1, round(round(size * (1.0 - sparsity), 6)))
 
 
 def cubic(step, initial, final, begin, end):
@@ -76,7 +77,9 @@ def gmp_mask_only(weights, batches, *, rate, momentum, l2, final, end, frequency
         yield weights, masks, sgd.velocities
 
 
-def granet_zero(weights, masks, batches, *, rate, momentum, initial, final, end, frequency, total, r):
+def granet_zero(
+    weights, masks, batches, *, rate, momentum, initial, final, end, frequency, total, r
+):
     """Algorithm 1 with pruned weights at zero: global pruning, then regeneration in each layer."""
     masks = [m.copy() for m in masks]
     weights = [w * m for w, m in zip(weights, masks, strict=True)]

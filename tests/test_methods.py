@@ -31,7 +31,13 @@ class BySignedWeight(RigL):
 
 @pytest.mark.parametrize(
     ("fraction", "expected"),
-    [(0.0, "01010110"), (0.25, "11010100"), (0.5, "11001100"), (0.75, "10101100"), (1.0, "10101100")],
+    [
+        (0.0, "01010110"),
+        (0.25, "11010100"),
+        (0.5, "11001100"),
+        (0.75, "10101100"),
+        (1.0, "10101100"),
+    ],
 )
 def test_regeneration_of_known_answers(fraction, expected):
     param = np.array([-9, 1, 4, -1, 5, 8, -2, 3], np.float32)
@@ -104,9 +110,7 @@ def test_gmp_counts_in_the_original_semantics(sparsities):
 def test_at_least_one_weight_of_a_tensor_is_kept():
     method = GMP(0.9999, schedule=granet_tf.ConstantSparsity(0.9999, 0))
     weight = np.linspace(1.0, 100.0, 100, dtype=np.float32)
-    [mask], _ = method.update_masks(
-        tf.constant(0), ["w"], [weight], [np.ones(100, bool)], [weight]
-    )
+    [mask], _ = method.update_masks(tf.constant(0), ["w"], [weight], [np.ones(100, bool)], [weight])
     assert np.flatnonzero(mask).tolist() == [99]
 
 
@@ -118,9 +122,7 @@ def nonzeros(method, step=1):
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=s).astype(np.float32) for s in SHAPES.values()]
     everything = [np.ones(s, bool) for s in SHAPES.values()]
-    masks, _ = method.update_masks(
-        tf.constant(step), list(SHAPES), weights, everything, weights
-    )
+    masks, _ = method.update_masks(tf.constant(step), list(SHAPES), weights, everything, weights)
     return {path: int(np.count_nonzero(m)) for path, m in zip(SHAPES, masks, strict=True)}
 
 

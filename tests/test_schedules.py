@@ -10,7 +10,8 @@ def pruned_at(schedule, steps):
 
 
 @pytest.mark.parametrize(
-    ("step", "sparsity"), [(0, 0.2), (100, 0.2), (102, 0.4928), (105, 0.725), (110, 0.8), (999, 0.8)]
+    ("step", "sparsity"),
+    [(0, 0.2), (100, 0.2), (102, 0.4928), (105, 0.725), (110, 0.8), (999, 0.8)],
 )
 def test_polynomial_decay_follows_the_cubic(step, sparsity):
     schedule = PolynomialDecay(0.2, 0.8, 100, 110, power=3)
@@ -89,7 +90,10 @@ def test_config_round_trip_flat_and_nested(schedule):
     [
         (lambda: ConstantSparsity(1.0, 0), r"`target_sparsity` .*\[0, 1\)\. Received: .*=1\.0$"),
         (lambda: ConstantSparsity(-0.1, 0), r"`target_sparsity`.*Received: target_sparsity=-0\.1$"),
-        (lambda: ConstantSparsity(0.5, -1), r"`begin_step` must be >= 0\. Received: begin_step=-1$"),
+        (
+            lambda: ConstantSparsity(0.5, -1),
+            r"`begin_step` must be >= 0\. Received: begin_step=-1$",
+        ),
         (lambda: PolynomialDecay(0.0, 0.5, 0, -1), r"`end_step` must be given.*end_step=-1$"),
         (lambda: PolynomialDecay(0.0, 0.5, 9, 8), r"Received: begin_step=9, end_step=8$"),
         (lambda: PolynomialDecay(0.0, 0.5, 0, 9, frequency=0), r"`frequency`.*frequency=0$"),

@@ -59,9 +59,7 @@ def test_extremes_of_float32_are_ordered():
 )
 def test_agrees_with_sorting(seed, sizes, levels, share):
     rng = np.random.default_rng(seed)
-    scores = [
-        (rng.integers(-levels, levels, n) / 7.0 + 0.0).astype(np.float32) for n in sizes
-    ]
+    scores = [(rng.integers(-levels, levels, n) / 7.0 + 0.0).astype(np.float32) for n in sizes]
     eligible = [rng.random(n) < 0.7 for n in sizes]
     k = int(share * sum(sizes))
     expected = top_k(scores, eligible, k)

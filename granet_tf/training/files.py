@@ -22,11 +22,7 @@ ALL = (SPARSE, STRIPPED, TFLITE, PLOT, METRICS, SUMMARY, CHECKPOINTS)
 
 
 def prepare(path: str, *, overwrite: bool) -> Path:
-    """Makes the directory, or raises UsageError if this run may not write there.
-
-    With `overwrite`, what an earlier run wrote is removed, so that no file of it stands beside
-    newer ones; files of other names stay.
-    """
+    """Makes the directory, or raises UsageError if this run may not write there."""
     workdir = Path(path).expanduser().absolute()
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -39,14 +35,18 @@ def prepare(path: str, *, overwrite: bool) -> Path:
                 f"--workdir, or replace what an earlier run wrote there with --overwrite. "
                 f"Received: --workdir={path}"
             )
-        for name in ALL:
-            remove(workdir / name)
     except OSError as error:
         raise UsageError(
             f"Cannot write in the work directory: {error.strerror or error}. "
             f"Received: --workdir={path}"
         ) from error
     return workdir
+
+
+def clear(workdir: Path) -> None:
+    """Removes what an earlier run wrote, lest it stand beside newer files; others stay."""
+    for name in ALL:
+        remove(workdir / name)
 
 
 def remove(path: Path) -> None:

@@ -33,6 +33,7 @@ def main(values: FlagValues, given: Collection[str] = ()) -> None:
     started = time.monotonic()
     workdir = files.prepare(values.workdir, overwrite=values.overwrite)
 
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     with quiet.starting_tensorflow():
         import keras
         import tensorflow as tf
@@ -55,6 +56,7 @@ def main(values: FlagValues, given: Collection[str] = ()) -> None:
         f"on {getattr(device, 'name', device)}\n"
     )
 
+    files.clear(workdir)
     # The run asked for comes first, so that its files are safe before any twin begins.
     runs, epochs, written = [], [], {}
     for name in names:
@@ -66,6 +68,8 @@ def main(values: FlagValues, given: Collection[str] = ()) -> None:
         if name == values.method:
             table = report.layer_table(model)
             written |= _save(model, workdir, values)
+        else:
+            written[f"{files.CHECKPOINTS}/{name}.keras"] = f"the {name} twin"
 
     print(f"\n{names[0]}, layer by layer:\n{table}")
     print(f"\nAfter the last epoch:\n{report.comparison_table(runs)}")
@@ -73,7 +77,7 @@ def main(values: FlagValues, given: Collection[str] = ()) -> None:
     if values.plot:
         from granet_tf.training import plot
 
-        title = f"{values.dataset}, {values.model}: {' and '.join(names)}"
+        title = f"{values.model} on {values.dataset}"
         plot.draw(workdir / files.PLOT, epochs, title)
         written[files.PLOT] = "accuracy and sparsity over training"
     written[files.METRICS] = "the same in figures, epoch by epoch"
@@ -125,7 +129,7 @@ def _method(name: str, values: FlagValues, length: TrainingLength):
     if name == flags.DENSE:
         return None
     known = _fields(name)
-    parameters = {"seed": values.seed, "total_steps": length.steps}
+    parameters = {"seed": values.seed}
     for flag, field in flags.METHOD_FLAGS.items():
         value = values[flag].value
         if field in known and value is not None:
@@ -191,7 +195,7 @@ def _save(model, workdir, values: FlagValues) -> dict[str, str]:
         model = granet_tf.strip(model)
     with files.replacing(workdir / files.STRIPPED) as beside:
         model.save(beside, include_optimizer=False)
-    written[files.STRIPPED] = "a plain Keras model"
+    written[files.STRIPPED] = "a plain Keras model, its pruned weights zero"
     if values.export_tflite:
         exported = granet_tf.export_tflite(model, workdir / files.TFLITE)
         written[files.TFLITE] = (
@@ -213,6 +217,8 @@ def cli(argv: Sequence[str] | None = None) -> None:
     except (UsageError, TrainingStopped) as error:
         sys.stdout.flush()
         sys.exit(_fail(error))
+    except KeyboardInterrupt:
+        sys.exit(Interrupted.exit_code)
     except BrokenPipeError:  # As in `granet-train | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -15,7 +15,6 @@ _COLORS = ("#0b6e99", "#e07b39", "#7a5195", "#5b8c3a", "#c0446b")
 _DENSE_COLOR = "#8a8f98"
 _TEXT = "#30343a"
 _GRID = "#e4e6ea"
-_LABEL_GAP = 0.075  # of a panel's height
 
 
 def draw(path: Path, epochs: Sequence[Epoch], title: str) -> None:
@@ -46,8 +45,9 @@ def draw(path: Path, epochs: Sequence[Epoch], title: str) -> None:
         accuracy.set_ylim(*_range_of_interest(runs))
         sparsity.set_ylim(-0.04, 1.0)
         sparsity.set_xlabel("Epoch")
-        for axes in (accuracy, sparsity):
-            _label_ends(axes)
+        sparsity.set_xlim(0, max(epoch.epoch for epoch in epochs))
+        for axes, gap in ((accuracy, 0.07), (sparsity, 0.1)):
+            _label_ends(axes, gap)
         with files.replacing(path) as beside:
             figure.savefig(beside)
 
@@ -59,7 +59,8 @@ def _style(axes, name):
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_GRID)
     axes.tick_params(colors=_TEXT, length=0)
-    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=None))
+    axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:g}%")
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _lines(axes, runs, value: Callable[[Epoch], float], label: str):
@@ -73,8 +74,9 @@ def _lines(axes, runs, value: Callable[[Epoch], float], label: str):
             values,
             color=color,
             linewidth=2.2 if i == 0 else 1.6,
+            marker="o" if len(values) == 1 else None,
             zorder=len(runs) - i + 2,
-            label=f"{name} {label.format(values[-1])}",
+            label=f"{name}  {label.format(values[-1])}",
         )
 
 
@@ -88,17 +90,21 @@ def _range_of_interest(runs) -> tuple[float, float]:
     return lowest - margin, min(highest + margin, 1.0 + margin)
 
 
-def _label_ends(axes):
-    """Names the lines at their ends instead of in a legend, moved apart where they would touch."""
+def _label_ends(axes, gap: float):
+    """Names the lines at their ends instead of in a legend, moved apart where they would touch.
+
+    Args:
+        axes: The panel.
+        gap: Least distance of two labels, as a fraction of the panel's height.
+    """
     low, high = axes.get_ylim()
-    gap = _LABEL_GAP * (high - low) * (5 / 3 if high - low > 1 else 1)
-    place = float("-inf")
-    for line in sorted(axes.lines, key=lambda line: line.get_ydata()[-1]):
-        x, y = line.get_xdata()[-1], line.get_ydata()[-1]
-        place = max(y, place + gap)
+    lines = sorted(axes.lines, key=lambda line: line.get_ydata()[-1])
+    ends = [(line.get_ydata()[-1] - low) / (high - low) for line in lines]
+    for line, place in zip(lines, spread(ends, gap), strict=True):
         axes.annotate(
             line.get_label(),
-            (x, place),
+            (1, place),
+            xycoords="axes fraction",
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
@@ -106,3 +112,26 @@ def _label_ends(axes):
             fontweight="bold",
             annotation_clip=False,
         )
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Rising places in [0, 1], moved up and then down until any two are `gap` apart.
+
+    Example:
+
+    >>> spread([0.5, 0.875, 0.9375], gap=0.125)
+    [0.5, 0.875, 1.0]
+    >>> spread([0.9375, 0.9375, 1.0], gap=0.125)
+    [0.75, 0.875, 1.0]
+    """
+    least = float("-inf")
+    moved = []
+    for place in places:
+        least = max(place, least)
+        moved.append(least)
+        least += gap
+    most = 1.0
+    for i in reversed(range(len(moved))):
+        moved[i] = min(moved[i], most)
+        most = moved[i] - gap
+    return moved

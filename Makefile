@@ -1,0 +1,37 @@
+# make demo   trains a sparse network on real data and shows what came of it (minutes, no GPU)
+# make test   runs the tests
+# Both make a virtual environment of their own in $(VENV) and install what they need there.
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/training.installed
+	$(VENV)/bin/granet-train --flagfile=configs/digits_granet.flags --overwrite
+
+test: $(VENV)/test.installed
+	$(VENV)/bin/python -m pytest -n 2 -q
+
+lint: $(VENV)/test.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf .venv work build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The marks say what is installed, so that a second `make` starts at once.
+$(VENV)/training.installed: setup.py pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV): TensorFlow is large, this takes some minutes the first time."
+	$(PIP) --editable '.[training]'
+	@touch $@
+
+$(VENV)/test.installed: setup.py pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV): TensorFlow is large, this takes some minutes the first time."
+	$(PIP) --editable '.[training,test]'
+	@touch $@ $(VENV)/training.installed
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)

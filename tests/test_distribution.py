@@ -1,0 +1,96 @@
+"""Two logical CPUs under MirroredStrategy: every replica's copy, and the one-device run."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import granet_tf
+
+METHODS = {
+    "granet": granet_tf.GraNet(0.8, frequency=3),
+    "granet_from_half": granet_tf.GraNet(0.8, initial_sparsity=0.5, frequency=3),
+    "gmp": granet_tf.GMP(0.8, frequency=3),
+    "rigl": granet_tf.RigL(0.8, frequency=3),
+    "set": granet_tf.SET(0.8, frequency=3),
+}
+
+
+def train(strategy, method, mask_only=False, policy="float32", **options):
+    keras.utils.set_random_seed(5)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(128, 8, 8, 1)).astype("float32")
+    y = rng.integers(0, 4, 128)
+    with strategy.scope():
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Conv2D(8, 3, name="conv", kernel_regularizer="l2", dtype=policy),
+                keras.layers.ReLU(dtype=policy),
+                keras.layers.Flatten(dtype=policy),
+                keras.layers.Dense(4, name="head", dtype=policy),
+            ]
+        )
+        optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
+    # Outside the scope on purpose: wrap and compile find the model's strategy.
+    sparse = granet_tf.wrap(model, method, mask_only=mask_only)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    sparse.compile(optimizer, loss, **options)
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+    sparse.fit(batches, epochs=4, shuffle=False, verbose=0)
+    return sparse
+
+
+def assert_replicas_agree(strategy, model):
+    for pruned in model.pruned:
+        for variable in (pruned.mask, pruned.variable):
+            first, second = strategy.experimental_local_results(variable.value)
+            np.testing.assert_array_equal(first.numpy(), second.numpy())
+
+
+@pytest.mark.parametrize("mask_only", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_replicas_agree_to_the_bit_and_with_one_device(mirrored, name, mask_only):
+    model = train(mirrored, METHODS[name], mask_only)
+    assert_replicas_agree(mirrored, model)
+    alone = train(tf.distribute.get_strategy(), METHODS[name], mask_only)
+    for a, b in zip(model.pruned, alone.pruned, strict=True):
+        np.testing.assert_array_equal(a.mask, b.mask)
+        np.testing.assert_allclose(a.variable, b.variable, atol=1e-5)
+    # 3·3·8 + 6·6·8·4 weights at 80 %, to one weight for each tensor.
+    assert abs(model.nonzeros - 244.8) <= 1.0
+
+
+def test_loss_scaling_inside_a_strategy(mirrored):
+    model = train(mirrored, METHODS["granet"], policy="mixed_float16")
+    assert_replicas_agree(mirrored, model)
+    assert model.nonzeros == 245
+
+
+def test_a_custom_loop_under_a_strategy(mirrored):
+    with mirrored.scope():
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, use_bias=False)])
+        method = granet_tf.GraNet(0.75, end_step=8, frequency=2, total_steps=16)
+        sparse = granet_tf.wrap(model, method)
+        optimizer = granet_tf.SparseOptimizer(keras.optimizers.Adam(0.01), sparse)
+        optimizer.build(sparse.trainable_variables)
+    x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+    batches = mirrored.experimental_distribute_dataset(
+        tf.data.Dataset.from_tensor_slices(x).batch(8).repeat(8)
+    )
+
+    @tf.function
+    def step(batch):
+        def on_replica(x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum((sparse(x, training=True) - 1.0) ** 2) / 64.0
+            gradients = tape.gradient(loss, sparse.trainable_variables)
+            optimizer.apply(gradients, sparse.trainable_variables)
+
+        mirrored.run(on_replica, args=(batch,))
+
+    for batch in batches:
+        step(batch)
+    assert int(optimizer.iterations) == 16
+    assert_replicas_agree(mirrored, sparse)
+    assert sparse.nonzeros == 12

@@ -1,0 +1,98 @@
+"""The README keeps its word: its Python runs, its commands exist, its links lead somewhere."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from granet_tf.training import flags
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# Runs in a process of its own, as a reader would run it: no fixtures, and tfmot's import and
+# changes of global state stay there. All blocks share one namespace.
+RUNNER = """
+import contextlib, io, json, sys
+
+namespace = {"__name__": "__main__"}
+for line, source, expected in json.load(sys.stdin):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile("\\n" * line + source, "README.md", "exec"), namespace)
+    lines = iter(printed.getvalue().splitlines())
+    for text in expected:
+        # `in` goes on from where the last one was found: the results must come in order.
+        assert text in lines, f"README.md, line {line}: {text!r} not in {printed.getvalue()}"
+"""
+
+
+def blocks(language):
+    """(line number of the fence, source) of each fenced block in a language."""
+    return [
+        (README.count("\n", 0, match.start()) + 1, match[2])
+        for match in FENCE.finditer(README)
+        if match[1] == language
+    ]
+
+
+def commands():
+    """All lines of the shell blocks."""
+    return [line for _, source in blocks("sh") for line in source.splitlines() if line]
+
+
+def test_python_blocks_run_in_order_and_print_what_they_say(tmp_path):
+    results = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
+    script = [(line, source, results.findall(source)) for line, source in blocks("python")]
+    assert script
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")  # AutoGraph reads the source.
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER],
+        input=json.dumps(script),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"\bmake (\w+)\b(?=`)", README))
+    named |= {line.split()[1] for line in commands() if line.startswith("make ")}
+    assert {"demo", "test"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"no target: make {target}"
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("granet-train")])
+def test_commands_parse(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    flags.parse(shlex.split(command)[1:])
+
+
+def test_installs_name_extras_that_exist():
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    installs = [line for line in commands() if line.startswith("pip ")]
+    assert installs
+    for extra in re.findall(r"\w+", " ".join(re.findall(r"\[(.*?)\]", " ".join(installs)))):
+        assert f'"{extra}": [' in setup
+
+
+def test_every_shell_command_is_checked():
+    assert {command.split()[0] for command in commands()} <= {"make", "pip", "granet-train"}
+
+
+def test_links_to_files_exist():
+    links = re.findall(r"\]\((?!https://)([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
