@@ -10,6 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+
+class Seconds(NamedTuple):
+    """Time of one call: on the clock, and of all CPU cores together."""
+
+    wall: float
+    cpu: float
 
 
 @contextlib.contextmanager
@@ -34,39 +42,40 @@ def quiet_start() -> Iterator[None]:
 
 
 def interleaved(
-    variants: Mapping[str, Callable[[], object]], rounds: int, calls: Mapping[str, int] | None = None
-) -> dict[str, list[float]]:
-    """Seconds of each variant's fastest call in each round.
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    calls: Mapping[str, int] | None = None,
+) -> dict[str, list[Seconds]]:
+    """Times all variants in every round, in an order that changes.
 
-    Every round runs all variants, each round in another order, so that what else the machine does
-    falls on all of them. The fastest of a few calls is what the code costs when nothing else runs.
+    What else the machine does thus falls on all of them, and ratios within a round hold.
 
     Args:
         variants: Functions by name.
         rounds: Number of rounds.
-        calls: Calls in a round, where not 1.
+        calls: Calls in a round, where not 1; their median counts.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    taken: dict[str, list[Seconds]] = {name: [] for name in variants}
     names = list(variants)
     for i in range(rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
-            many = (calls or {}).get(name, 1)
-            seconds[name].append(min(_seconds(variants[name]) for _ in range(many)))
-    return seconds
+            times = [_time(variants[name]) for _ in range((calls or {}).get(name, 1))]
+            taken[name].append(Seconds(*map(statistics.median, zip(*times, strict=True))))
+    return taken
 
 
 def ratios(seconds: Sequence[float], base: Sequence[float]) -> list[float]:
-    """Round by round, sorted."""
-    return sorted(s / b for s, b in zip(seconds, base, strict=True))
+    """Round by round."""
+    return [s / b for s, b in zip(seconds, base, strict=True)]
 
 
-def spread(values: Sequence[float], form: str = "{:.3f}") -> str:
-    """The middle half of the values, as text."""
+def middle_half(values: Sequence[float]) -> str:
+    """First and third quartile, as text."""
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return f"{form.format(low)}–{form.format(high)}"
+    return f"{low:.3f}–{high:.3f}"
 
 
-def _seconds(function):
-    start = time.perf_counter()
+def _time(function):
+    wall, cpu = time.perf_counter(), time.process_time()
     function()
-    return time.perf_counter() - start
+    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)

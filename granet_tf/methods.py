@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
@@ -26,6 +26,7 @@ from granet_tf.schedules import (
     as_schedule,
     check_sparsity,
 )
+from granet_tf.scopes import SCOPES, keep_count, match
 from granet_tf.selection import count, select
 
 DISTRIBUTIONS: dict[str, Callable] = {
@@ -35,21 +36,6 @@ DISTRIBUTIONS: dict[str, Callable] = {
 }
 # As many updates as this are made while the sparsity rises, unless `frequency` says otherwise.
 _UPDATES = 50
-
-
-def keep_count(size: int, sparsity: float | tf.Tensor) -> tf.Tensor:
-    """k = max(1, round_half_even(size · (1 − sparsity))): int64, computed in float64.
-
-    Example:
-
-    >>> [int(keep_count(100, s)) for s in (0.0, 0.1, 0.9999)]
-    [100, 90, 1]
-    """
-    kept = size * (1.0 - tf.cast(sparsity, tf.float64))
-    # TensorFlow's graph optimizer reorders sums, which moves a half off by a rounding error; in
-    # steps of 2**-20 it is a half again, in graphs as in eager execution.
-    kept = tf.round(kept * 2.0**20) / 2.0**20
-    return tf.maximum(tf.cast(tf.round(kept), tf.int64), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +75,7 @@ class Method:
 
     def __post_init__(self):
         check_sparsity(self.final_sparsity, "final_sparsity")
-        _check_choice("scope", self.scope, _SCOPES)
+        _check_choice("scope", self.scope, SCOPES)
         if not callable(self.distribution):
             _check_choice("distribution", self.distribution, DISTRIBUTIONS)
         for name in ("pinned", "capped"):
@@ -162,12 +148,12 @@ class Method:
     def initial_masks(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tf.Tensor]:
         """Random masks at `initial_sparsity`: exact counts, the same in every process."""
         self._check_feasible(shapes)
-        sparsities = self._distribute(shapes, self.initial_sparsity)
+        sparsities = self.distribute(shapes, self.initial_sparsity)
         masks = {}
-        for path, shape in shapes.items():
+        for (path, shape), seed in zip(shapes.items(), self._seeds(shapes, 0), strict=True):
             everything = tf.ones(shape, tf.bool)
             units = self.pattern.units(everything)
-            score = tf.random.stateless_uniform(units.shape, self._seed_of(path, 0), alg="philox")
+            score = tf.random.stateless_uniform(units.shape, seed, alg="philox")
             kept = keep_count(units.shape.num_elements(), sparsities[path])
             [chosen] = select([score], [units], kept)
             masks[path] = self.pattern.expand(chosen, shape)
@@ -202,14 +188,13 @@ class Method:
         schedule = self.make_schedule()
         should_prune, _ = schedule(step)
         should_regenerate, drop_fraction = schedule.regenerate(step)
-        seeds = [self._seed_of(path, step) for path in paths]
-        candidates = list(zip(weights, gradients, seeds, strict=True))
+        candidates = list(zip(weights, gradients, self._seeds(paths, step), strict=True))
         units = [self.pattern.units(mask) for mask in masks]
 
         def prune():
             scores = [self.pattern.pool(self.drop_score(*c)) for c in candidates]
             eligible = [tf.ones_like(u) for u in units] if dormant_compete else units
-            return _SCOPES[self.scope](self, paths, scores, eligible, schedule.exact_sparsity(step))
+            return SCOPES[self.scope](self, paths, scores, eligible, schedule.exact_sparsity(step))
 
         pruned = tf.cond(should_prune, prune, lambda: units)
 
@@ -223,7 +208,9 @@ class Method:
         if schedule.regenerates:
             new = tf.cond(should_regenerate, regenerate, lambda: pruned)
         new_masks = [self.pattern.expand(u, w.shape) for u, w in zip(new, weights, strict=True)]
-        active_before = (self.pattern.expand(u, w.shape) for u, w in zip(pruned, weights))
+        active_before = (
+            self.pattern.expand(u, w.shape) for u, w in zip(pruned, weights, strict=True)
+        )
         survivors = [n & p & m for n, p, m in zip(new_masks, active_before, masks, strict=True)]
         return new_masks, survivors
 
@@ -246,10 +233,13 @@ class Method:
         [grown] = select([grow_score], [~kept], dropped)
         return kept | grown
 
-    def _seed_of(self, path, step):
-        # Multiplied by an odd number so that seeds next to each other share no streams.
-        low = zlib.crc32(path.encode()) ^ (self.seed * 0x9E3779B1 & 0xFFFFFFFF)
-        return tf.stack([tf.constant(low - (1 << 31), tf.int32), tf.cast(step, tf.int32)])
+    def _seeds(self, paths, step):
+        """A seed for each weight, from `seed`, its path and the step."""
+        # The odd factor keeps neighbouring seeds from sharing streams.
+        keys = [
+            zlib.crc32(name.encode()) ^ (self.seed * 0x9E3779B1 % 2**32) for name in _lasting(paths)
+        ]
+        return [tf.stack([tf.constant(k - 2**31, tf.int32), tf.cast(step, tf.int32)]) for k in keys]
 
     def _check_feasible(self, shapes):
         """What pins and caps keep must fit into what the final sparsity leaves."""
@@ -264,7 +254,9 @@ class Method:
                 f"leaves. Received: pinned={self.pinned}, capped={self.capped}"
             )
 
-    def _distribute(self, shapes, sparsity) -> dict[str, float]:
+    def distribute(
+        self, shapes: Mapping[str, tuple[int, ...]], sparsity: float
+    ) -> dict[str, float]:
         """Sparsity of each weight when the whole has `sparsity`, pins and caps obeyed."""
         if sparsity == 0.0:
             return dict.fromkeys(shapes, 0.0)
@@ -287,7 +279,7 @@ class Method:
     def from_config(cls, config: dict[str, Any]) -> Method:
         config = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
         for name in ("pinned", "capped"):
-            config[name] = {key: value for key, value in config[name]}
+            config[name] = dict(config[name])
         return cls(**config)
 
 
@@ -504,87 +496,18 @@ class StaticSparse(Method):
         return GraNetSchedule(self.final_sparsity, self.final_sparsity, 0, 0, 1, 1, 0.0, 0.0)
 
 
+def _lasting(paths):
+    """Names for `paths` that stay when Keras numbers the same layers differently: the order counts,
+    not that this dense layer is the seventh of the process."""
+    seen = {}
+    for path in paths:
+        name = re.sub(r"_\d+(?=/|$)", "", path)
+        seen[name] = seen.get(name, 0) + 1
+        yield f"{name}#{seen[name]}"
+
+
 def _default_frequency(begin, end):
     return max(1, (end - begin) // _UPDATES)
-
-
-def match(
-    values: Mapping[str | int, float], paths: Mapping[str, Any], name: str
-) -> dict[str, float]:
-    """{path: value} of the weights that the keys (patterns or positions) of `values` mean.
-
-    Raises:
-        ValueError: If a key means no weight.
-    """
-    ordered = list(paths)
-    found = {}
-    for key, value in values.items():
-        if isinstance(key, int):
-            hits = ordered[key : key + 1 or None] if -len(ordered) <= key < len(ordered) else []
-        else:
-            hits = [path for path in ordered if fnmatchcase(path, key)]
-        if not hits:
-            raise ValueError(
-                f"Each key of `{name}` must be a position or a pattern of one of the "
-                f"{len(ordered)} prunable weights, {ordered}. Received: {name}={dict(values)}"
-            )
-        found.update(dict.fromkeys(hits, value))
-    return found
-
-
-def _keep_layer(method, paths, scores, eligible, sparsity):
-    """Prunes each tensor to its own count."""
-    sizes = {p: s.shape.num_elements() for p, s in zip(paths, scores, strict=True)}
-    targets = _targets(method, paths, scores, sparsity)
-    return [
-        select([s], [e], keep_count(sizes[p], targets[p]))[0]
-        for p, s, e in zip(paths, scores, eligible, strict=True)
-    ]
-
-
-def _keep_global(method, paths, scores, eligible, sparsity):
-    """Prunes all tensors together; what is pinned or capped first gets the count it must have."""
-    sizes = {p: s.shape.num_elements() for p, s in zip(paths, scores, strict=True)}
-    pinned = match(method.pinned, sizes, "pinned")
-    capped = match(method.capped, sizes, "capped")
-    targets = _targets(method, paths, scores, sparsity) if pinned else {}
-    least = {p: keep_count(sizes[p], cap) for p, cap in capped.items()}
-    least |= {p: keep_count(sizes[p], targets[p]) for p in pinned}
-    masks = [
-        select([s], [e], least[p])[0] if p in least else tf.zeros_like(e)
-        for p, s, e in zip(paths, scores, eligible, strict=True)
-    ]
-    free = [
-        tf.zeros_like(e) if p in pinned else e & ~m
-        for p, e, m in zip(paths, eligible, masks, strict=True)
-    ]
-    k = keep_count(sum(sizes.values()), sparsity)
-    rest = tf.maximum(k - tf.add_n([count(m) for m in masks]), 0)
-    return [m | r for m, r in zip(masks, select(scores, free, rest), strict=True)]
-
-
-_SCOPES: dict[str, Callable] = {"global": _keep_global, "layer": _keep_layer}
-
-
-def _targets(method, paths, scores, sparsity):
-    """Sparsity of each tensor at the overall `sparsity`, a scalar tensor.
-
-    Linear between the distributions at the initial and the final sparsity, which keeps the overall
-    sparsity exact.
-    """
-    shapes = {p: tuple(s.shape) for p, s in zip(paths, scores, strict=True)}
-    first = method._distribute(shapes, method.initial_sparsity)
-    last = method._distribute(shapes, method.final_sparsity)
-    span = method.final_sparsity - method.initial_sparsity
-    share = (sparsity - method.initial_sparsity) / span if span else 1.0
-
-    def target(path):
-        if (first[path], last[path]) == (method.initial_sparsity, method.final_sparsity):
-            return sparsity
-        # Written so that a share of 1 gives `last` itself, not its neighbour in float64.
-        return tf.clip_by_value(last[path] - (1.0 - share) * (last[path] - first[path]), 0.0, 1.0)
-
-    return {path: target(path) for path in shapes}
 
 
 def _check_choice(name, value, choices):

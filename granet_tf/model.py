@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras.src.models import Functional
 
 from granet_tf.methods import GraNet, Method
@@ -37,7 +36,8 @@ def wrap(
         mask_only: False sets pruned weights to zero, as the paper does. True is the original
             gradual magnitude pruning: the model computes with w · mask, w keeps its value.
         prunable: Which weights. None is `granet_tf.default_prunable`; else a callable
-            `(layer, weight) -> bool`, or a list of patterns of weight paths, `["encoder/*/kernel"]`.
+            `(layer, weight) -> bool`, or a list of patterns of weight paths such as
+            `["encoder/*/kernel"]`.
 
     Returns:
         A `SparseModel`, to compile and fit as usual.
@@ -229,13 +229,17 @@ class SparseModel(keras.Model):
             UserWarning: If the training is too short to reach the final sparsity.
         """
         self.method = self.method.resolve(total_steps)
-        final = self.method.make_schedule().final_update
+        schedule = self.method.make_schedule()
+        final = schedule.final_update
         if final is not None and final > total_steps:
-            reached = float(self.method.make_schedule().exact_sparsity(total_steps))
+            last = total_steps - (total_steps - schedule.begin_step) % schedule.frequency
+            reached = self.method.initial_sparsity
+            if last >= max(schedule.begin_step, 1):
+                reached = float(schedule.exact_sparsity(last))
             warnings.warn(
                 f"Training has {total_steps} steps, but the final sparsity "
-                f"{self.method.final_sparsity} is reached at step {final}: it will end at {reached:.4f} "
-                "or below. Train longer, or lower the method's `end_step` or `frequency`.",
+                f"{self.method.final_sparsity} is reached at step {final}: it will end at "
+                f"{reached:.4f}. Train longer, or lower the method's `end_step` or `frequency`.",
                 stacklevel=2,
             )
 
@@ -290,7 +294,10 @@ class _FollowTraining(keras.callbacks.Callback):
         self._emptied: set[str] = set()
 
     def on_train_begin(self, logs=None):
-        if self.model.method.total_steps is not None:
+        total_steps = self.model.method.total_steps
+        if total_steps is not None:
+            if not self.model.optimizer.iterations:
+                self.model.resolve(total_steps)
             return
         steps, epochs = self.params["steps"], self.params["epochs"]
         if steps is None:
@@ -307,8 +314,8 @@ class _FollowTraining(keras.callbacks.Callback):
             if pruned.path not in self._emptied and not np.any(pruned.mask.numpy()):
                 self._emptied.add(pruned.path)
                 warnings.warn(
-                    f"All of {pruned.path} has been pruned: nothing passes through it any more. Cap "
-                    f"it, as with capped={{{pruned.path!r}: 0.99}}, or use scope='layer'.",
+                    f"All of {pruned.path} has been pruned: nothing passes through it any more. "
+                    f"Cap it, as with capped={{{pruned.path!r}: 0.99}}, or use scope='layer'.",
                     stacklevel=2,
                 )
 
@@ -370,15 +377,15 @@ def _check_model(model):
         )
     if not model.built or not model.weights:
         raise ValueError(
-            "`model` must be built before it is wrapped, as masks need the weights' shapes: start it "
-            "with keras.Input(shape), or call it once on a batch of data. "
-            f"Received: model={model}, which is not built"
+            "`model` must be built before it is wrapped, as masks need the weights' shapes: start "
+            "it with keras.Input(shape), or call it once on a batch of data. "
+            f"Received: model={model}, which {'has no weights' if model.built else 'is not built'}"
         )
     if type(model).train_step is not keras.Model.train_step:
         warnings.warn(
-            f"{type(model).__name__} has its own train_step(), which fit() of the wrapped model does "
-            "not call. To keep it, compile your model with granet_tf.SparseOptimizer(optimizer, "
-            "granet_tf.wrap(model)) and fit that.",
+            f"{type(model).__name__} has its own train_step(), which fit() of the wrapped model "
+            "does not call. To keep it, compile your model with granet_tf.SparseOptimizer("
+            "optimizer, granet_tf.wrap(model)) and fit that.",
             stacklevel=3,
         )
 
@@ -386,9 +393,9 @@ def _check_model(model):
 def _nothing_to_prune(model: keras.Model, weights: list[Weight]) -> str:
     reasons = sorted({f"{w.path}: {w.reason}" for w in weights})
     return (
-        "`model` must have a weight to prune. Name some with `prunable`, or let a custom layer name "
-        f"them in get_prunable_weights(). Received: model={model}, whose weights are not pruned "
-        f"because {reasons}"
+        "`model` must have a weight to prune. Name some with `prunable`, or let a custom layer "
+        f"name them in get_prunable_weights(). Received: model={model}, whose weights are not "
+        f"pruned because {reasons}"
     )
 
 

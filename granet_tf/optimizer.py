@@ -106,8 +106,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self._slots: dict[int, tuple[Slot, ...]] = {}
         if model is not None and not self._groups:
             raise ValueError(
-                "`model` must have masks: wrap it with granet_tf.wrap(model), or build a model that "
-                f"has PruneLowMagnitude layers before giving it here. Received: model={model}"
+                "`model` must have masks: wrap it with granet_tf.wrap(model), or build a model "
+                "that has PruneLowMagnitude layers before giving it here. "
+                f"Received: model={model}"
             )
 
     def build(self, variables):
@@ -358,9 +359,10 @@ def _check_slots(optimizer, slots, variables):
     ]
     if unknown:
         raise ValueError(
-            f"{type(optimizer).__name__} keeps variables that are not one value for each weight, so "
-            "those of a pruned weight can't be reset. Use an optimizer such as SGD, AdamW or Lion, "
-            f"or mask_only=True, which resets nothing. Received: optimizer={optimizer} with {unknown}"
+            f"{type(optimizer).__name__} keeps variables that are not one value for each weight, "
+            "so those of a pruned weight can't be reset. Use an optimizer such as SGD, AdamW or "
+            "Lion, or mask_only=True, which resets nothing. "
+            f"Received: optimizer={optimizer}, which has {sorted(set(unknown))}"
         )
 
 

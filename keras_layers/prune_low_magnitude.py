@@ -8,15 +8,16 @@ from collections.abc import Callable
 import keras
 
 from keras_layers.masking import add_masks, masked_call
-from keras_layers.prunable import weights_of
+from keras_layers.prunable import carries_masks, weights_of
 
 
 @keras.saving.register_keras_serializable("granet_tf")
 class PruneLowMagnitude(keras.layers.Wrapper):
     """Wraps one layer and prunes its weights to the sparsity that a schedule asks for.
 
-    The wrapper holds the masks and the settings; `granet_tf.SparseOptimizer` updates the masks, each
-    weight tensor for itself. `granet_tf.wrap` on a model leaves its wrapped layers their settings.
+    The wrapper holds the masks and the settings; `granet_tf.SparseOptimizer` updates the masks,
+    each weight tensor for itself. `granet_tf.wrap` on a model leaves its wrapped layers their
+    settings.
 
     Args:
         layer: A Keras layer with weights to prune.
@@ -27,8 +28,8 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         prunable: Which weights: see `granet_tf.wrap`.
 
     Raises:
-        TypeError: If `pruning_schedule` can't be called.
-        ValueError: When built, if `layer` has nothing to prune.
+        TypeError: If `layer` is not a Keras layer, or `pruning_schedule` can't be called.
+        ValueError: If `layer` is wrapped already; when built, if it has nothing to prune.
 
     Source: `tfmot.sparsity.keras.PruneLowMagnitude`; Zhu & Gupta (2017).
 
@@ -54,6 +55,12 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         prunable=None,
         **kwargs,
     ):
+        if not isinstance(layer, keras.Layer):
+            raise TypeError(
+                f"`layer` must be a Keras 3 layer. Received: layer={layer!r} of {type(layer)}"
+            )
+        if carries_masks(layer):
+            raise ValueError(f"`layer` has masks of its own already. Received: layer={layer}")
         if not callable(pruning_schedule):
             raise TypeError(
                 "`pruning_schedule` must be a pruning schedule, a callable "
@@ -69,23 +76,30 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         self.prunable = prunable
         self.pruned = ()
         self.supports_masking = layer.supports_masking
-        if layer.built:
+        if layer.built and layer.weights:
             self._add_masks()
 
     def build(self, *args, **kwargs):
-        if not self.layer.built:
-            self.layer.build(*args, **kwargs)
-            self.layer.built = True
+        if not (self.layer.built and self.layer.weights):
+            self._build_layer(*args, **kwargs)
         if not self.pruned:
             self._add_masks()
         self.built = True
+
+    def _build_layer(self, *args, **kwargs):
+        if not getattr(self.layer.build, "_is_default", False):
+            self.layer.build(*args, **kwargs)
+            return
+        # A layer without a build() of its own has its sublayers built when it is called.
+        shape = next(iter((*args, *kwargs.values())))
+        self.layer(keras.tree.map_shape_structure(keras.KerasTensor, shape))
 
     def _add_masks(self):
         self.pruned = add_masks(self, weights_of(self.layer, self.prunable))
         if not self.pruned:
             raise ValueError(
-                "`layer` must have a weight to prune: a kernel of a dense, convolutional, recurrent "
-                "or embedding layer, or what it names in get_prunable_weights(). "
+                "`layer` must have a weight to prune: a kernel of a dense, convolutional, "
+                "recurrent or embedding layer, or what it names in get_prunable_weights(). "
                 f"Received: layer={self.layer}"
             )
 
@@ -114,13 +128,13 @@ class PruneLowMagnitude(keras.layers.Wrapper):
             **super().get_config(),
             "pruning_schedule": keras.saving.serialize_keras_object(self.pruning_schedule),
             "mask_only": self.mask_only,
-            "prunable": self.prunable,
+            "prunable": keras.saving.serialize_keras_object(self.prunable),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for name in ("layer", "pruning_schedule"):
+        for name in ("layer", "pruning_schedule", "prunable"):
             config[name] = keras.saving.deserialize_keras_object(
                 config[name], custom_objects=custom_objects
             )

@@ -18,7 +18,7 @@ tf.config.set_logical_device_configuration(
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test starts from the same random state, whatever ran before it."""
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)  # A collection before each test takes long.
     keras.utils.set_random_seed(0)
 
 

@@ -37,7 +37,7 @@ def train(strategy, method, mask_only=False, policy="float32", **options):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     sparse.compile(optimizer, loss, **options)
     batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
-    sparse.fit(batches, epochs=4, shuffle=False, verbose=0)
+    sparse.fit(batches, epochs=2, shuffle=False, verbose=0)
     return sparse
 
 
@@ -48,8 +48,10 @@ def assert_replicas_agree(strategy, model):
             np.testing.assert_array_equal(first.numpy(), second.numpy())
 
 
-@pytest.mark.parametrize("mask_only", [False, True])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("name", "mask_only"),
+    [*((name, False) for name in METHODS), ("granet", True), ("gmp", True)],
+)
 def test_replicas_agree_to_the_bit_and_with_one_device(mirrored, name, mask_only):
     model = train(mirrored, METHODS[name], mask_only)
     assert_replicas_agree(mirrored, model)
@@ -58,7 +60,7 @@ def test_replicas_agree_to_the_bit_and_with_one_device(mirrored, name, mask_only
         np.testing.assert_array_equal(a.mask, b.mask)
         np.testing.assert_allclose(a.variable, b.variable, atol=1e-5)
     # 3·3·8 + 6·6·8·4 weights at 80 %, to one weight for each tensor.
-    assert abs(model.nonzeros - 244.8) <= 1.0
+    assert abs(model.nonzeros - 244.8) <= 2.0
 
 
 def test_loss_scaling_inside_a_strategy(mirrored):
@@ -91,6 +93,6 @@ def test_a_custom_loop_under_a_strategy(mirrored):
 
     for batch in batches:
         step(batch)
-    assert int(optimizer.iterations) == 16
+    assert int(optimizer.iterations.numpy()) == 16
     assert_replicas_agree(mirrored, sparse)
     assert sparse.nonzeros == 12

@@ -23,7 +23,7 @@ def mask_of(text):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BySignedWeight(RigL):
-    """Drops the lowest signed weight, grows the largest |w|: what the known answers were made with."""
+    """Drops the lowest signed weight, grows the largest |w|: as in the known answers."""
 
     def drop_score(self, weight, gradient, seed):
         return weight
@@ -170,6 +170,21 @@ def test_initial_masks_depend_on_seed_and_path_only():
     # Two independent masks of half the entries differ in about half of them.
     for different in (one["b"], other["a"]):
         assert 0.4 < np.mean(one["a"].numpy() != different.numpy()) < 0.6
+
+
+def test_initial_masks_do_not_depend_on_how_many_layers_keras_has_named():
+    first = StaticSparse(0.5).initial_masks({"dense/kernel": (9, 9), "dense_1/kernel": (9, 9)})
+    later = StaticSparse(0.5).initial_masks({"dense_6/kernel": (9, 9), "dense_7/kernel": (9, 9)})
+    for a, b in zip(first.values(), later.values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(*first.values())
+
+
+def test_pins_and_caps_that_keep_too_much_are_refused():
+    with pytest.raises(
+        ValueError, match=r"keep at least 1152 of the 153 weights.*Received: pinned"
+    ):
+        GraNet(0.9, pinned={1: 0.0}).initial_masks(SHAPES)
 
 
 def test_set_grows_at_random_differently_at_each_step_and_weight():

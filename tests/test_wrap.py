@@ -462,6 +462,7 @@ def test_fit_and_predict_take_dicts():
     np.testing.assert_array_equal(by_keyword, sparse(x))
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_a_dataset_of_unknown_length_needs_steps_per_epoch_or_total_steps():
     sparse = granet_tf.wrap(models.sequential())
     sparse.compile("sgd", "mse")
