@@ -15,6 +15,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["granet_tf", "granet_tf.*", "keras_layers", "keras_layers.*"]),
+    py_modules=["granet_train", "quiet_tensorflow"],
     install_requires=[
         "absl-py",
         "ai-edge-litert",
@@ -34,7 +35,7 @@ setup(
             "tf_keras",
         ],
     },
-    entry_points={"console_scripts": ["granet-train=granet_tf.training.main:cli"]},
+    entry_points={"console_scripts": ["granet-train=granet_train:main"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

@@ -17,6 +17,8 @@ import statistics
 import subprocess
 import sys
 
+from common import quiet_start
+
 MUST = 0.2  # Seconds.
 KERAS, OURS, AFTER = "import keras, tensorflow", "import granet_tf", "... after keras, tensorflow"
 CODE = {
@@ -51,8 +53,6 @@ def main() -> None:
         for name, code in CODE.items():
             taken[name].append(seconds(code))
     extra = [ours - keras for ours, keras in zip(taken[OURS], taken[KERAS], strict=True)]
-
-    from common import quiet_start
 
     with quiet_start():
         from granet_tf.table import aligned

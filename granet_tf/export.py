@@ -9,11 +9,8 @@ import contextlib
 import dataclasses
 import gzip
 import os
-import re
-import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -24,15 +21,13 @@ import tensorflow as tf
 from keras.src.export.export_utils import get_input_signature
 
 from granet_tf.model import masked_weights
+from quiet_tensorflow import without_notes
 
 # What differs by less is rounding, however small the outputs are.
 _ROUNDING = 1e-6
 
 # A dimension left open in the model, such as an image's height, is this long in random samples.
 _OPEN_DIMENSION = 32
-
-# Lines of TensorFlow's C++ log at the levels INFO and WARNING; errors and Python's lines differ.
-_CHATTER = re.compile(rb"[IW]\d{4} \d\d:\d\d:|INFO: |WARNING: All log messages before absl::")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +114,12 @@ def export_tflite(
     with _folder_beside(path) as folder, masked_weights(model) as plain:
         signature = _named_signature(plain)
         inputs = _sample_inputs(signature, sample_inputs)
-        with _quiet(verbose):
+        with contextlib.nullcontext() if verbose else without_notes():
             sparse = _convert(
                 plain, signature, folder, optimizations=[tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
             )
         _reject_flex_ops(sparse, plain)
-        with _quiet(verbose):
+        with contextlib.nullcontext() if verbose else without_notes():
             raw = _convert(plain, signature, folder)
             sparse = _restore_cut_rows(sparse, raw)
             outputs = _run(sparse, signature, inputs)
@@ -341,24 +336,3 @@ def _compare(outputs: dict[str, np.ndarray], expected: Any, tolerance: float) ->
             )
         errors.append(error)
     return float(max(errors))
-
-
-@contextlib.contextmanager
-def _quiet(verbose: bool) -> Iterator[None]:
-    """Holds back what is written to stderr, and at the end passes on all but C++ chatter."""
-    if verbose or sys.stderr is None:
-        yield
-        return
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            log.seek(0)
-            with open(2, "wb", closefd=False) as restored:
-                restored.writelines(line for line in log if not _CHATTER.match(line))

@@ -229,17 +229,13 @@ class SparseModel(keras.Model):
             UserWarning: If the training is too short to reach the final sparsity.
         """
         self.method = self.method.resolve(total_steps)
-        schedule = self.method.make_schedule()
-        final = schedule.final_update
-        if final is not None and final > total_steps:
-            last = total_steps - (total_steps - schedule.begin_step) % schedule.frequency
-            reached = self.method.initial_sparsity
-            if last >= max(schedule.begin_step, 1):
-                reached = float(schedule.exact_sparsity(last))
+        length, schedule = self.method.total_steps, self.method.make_schedule()
+        if schedule.final_update is not None and schedule.final_update > length:
+            reached = float(schedule.exact_sparsity(length))
             warnings.warn(
-                f"Training has {total_steps} steps, but the final sparsity "
-                f"{self.method.final_sparsity} is reached at step {final}: it will end at "
-                f"{reached:.4f}. Train longer, or lower the method's `end_step` or `frequency`.",
+                f"Training has {length} steps, but the final sparsity {self.method.final_sparsity} "
+                f"is reached at step {schedule.final_update}: it will end at {reached:.4f} or "
+                "below. Train longer, or lower the method's `end_step` or `frequency`.",
                 stacklevel=2,
             )
 
@@ -294,11 +290,13 @@ class _FollowTraining(keras.callbacks.Callback):
         self._emptied: set[str] = set()
 
     def on_train_begin(self, logs=None):
-        total_steps = self.model.method.total_steps
-        if total_steps is not None:
-            if not self.model.optimizer.iterations:
-                self.model.resolve(total_steps)
-            return
+        given = self.model.method.total_steps
+        if given is None:
+            self.model.resolve(self._updates_asked_for())
+        elif int(self.model.optimizer.iterations) == 0:
+            self.model.resolve(given)
+
+    def _updates_asked_for(self):
         steps, epochs = self.params["steps"], self.params["epochs"]
         if steps is None:
             raise ValueError(
@@ -307,7 +305,7 @@ class _FollowTraining(keras.callbacks.Callback):
                 f"Received: method={self.model.method}"
             )
         batches_per_update = self.model.optimizer.gradient_accumulation_steps or 1
-        self.model.resolve(int(steps) * epochs // batches_per_update)
+        return int(steps) * epochs // batches_per_update
 
     def on_epoch_end(self, epoch, logs=None):
         for pruned in self.model.pruned:

@@ -90,13 +90,14 @@ def summarize(model: keras.Model) -> Summary:
     Example:
 
     >>> import granet_tf
-    >>> model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="head")])
+    >>> head = keras.layers.Dense(4, name="head")
+    >>> model = keras.Sequential([keras.Input((6,)), head], name="net")
     >>> summary = summarize(granet_tf.wrap(model, granet_tf.StaticSparse(0.75)))
     >>> print(summary)
-    weight        verdict        shape  weights  nonzeros  sparsity
-    head/kernel   pruned         6×4         24         6    0.7500
-    head/bias     bias or scale  4            4         0    1.0000
-    all prunable                             24         6    0.7500
+    weight           verdict        shape  weights  nonzeros  sparsity
+    net/head/kernel  pruned         6×4         24         6    0.7500
+    net/head/bias    bias or scale  4            4         0    1.0000
+    all prunable                                24         6    0.7500
     """
     masks = {id(p.variable): p.mask for p in pruned_weights(model)}
     return Summary(tuple(_row(weight, masks) for weight in _verdicts(model)))

@@ -53,7 +53,14 @@ def track(owner: keras.Layer, name: str, variables: Iterable[keras.Variable]) ->
 
 
 def masked_value(pruned: PrunedWeight, *, straight_through: bool = False) -> tf.Tensor:
-    """w · mask. Its gradient reaches w masked, or as it is if `straight_through`."""
+    """w · mask. Its gradient reaches w masked, or as it is if `straight_through`.
+
+    Example:
+
+    >>> weight, mask = keras.Variable([3.0, 4.0]), keras.Variable([True, False], dtype="bool")
+    >>> masked_value(PrunedWeight("kernel", weight, mask)).numpy().tolist()
+    [3.0, 0.0]
+    """
     mask = tf.convert_to_tensor(pruned.mask)
     value = tf.convert_to_tensor(pruned.variable)
     return _unmasked_gradient(value, mask) if straight_through else _masked(value, mask)

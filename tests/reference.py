@@ -60,7 +60,7 @@ class SGD:
 
 
 def gmp_mask_only(weights, batches, *, rate, momentum, l2, final, end, frequency):
-    """Zhu & Gupta's pruning of each layer: forward with w·mask, kept values, L2 of w in the loss."""
+    """Zhu & Gupta: layer by layer, forward with w·mask, kept values, L2 of w in the loss."""
     weights, masks = list(weights), [np.ones(w.shape, bool) for w in weights]
     sgd = SGD(weights, rate, momentum)
     for step, (x, y) in enumerate(batches, start=1):

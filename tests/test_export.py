@@ -10,7 +10,6 @@ from ai_edge_litert import interpreter as litert
 from tensorflow.lite.python import schema_py_generated as schema
 
 import granet_tf
-from granet_tf.export import _quiet
 
 layers = keras.layers
 
@@ -307,16 +306,3 @@ def test_a_larger_tolerance_accepts_a_difference(tmp_path):
     model = sparse(two_branches(drift=1))
     granet_tf.export_tflite(model, tmp_path / "model.tflite", tolerance=10.0)
     assert os.listdir(tmp_path) == ["model.tflite"]
-
-
-@pytest.mark.parametrize(("verbose", "shown"), [(False, ["E", "P"]), (True, ["I", "W", "E", "P"])])
-def test_chatter_is_hidden_but_not_errors(capfd, verbose, shown):
-    lines = {
-        "I": b"I0000 00:00:1700000000.000001 1 reader.cc:83] Reading SavedModel\n",
-        "W": b"W0000 00:00:1700000000.000001 1 helpers.cc:36] Ignored output_format.\n",
-        "E": b"E0000 00:00:1700000000.000001 1 ops.cc:1] Something is wrong\n",
-        "P": b"UserWarning: a layer is odd\n",
-    }
-    with _quiet(verbose):
-        os.write(2, b"".join(lines.values()))
-    assert capfd.readouterr().err.encode() == b"".join(lines[key] for key in shown)

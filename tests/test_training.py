@@ -27,7 +27,6 @@ from granet_tf.training import (
     optimizers,
     plot,
     progress,
-    quiet,
 )
 from granet_tf.training.data import DATASETS, load_digits
 from granet_tf.training.errors import TrainingStopped, UsageError
@@ -504,27 +503,6 @@ def test_progress_on_a_terminal_is_one_line(monkeypatch):
     text = stream.getvalue()
     assert text.count("\n") == 1 and text.endswith("\n")
     assert {len(part) for part in text.rstrip("\n").split("\r")[1:]} == {59}
-
-
-def test_start_up_notes_are_held_back_and_errors_are_not(capfd, monkeypatch):
-    with pytest.raises(RuntimeError), quiet.starting_tensorflow():
-        os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are\n")
-        os.write(2, b"I0000 00:00:1795362385.373233   11199 port.cc:153] oneDNN is on.\n")
-        os.write(2, b"E0000 00:00:1795362385.373233   11199 file.cc:1] out of memory\n")
-        os.write(2, b"Fatal Python error\n")
-        raise RuntimeError
-    assert capfd.readouterr().err == (
-        "E0000 00:00:1795362385.373233   11199 file.cc:1] out of memory\nFatal Python error\n"
-    )
-
-
-@pytest.mark.parametrize("driver", [[], ["/dev/nvidia0"]])
-def test_a_driver_that_fails_is_told_from_none(driver, capfd, monkeypatch):
-    monkeypatch.setattr(quiet.glob, "glob", lambda pattern: driver)
-    line = "E0000 00:00:1.2 1 cuda_platform.cc:52] failed call to cuInit: UNKNOWN ERROR (303)\n"
-    with quiet.starting_tensorflow():
-        os.write(2, line.encode())
-    assert capfd.readouterr().err == (line if driver else "")
 
 
 @pytest.mark.parametrize("module", [durations, plot, progress])

@@ -1,4 +1,4 @@
-"""`python -m granet_tf.training` is `granet-train`."""
+"""`python -m granet_tf.training` is `granet-train`, less its quiet start."""
 
 from granet_tf.training.main import cli
 

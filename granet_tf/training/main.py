@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 
 from absl.flags import FlagValues
 
-from granet_tf.training import files, flags, optimizers, quiet
+from granet_tf.training import files, flags, optimizers
 from granet_tf.training.data import DATASETS, Data
 from granet_tf.training.durations import TrainingLength, to_steps
 from granet_tf.training.errors import Interrupted, TrainingStopped, UsageError
@@ -33,14 +33,14 @@ def main(values: FlagValues, given: Collection[str] = ()) -> None:
     started = time.monotonic()
     workdir = files.prepare(values.workdir, overwrite=values.overwrite)
 
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with quiet.starting_tensorflow():
-        import keras
-        import tensorflow as tf
+    import keras
+    import tensorflow as tf
 
-        import granet_tf
-        from granet_tf.training import report, results
+    import granet_tf
+    from granet_tf.training import report, results
+    from quiet_tensorflow import without_notes
 
+    with without_notes():
         devices = tf.config.list_logical_devices("GPU") or ["CPU"]
 
     _check_use(values, given)

@@ -1,4 +1,7 @@
-"""TensorFlow's start-up without its notes on how it was compiled, and with its errors."""
+"""TensorFlow without its notes on how it was compiled and what it reads, and with its errors.
+
+A module of its own, outside granet_tf, as it must be there before TensorFlow is imported.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from collections.abc import Iterator
 # C++ log lines of the levels INFO and WARNING, among them those from before the log level is read,
 # and the second line of the note on CPU instructions.
 _NOTE = re.compile(
-    rb"[IW]\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d [\d:.]+: [IW] |"
+    rb"[IW]\d{4} \d\d:\d\d:|INFO: |\d{4}-\d\d-\d\d [\d:.]+: [IW] |"
     rb"WARNING: All log messages before absl::|To enable the following instructions: "
 )
 # Logged as an error wherever there is no NVIDIA driver; the first line of a run says "CPU".
@@ -21,8 +24,8 @@ _NO_DRIVER = re.compile(rb"E\d{4} .*failed call to cuInit")
 
 
 @contextlib.contextmanager
-def starting_tensorflow() -> Iterator[None]:
-    """Holds stderr back while TensorFlow starts, then passes on all but the notes.
+def without_notes() -> Iterator[None]:
+    """Holds stderr back while TensorFlow works, then passes on all but the notes.
 
     TF_CPP_MIN_LOG_LEVEL alone does not do it: some notes are logged before it is read.
     """
