@@ -230,12 +230,16 @@ class SparseModel(keras.Model):
         """
         self.method = self.method.resolve(total_steps)
         length, schedule = self.method.total_steps, self.method.make_schedule()
-        if schedule.final_update is not None and schedule.final_update > length:
-            reached = float(schedule.exact_sparsity(length))
+        final = schedule.final_update
+        if final is not None and final > length:
+            last = length - (length - schedule.begin_step) % schedule.frequency
+            reached = self.method.initial_sparsity
+            if last >= max(schedule.begin_step, 1):
+                reached = float(schedule.exact_sparsity(last))
             warnings.warn(
                 f"Training has {length} steps, but the final sparsity {self.method.final_sparsity} "
-                f"is reached at step {schedule.final_update}: it will end at {reached:.4f} or "
-                "below. Train longer, or lower the method's `end_step` or `frequency`.",
+                f"is reached at step {final}: it will end at {reached:.4f}. Train longer, or lower "
+                "the method's `end_step` or `frequency`.",
                 stacklevel=2,
             )
 
@@ -293,7 +297,7 @@ class _FollowTraining(keras.callbacks.Callback):
         given = self.model.method.total_steps
         if given is None:
             self.model.resolve(self._updates_asked_for())
-        elif int(self.model.optimizer.iterations) == 0:
+        elif keras.ops.convert_to_numpy(self.model.optimizer.iterations) == 0:
             self.model.resolve(given)
 
     def _updates_asked_for(self):
