@@ -24,6 +24,7 @@ from granet_tf.schedules import (
     GraNetSchedule,
     PruningSchedule,
     as_schedule,
+    check_rise,
     check_sparsity,
 )
 from granet_tf.scopes import SCOPES, keep_count, match
@@ -324,13 +325,7 @@ class GMP(Method):
 
     def __post_init__(self):
         super().__post_init__()
-        check_sparsity(self.initial_sparsity, "initial_sparsity")
-        if self.initial_sparsity > self.final_sparsity:
-            raise ValueError(
-                "`initial_sparsity` must not be above `final_sparsity`: pruning only removes. "
-                f"Received: initial_sparsity={self.initial_sparsity}, "
-                f"final_sparsity={self.final_sparsity}"
-            )
+        check_rise(self.initial_sparsity, self.final_sparsity)
         _check_durations(self)
 
     @property

@@ -113,11 +113,24 @@ def check_sparsity(value: float, name: str) -> None:
         )
 
 
-def _polynomial(step, initial, final, begin, end, power):
-    """Eq. 1 of the paper in float64; exactly `final` from `end` on."""
+def check_rise(initial_sparsity: float, final_sparsity: float) -> None:
+    """Raises ValueError unless both are sparsities and the second is not below the first."""
+    check_sparsity(initial_sparsity, "initial_sparsity")
+    check_sparsity(final_sparsity, "final_sparsity")
+    if initial_sparsity > final_sparsity:
+        raise ValueError(
+            "`initial_sparsity` must not be above `final_sparsity`: pruning only removes. "
+            f"Received: initial_sparsity={initial_sparsity}, final_sparsity={final_sparsity}"
+        )
+
+
+def _polynomial(schedule: PolynomialDecay | GraNetSchedule, step: int | tf.Tensor) -> tf.Tensor:
+    """Eq. 1 of the paper in float64; exactly the final sparsity from `end_step` on."""
+    begin, end = schedule.begin_step, schedule.end_step
     elapsed = tf.cast(tf.cast(step, tf.int64) - begin, tf.float64)
     progress = tf.clip_by_value(elapsed / max(end - begin, 1), 0.0, 1.0) if end > begin else 1.0
-    return final + (initial - final) * (1.0 - progress) ** tf.constant(power, tf.float64)
+    rest = (1.0 - progress) ** tf.constant(schedule.power, tf.float64)
+    return schedule.final_sparsity + (schedule.initial_sparsity - schedule.final_sparsity) * rest
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -209,14 +222,7 @@ class PolynomialDecay(PruningSchedule):
         return due, tf.cast(self.exact_sparsity(step), tf.float32)
 
     def exact_sparsity(self, step):
-        return _polynomial(
-            step,
-            self.initial_sparsity,
-            self.final_sparsity,
-            self.begin_step,
-            self.end_step,
-            self.power,
-        )
+        return _polynomial(self, step)
 
     @property
     def final_update(self):
@@ -273,14 +279,7 @@ class GraNetSchedule(PruningSchedule):
 
     def __post_init__(self):
         check_steps(self.begin_step, self.end_step, self.frequency, endless=False)
-        check_sparsity(self.initial_sparsity, "initial_sparsity")
-        check_sparsity(self.final_sparsity, "final_sparsity")
-        if self.initial_sparsity > self.final_sparsity:
-            raise ValueError(
-                "`initial_sparsity` must not be above `final_sparsity`: pruning only removes. "
-                f"Received: initial_sparsity={self.initial_sparsity}, "
-                f"final_sparsity={self.final_sparsity}"
-            )
+        check_rise(self.initial_sparsity, self.final_sparsity)
         if self.total_steps <= 0:
             raise ValueError(
                 f"`total_steps` must be > 0 steps. Received: total_steps={self.total_steps}"
@@ -296,14 +295,7 @@ class GraNetSchedule(PruningSchedule):
         return due, tf.cast(self.exact_sparsity(step), tf.float32)
 
     def exact_sparsity(self, step):
-        return _polynomial(
-            step,
-            self.initial_sparsity,
-            self.final_sparsity,
-            self.begin_step,
-            self.end_step,
-            self.power,
-        )
+        return _polynomial(self, step)
 
     def regenerate(self, step):
         due = self.is_due(step, self.begin_step, -1, self.frequency)

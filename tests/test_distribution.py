@@ -96,3 +96,33 @@ def test_a_custom_loop_under_a_strategy(mirrored):
     assert int(optimizer.iterations.numpy()) == 16
     assert_replicas_agree(mirrored, sparse)
     assert sparse.nonzeros == 12
+
+
+def test_a_step_without_update_communicates_no_more_than_the_optimizer_alone(mirrored):
+    def collectives(sparse):
+        with mirrored.scope():
+            model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, use_bias=False)])
+            optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
+            if sparse:
+                method = granet_tf.GraNet(0.75, frequency=2, total_steps=16)
+                model = granet_tf.wrap(model, method)
+                optimizer = granet_tf.SparseOptimizer(optimizer, model)
+            optimizer.build(model.trainable_variables)
+
+        @tf.function
+        def step(x):
+            def on_replica():
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_sum(model(x, training=True) ** 2)
+                gradients = tape.gradient(loss, model.trainable_variables)
+                optimizer.apply(gradients, model.trainable_variables)
+
+            mirrored.run(on_replica)
+
+        # What an update needs is in the branch of a condition, not among these.
+        graph = step.get_concrete_function(tf.ones((4, 6))).graph
+        return [op.type for op in graph.get_operations() if "Collective" in op.type]
+
+    dense = collectives(sparse=False)
+    assert dense
+    assert collectives(sparse=True) == dense
