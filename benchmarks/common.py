@@ -1,15 +1,10 @@
-"""What the benchmarks share: a quiet start of TensorFlow, and timing side by side."""
+"""What the benchmarks share: timing side by side."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -18,27 +13,6 @@ class Seconds(NamedTuple):
 
     wall: float
     cpu: float
-
-
-@contextlib.contextmanager
-def quiet_start() -> Iterator[None]:
-    """Import TensorFlow in here: its notes are dropped, unless the import fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    # The level alone is not enough: some notes are logged before it is read.
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(stderr, log.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 def interleaved(

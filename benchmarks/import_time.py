@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 
-from common import quiet_start
+from quiet_tensorflow import without_notes
 
 MUST = 0.2  # Seconds.
 KERAS, OURS, AFTER = "import keras, tensorflow", "import granet_tf", "... after keras, tensorflow"
@@ -54,7 +54,7 @@ def main() -> None:
             taken[name].append(seconds(code))
     extra = [ours - keras for ours, keras in zip(taken[OURS], taken[KERAS], strict=True)]
 
-    with quiet_start():
+    with without_notes():
         from granet_tf.table import aligned
 
     rows = [("", "median s", "fastest s", "slowest s")]

@@ -30,9 +30,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common import interleaved, quiet_start, ratios
+from common import interleaved, ratios
 
-with quiet_start():
+from quiet_tensorflow import without_notes
+
+with without_notes():
     import keras
     import numpy as np
     import tensorflow as tf

@@ -21,6 +21,7 @@ import argparse
 import dataclasses
 import importlib.util
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -29,7 +30,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from common import Seconds, interleaved, middle_half, quiet_start, ratios
+from common import Seconds, interleaved, middle_half, ratios
+
+from quiet_tensorflow import without_notes
 
 FREQUENCY = 1000
 # The one step at which an update is due: timed steps meet it when told to.
@@ -143,7 +146,7 @@ def measure(variants: dict[str, Variant], flags: argparse.Namespace) -> dict[str
 
 
 def measure_ours(flags: argparse.Namespace) -> dict[str, Times]:
-    with quiet_start():
+    with without_notes():
         import keras
 
         import granet_tf
@@ -168,7 +171,7 @@ def measure_ours(flags: argparse.Namespace) -> dict[str, Times]:
 
 
 def measure_tfmot(flags: argparse.Namespace) -> dict[str, Times]:
-    with quiet_start():
+    with without_notes():
         import tensorflow_model_optimization as tfmot
         import tf_keras as keras
 
@@ -194,6 +197,8 @@ def measure_tfmot(flags: argparse.Namespace) -> dict[str, Times]:
 
 def main() -> None:
     flags = _flags()
+    # One train function for each variant looks like needless retracing.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if flags.tfmot_only:
         times = measure_tfmot(flags)
         print(json.dumps({name: dataclasses.asdict(t) for name, t in times.items()}))

@@ -12,6 +12,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -133,7 +134,7 @@ class Method:
     def steps(self, name: str) -> int:
         """The duration `name` in optimizer steps; a float is a fraction of training."""
         value = getattr(self, name)
-        return value if isinstance(value, int) else round(value * self.training_length)
+        return int(value) if isinstance(value, Integral) else round(value * self.training_length)
 
     @property
     def training_length(self) -> int:
@@ -327,14 +328,16 @@ class GMP(Method):
         super().__post_init__()
         check_rise(self.initial_sparsity, self.final_sparsity)
         _check_durations(self)
+        if self.schedule is not None:
+            object.__setattr__(self, "schedule", as_schedule(self.schedule))
 
     @property
     def regenerates(self):
-        return self.schedule is not None and as_schedule(self.schedule).regenerates
+        return self.schedule is not None and self.schedule.regenerates
 
     def make_schedule(self):
         if self.schedule is not None:
-            return as_schedule(self.schedule)
+            return self.schedule
         end = self.steps("end_step")
         return self._schedule(self.total_steps or max(end, 1), 0.0, 0.0)
 
@@ -394,7 +397,7 @@ class GraNet(GMP):
 
     def make_schedule(self):
         if self.schedule is not None:
-            return as_schedule(self.schedule)
+            return self.schedule
         return self._schedule(self.training_length, self.drop_fraction, self.final_drop_fraction)
 
 
@@ -513,21 +516,24 @@ def _check_choice(name, value, choices):
 def _check_durations(method):
     for name in ("begin_step", "end_step"):
         value = getattr(method, name)
-        if isinstance(value, float) and not 0.0 <= value <= 1.0:
+        if not isinstance(value, Integral) and not 0.0 <= value <= 1.0:
             raise ValueError(
                 f"`{name}` must be a number of optimizer steps (int) or a fraction of training in "
                 f"[0, 1] (float). Received: {name}={value}"
             )
-        if isinstance(value, int) and value < 0:
+        if value < 0:
             raise ValueError(f"`{name}` must be >= 0. Received: {name}={value}")
-    same_unit = isinstance(method.begin_step, float) == isinstance(method.end_step, float)
+    same_unit = isinstance(method.begin_step, Integral) == isinstance(method.end_step, Integral)
     if same_unit and method.end_step < method.begin_step:
         raise ValueError(
             "`end_step` must be >= `begin_step`. "
             f"Received: begin_step={method.begin_step}, end_step={method.end_step}"
         )
-    if method.frequency is not None and method.frequency <= 0:
-        raise ValueError(f"`frequency` must be > 0 steps. Received: frequency={method.frequency}")
+    frequency = method.frequency
+    if frequency is not None and not (isinstance(frequency, Integral) and frequency > 0):
+        raise ValueError(
+            f"`frequency` must be a whole number of steps > 0. Received: frequency={frequency}"
+        )
 
 
 def _check_fractions(method):

@@ -148,7 +148,7 @@ class SparseModel(keras.Model):
 
     def _start_sparse(self):
         shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
-        masks = self.method.initial_masks(shapes)
+        masks = self.method.initial_masks(shapes) if shapes else {}
         for pruned in self.pruned:
             pruned.mask.assign(masks[pruned.path])
             if not self.mask_only:

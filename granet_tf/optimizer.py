@@ -12,7 +12,7 @@ import tensorflow as tf
 from granet_tf.methods import GMP, Method
 from granet_tf.schedules import PACKAGE
 from keras_layers.masking import PrunedWeight
-from keras_layers.prunable import carries_masks
+from keras_layers.prunable import carries_masks, unique
 
 # What a wrapper must show of the optimizer inside: Keras's trainer and callbacks look at these.
 _DELEGATED = (
@@ -133,9 +133,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 )
             with keras.name_scope(self.name):
                 self.build(trainable_variables)
-        variables = (
-            self._trainable_variables if trainable_variables is None else trainable_variables
-        )
+        if not self._groups:
+            raise ValueError(
+                "This SparseOptimizer was loaded from a file, where it has no model. Compile with "
+                "SparseOptimizer(optimizer.inner_optimizer, model) to go on training. "
+                "Received: no masks"
+            )
+        variables = trainable_variables or self.inner_optimizer._trainable_variables
         gradients = dict(zip(map(id, variables), grads, strict=True))
         dense = self._dense_gradients(gradients)
         self._mask_gradients(gradients)
@@ -295,7 +299,7 @@ def groups_of(model: keras.Layer) -> Iterator[Group]:
     """
     by_setting: dict[tuple, list] = {}
     for layer in model._flatten_layers():
-        if not carries_masks(layer):
+        if not carries_masks(layer) or not layer.pruned:
             continue
         if hasattr(layer, "method"):
             yield Group(lambda layer=layer: layer.method, layer.pruned, layer.mask_only)
@@ -304,7 +308,10 @@ def groups_of(model: keras.Layer) -> Iterator[Group]:
             by_setting.setdefault(key, []).append(layer)
     for layers in by_setting.values():
         method = GMP(schedule=layers[0].pruning_schedule)
-        pruned = tuple(p for layer in layers for p in layer.pruned)
+        taken: set[str] = set()
+        pruned = tuple(
+            dataclasses.replace(p, path=unique(p.path, taken)) for x in layers for p in x.pruned
+        )
         yield Group(lambda method=method: method, pruned, layers[0].mask_only)
 
 

@@ -316,7 +316,7 @@ class GraNetSchedule(PruningSchedule):
 
 @dataclasses.dataclass(frozen=True)
 class _Foreign(PruningSchedule):
-    """A tfmot schedule, or any callable of the step with its return values."""
+    """Any callable of the step with a schedule's return values."""
 
     schedule: Callable
 
@@ -324,9 +324,19 @@ class _Foreign(PruningSchedule):
         # tfmot subtracts and divides with the dtypes it is given: int64 steps meet int32 bounds.
         return self.schedule(tf.cast(step, tf.int32))
 
+    def get_config(self):
+        raise NotImplementedError(
+            "A schedule that is a mere callable can't be saved: make it a subclass of "
+            f"granet_tf.PruningSchedule with get_config(). Received: schedule={self.schedule!r}"
+        )
+
+
+# What tfmot's schedules call themselves in their configuration.
+_TFMOT = {"ConstantSparsity": ConstantSparsity, "PolynomialDecay": PolynomialDecay}
+
 
 def as_schedule(schedule: Callable) -> PruningSchedule:
-    """Returns `schedule` itself, or a tfmot schedule or plain callable in our base class.
+    """`schedule` itself, ours for a tfmot schedule, or a callable in our base class.
 
     Raises:
         TypeError: If `schedule` can't be called.
@@ -338,4 +348,8 @@ def as_schedule(schedule: Callable) -> PruningSchedule:
             "`schedule` must be a PruningSchedule (ours or tfmot's) or a callable "
             f"step -> (should_prune, sparsity). Received: schedule={schedule!r}"
         )
+    if type(schedule).__module__.startswith("tensorflow_model_optimization."):
+        config = schedule.get_config()
+        if config["class_name"] in _TFMOT:
+            return _TFMOT[config["class_name"]].from_config(config)
     return _Foreign(schedule)

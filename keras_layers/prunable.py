@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
@@ -78,20 +79,26 @@ def weights_of(model: keras.Layer, prunable: Rule | Sequence[str] | None = None)
         TypeError: If `prunable` is none of these.
     """
     verdict = _verdict(prunable)
-    found, seen, paths = [], set(), {}
+    found, seen, taken = [], set(), set()
     for layer in walk(model):
         for variable in own_weights(layer):
             if id(variable) in seen or not keras.backend.is_float_dtype(variable.dtype):
                 continue
             seen.add(id(variable))
-            # Two layers of the same name in different submodels have the same path.
-            copies = paths[variable.path] = paths.get(variable.path, 0) + 1
-            path = variable.path if copies == 1 else f"{variable.path}#{copies}"
+            path = unique(variable.path, taken)
             reason = verdict(layer, variable, path)
             found.append(Weight(path, layer, variable, reason is None, reason or "pruned"))
     if isinstance(prunable, Sequence):
         _check_patterns(prunable, [weight.path for weight in found])
     return found
+
+
+def unique(path: str, taken: set[str]) -> str:
+    """`path`, or `path#2` and so on: two submodels may have layers of the same name."""
+    names = itertools.chain([path], (f"{path}#{n}" for n in itertools.count(2)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name
 
 
 def walk(layer: keras.Layer, seen: set[int] | None = None) -> Iterator[keras.Layer]:

@@ -33,7 +33,7 @@ def build() -> keras.Model:
     for stage, (width, blocks, _) in enumerate(STAGES, start=1):
         for block in range(blocks):
             x = _bottleneck(x, f"layer{stage}_{block}", width, first=block == 0, stage=stage)
-    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(inputs, keras.layers.Dense(1000, name="fc")(x), name="resnet50")
 
 

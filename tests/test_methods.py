@@ -229,6 +229,7 @@ def test_paper_defaults():
 def test_durations_are_steps_or_fractions_of_training():
     assert GraNet(begin_step=10, end_step=0.25).resolve(1000).steps("end_step") == 250
     assert GraNet(end_step=333).resolve(1000).steps("end_step") == 333
+    assert GraNet(end_step=np.int64(333)).resolve(1000).steps("end_step") == 333
     assert GraNet(total_steps=5).resolve(1000).total_steps == 5
 
 
@@ -243,7 +244,7 @@ def test_durations_are_steps_or_fractions_of_training():
         (lambda: GraNet(begin_step=0.6, end_step=0.5), r"begin_step=0\.6, end_step=0\.5$"),
         (lambda: GraNet(end_step=1.5), r"fraction of training in \[0, 1\].*end_step=1\.5$"),
         (lambda: GraNet(begin_step=-1), r"`begin_step`.*begin_step=-1$"),
-        (lambda: GraNet(frequency=0), r"`frequency` must be > 0 steps. Received: frequency=0$"),
+        (lambda: GraNet(frequency=0), r"`frequency`.*whole number.*Received: frequency=0$"),
         (lambda: GraNet(drop_fraction=2.0), r"`drop_fraction`.*drop_fraction=2\.0$"),
         (lambda: GraNet(pinned={0: 1.0}), r"`pinned\[0\]`.*pinned\[0\]=1\.0$"),
         (lambda: GraNet(total_steps=0), r"`total_steps`.*total_steps=0$"),

@@ -37,13 +37,16 @@ LAYERS = {
     "gru": (L.GRU(2, name="x"), SERIES, {"x/gru_cell/kernel", "x/gru_cell/recurrent_kernel"}),
     "lstm": (L.LSTM(2, name="x"), SERIES, {"x/lstm_cell/kernel", "x/lstm_cell/recurrent_kernel"}),
     "stacked_cells": (
-        L.RNN([L.LSTMCell(2, name="a"), L.GRUCell(2, name="b")], name="x"),
+        L.RNN(
+            L.StackedRNNCells([L.LSTMCell(2, name="a"), L.GRUCell(2, name="b")], name="cells"),
+            name="x",
+        ),
         SERIES,
         {
-            "x/stacked_rnn_cells/a/kernel",
-            "x/stacked_rnn_cells/a/recurrent_kernel",
-            "x/stacked_rnn_cells/b/kernel",
-            "x/stacked_rnn_cells/b/recurrent_kernel",
+            "x/cells/a/kernel",
+            "x/cells/a/recurrent_kernel",
+            "x/cells/b/kernel",
+            "x/cells/b/recurrent_kernel",
         },
     ),
     "bidirectional": (

@@ -329,7 +329,6 @@ def test_a_keras_file_holds_masks_and_settings(tmp_path, mask_only):
     np.testing.assert_array_equal(loaded(x), model(x))
 
 
-@pytest.mark.xfail(strict=True, reason="the loaded optimizer knows no model and trains dense")
 def test_a_loaded_model_does_not_silently_train_dense(tmp_path):
     layer = Wrapped(L.Dense(8), granet_tf.ConstantSparsity(0.5, 0, frequency=1), name="sparse")
     model = keras.Sequential([keras.Input((8,)), layer])
@@ -338,11 +337,10 @@ def test_a_loaded_model_does_not_silently_train_dense(tmp_path):
     assert np.count_nonzero(layer.layer.kernel) == 32
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    try:
+    with pytest.raises(
+        ValueError, match=r"loaded from a file, where it has no model\. Compile with"
+    ):
         loaded.fit(x, x, verbose=0)
-    except ValueError:
-        return
-    assert np.count_nonzero(loaded.layers[0].layer.kernel) == 32
 
 
 @pytest.mark.parametrize("schedule", [Listed([0.0, 0.5]), granet_tf.ConstantSparsity(0.5, 1)])
@@ -458,7 +456,6 @@ def test_states_inside_the_layer_advance(mask_only):
     assert inner.layers[2].seed_generator.state.numpy().tolist() == [3, 2]
 
 
-@pytest.mark.xfail(strict=True, reason="counts are looked up by path, and two paths are equal")
 def test_layers_of_the_same_name_in_two_submodels_get_their_own_counts():
     def submodel(name, inputs, units):
         tensor = keras.Input((inputs,))
@@ -472,7 +469,6 @@ def test_layers_of_the_same_name_in_two_submodels_get_their_own_counts():
     assert [active(sub.layers[1]) for sub in model.layers[1:]] == [[64], [32]]
 
 
-@pytest.mark.xfail(strict=True, reason="a group without weights fails in select()")
 def test_wrap_takes_a_model_whose_layers_all_have_settings_of_their_own():
     layer = Wrapped(L.Dense(4), HALF)
     model = keras.Sequential([keras.Input((8,)), layer])

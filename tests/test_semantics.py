@@ -19,9 +19,12 @@ RATE, MOMENTUM, STEPS = 0.05, float(np.float32(0.9)), 60
 @pytest.fixture(autouse=True)
 def float64():
     """So that nothing but the algorithm can differ from the reference."""
-    keras.config.set_floatx("float64")
-    yield
-    keras.config.set_floatx("float32")
+    for dtype in ("float64", "float32"):
+        keras.config.set_floatx(dtype)
+        # Keras keeps the policy that it once made of the float type.
+        keras.config.set_dtype_policy(dtype)
+        if dtype == "float64":
+            yield
 
 
 def problem():

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf import methods
+from granet_tf import methods, scopes
 from granet_tf.training import (
     checkpoints,
     durations,
@@ -242,7 +242,7 @@ def test_choices_are_those_of_the_library():
     def choices(name):
         return set(flags.define()[name].parser.enum_values)
 
-    assert choices("scope") == set(methods._SCOPES)
+    assert choices("scope") == set(scopes.SCOPES)
     assert choices("distribution") == set(methods.DISTRIBUTIONS)
     parameters = set()
     for name in flags.METHODS.values():
