@@ -375,4 +375,5 @@ def _check_slots(optimizer, slots, variables):
 
 def _where(mask, value):
     value = tf.convert_to_tensor(value)
-    return tf.where(tf.convert_to_tensor(mask), value, tf.zeros_like(value))
+    # A scalar spares writing and reading a tensor of zeros.
+    return tf.where(tf.convert_to_tensor(mask), value, tf.zeros((), value.dtype))

@@ -103,7 +103,7 @@ def masked_call(
 
 
 def _masked(value, mask):
-    return tf.where(mask, value, tf.zeros_like(value))
+    return tf.where(mask, value, tf.zeros((), value.dtype))
 
 
 @tf.custom_gradient

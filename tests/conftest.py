@@ -5,9 +5,13 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-import keras
 import pytest
-import tensorflow as tf
+
+from quiet_tensorflow import without_notes
+
+with without_notes():
+    import keras
+    import tensorflow as tf
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
