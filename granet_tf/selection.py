@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 _BINS = 1 << 16
+_ROW = 256
 _LOWEST = tf.int32.min
 # Ties are located first by block and then inside one block, which spares a long cumulative sum.
 _BLOCK = 4096
@@ -40,39 +41,73 @@ def select(
     >>> mask.numpy().astype(int).tolist()
     [0, 1, 0, 1]
     """
+    k = tf.cast(k, tf.int64)
+    if len(scores) > 1:
+        return _select(scores, eligible, k)
+    [score], [mask] = scores, eligible
+    score, mask = tf.cast(score, tf.float32), tf.convert_to_tensor(mask)
+    chosen = _select_flat(tf.reshape(score, [-1]), tf.reshape(mask, [-1]), k)
+    return [tf.reshape(chosen, mask.shape)]
+
+
+# Traced once for all tensors there are, which else takes a big model half a minute.
+@tf.function(
+    input_signature=[
+        tf.TensorSpec([None], tf.float32),
+        tf.TensorSpec([None], tf.bool),
+        tf.TensorSpec([], tf.int64),
+    ],
+    autograph=False,
+    experimental_attributes={"_noinline": True},
+)
+def _select_flat(score, eligible, k):
+    return _select([score], [eligible], k)[0]
+
+
+def _select(scores, eligible, k):
     keys = [tf.where(e, _sortable(s), _LOWEST) for s, e in zip(scores, eligible, strict=True)]
-    k = tf.minimum(tf.cast(k, tf.int64), tf.add_n([count(e) for e in eligible]))
-
-    halves = [tf.bitwise.right_shift(key, 16) + _BINS // 2 for key in keys]
-    upper, k_in_bin = _bin_of_kth(tf.add_n([_histogram(h, _BINS) for h in halves]), k)
-    # Whatever lies in other bins goes into one extra bin that is then left out.
+    # A logical shift leaves the negative keys in the upper half of the bins: one pass less.
+    unsigned = [tf.bitcast(key, tf.uint32) for key in keys]
+    halves = [tf.bitcast(tf.bitwise.right_shift(u, 16), tf.int32) for u in unsigned]
+    histogram = tf.roll(tf.add_n([_histogram(h, _BINS) for h in halves]), _BINS // 2, 0)
+    # The first bin holds what is not eligible, and nothing else but negative NaNs.
+    k = tf.minimum(k, tf.reduce_sum(histogram[1:]))
+    upper, k_in_bin, _ = _bin_of_kth(histogram, k)
+    base = tf.bitwise.left_shift(upper - _BINS // 2, 16)
+    # Whatever lies in other bins comes out beyond the last bin, and is not counted.
     lower_halves = [
-        tf.where(half == upper, tf.bitwise.bitwise_and(key, _BINS - 1), _BINS)
-        for key, half in zip(keys, halves, strict=True)
+        tf.bitcast(tf.minimum(u - tf.bitcast(base, tf.uint32), _BINS), tf.int32) for u in unsigned
     ]
-    histogram = tf.add_n([_histogram(low, _BINS + 1)[:-1] for low in lower_halves])
-    lower, ties_wanted = _bin_of_kth(histogram, k_in_bin)
-    kth = tf.bitwise.left_shift(upper - _BINS // 2, 16) + lower
+    histogram = tf.add_n([_histogram(low, _BINS) for low in lower_halves])
+    lower, ties_wanted, ties = _bin_of_kth(histogram, k_in_bin)
+    kth = base + lower
 
-    masks = []
-    for key in keys:
-        tied = key == kth
-        here = tf.minimum(count(tied), ties_wanted)
-        masks.append((key > kth) | _first(tied, here))
-        ties_wanted -= here
-    return masks
+    def cut_ties():
+        masks, wanted = [], ties_wanted
+        for key in keys:
+            tied = key == kth
+            here = tf.minimum(count(tied), wanted)
+            masks.append((key > kth) | _first(tied, here))
+            wanted -= here
+        return masks
+
+    return tf.cond(ties == ties_wanted, lambda: [key >= kth for key in keys], cut_ties)
 
 
 def count(mask: tf.Tensor) -> tf.Tensor:
     """Number of True entries, int64 (a float32 count is wrong from 2**24 on)."""
-    return tf.math.count_nonzero(mask, dtype=tf.int64)
+    return tf.cast(tf.reduce_sum(tf.cast(mask, tf.int32)), tf.int64)
 
 
 def _sortable(score: tf.Tensor) -> tf.Tensor:
     """int32 keys that order as the float32 scores do, negative ones included."""
     bits = tf.bitcast(tf.cast(score, tf.float32), tf.int32)
-    flipped = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 31), tf.int32.max)
-    return tf.bitwise.bitwise_xor(bits, flipped)
+
+    def flip_negative():
+        flipped = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 31), tf.int32.max)
+        return tf.bitwise.bitwise_xor(bits, flipped)
+
+    return tf.cond(tf.reduce_min(bits) >= 0, lambda: bits, flip_negative)
 
 
 def _histogram(values: tf.Tensor, bins: int) -> tf.Tensor:
@@ -83,11 +118,26 @@ def _histogram(values: tf.Tensor, bins: int) -> tf.Tensor:
     return tf.cast(counts, tf.int64)
 
 
-def _bin_of_kth(histogram: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The bin (int32) that holds the k-th largest, and k less what lies in the bins above it."""
-    from_here_up = tf.cumsum(histogram, reverse=True)
-    reached = from_here_up >= k
-    return tf.cast(count(reached), tf.int32) - 1, k - _largest(from_here_up, ~reached)
+def _bin_of_kth(histogram: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The bin (int32) that holds the k-th largest, k less what lies above it, and its count."""
+    if histogram.shape[0] <= _ROW:
+        from_here_up = tf.cumsum(histogram, reverse=True)
+        reached = from_here_up >= k
+        above = _largest(from_here_up, ~reached)
+        bin = tf.cast(count(reached), tf.int32) - 1
+        return bin, k - above, _row(histogram, bin)
+    # First the row, then the bin in it: a cumulative sum over all bins takes longer.
+    rows = tf.reshape(histogram, [-1, _ROW])
+    row, k, _ = _bin_of_kth(tf.reduce_sum(rows, 1), k)
+    bin, k, here = _bin_of_kth(_row(rows, row), k)
+    return row * _ROW + bin, k, here
+
+
+def _row(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """values[index]. XLA takes minutes to compile a look-up by index here."""
+    here = tf.range(values.shape[0]) == index
+    here = tf.reshape(here, [-1] + [1] * (values.shape.rank - 1))
+    return tf.reduce_sum(tf.where(here, values, 0), axis=0)
 
 
 def _largest(counts: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
@@ -99,17 +149,17 @@ def _first(mask: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     """Keeps the first `k` True entries of `mask`, in order of index."""
 
     def cut():
-        size = mask.shape.num_elements()
+        size = tf.size(mask)
         flat = tf.pad(tf.reshape(mask, [-1]), [[0, -size % _BLOCK]])
         blocks = tf.cast(tf.reshape(flat, [-1, _BLOCK]), tf.int32)
         up_to = tf.cumsum(tf.cast(tf.reduce_sum(blocks, axis=1), tf.int64))
         before = up_to < k
         block = count(before)
-        is_block = tf.range(blocks.shape[0], dtype=tf.int64) == block
+        is_block = tf.range(tf.size(up_to, tf.int64)) == block
         inside = tf.reduce_sum(tf.where(is_block[:, tf.newaxis], blocks, 0), axis=0)
         short = tf.cast(tf.cumsum(inside), tf.int64) < k - _largest(up_to, before)
         end = block * _BLOCK + count(short) + 1
-        return mask & tf.reshape(tf.range(size, dtype=tf.int64) < end, mask.shape)
+        return mask & tf.reshape(tf.range(tf.cast(size, tf.int64)) < end, tf.shape(mask))
 
     # All or none is the common case and needs no look at the order.
     none = tf.zeros_like(mask)
