@@ -8,8 +8,9 @@ plain pass, `tf.reduce_sum` of every kernel, is the yardstick. The masks of both
 Two updates are measured: the first, of dense masks, and one in the middle of the pruning phase,
 where most scores are those of dormant weights, all alike, and are sorted in less time.
 
-"Extra memory" is what the process takes at most beyond its weights, masks and gradients during one
-update, its results included (Linux only; each in a process of its own).
+"Extra memory" is what a process grows by at most in its first update, results included, less what
+one grows by whose tensors are tiny, as tracing takes memory too (Linux only). A thread looks at it
+all the time.
 
     python benchmarks/mask_update.py [--rounds=2] [--no-xla] [--no-memory]
 
@@ -22,10 +23,10 @@ import argparse
 import json
 import math
 import os
-import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,8 @@ OURS, XLA, TOP_K, PASS = "GraNet.update_masks", "GraNet.update_masks, XLA", "top
 # The paper's frequency for ImageNet; half of training prunes.
 METHOD = granet_tf.GraNet(0.9, end_step=200_000, frequency=4000, total_steps=400_000)
 
+_TINY = 16  # Every dimension is divided by this.
+
 Tensors = list[tf.Tensor]
 
 
@@ -65,9 +68,9 @@ def resnet50_kernels() -> list[tuple[int, ...]]:
     return [*shapes, (2048, 1000)]
 
 
-def problem(step: int, distinct: bool = True) -> tuple[Tensors, Tensors, Tensors]:
+def problem(step: int, distinct: bool = True, shrink: int = 1) -> tuple[Tensors, Tensors, Tensors]:
     """Weights, masks and gradients as the update before `step` left them."""
-    shapes = resnet50_kernels()
+    shapes = [tuple(-(-n // shrink) for n in shape) for shape in resnet50_kernels()]
     rng = np.random.default_rng(0)
     weights, gradients = (
         [rng.standard_normal(s, np.float32) * np.sqrt(2 / np.prod(s[:-1])) for s in shapes]
@@ -124,7 +127,7 @@ def by_sorting(step: tf.Tensor, weights: Tensors, masks: Tensors, gradients: Ten
 
 def _top_k_mask(score, k):
     values, _ = tf.math.top_k(tf.reshape(score, [-1]), k=score.shape.num_elements())
-    return score >= tf.gather(values, k - 1)
+    return score >= tf.gather(values, tf.maximum(k - 1, 0))
 
 
 def one_pass(step: tf.Tensor, weights: Tensors, masks: Tensors, gradients: Tensors):
@@ -142,10 +145,10 @@ FUNCTIONS: dict[str, Callable] = {
 def main() -> None:
     flags = _flags()
     if flags.memory_of:
-        print(json.dumps(extra_memory(flags.memory_of, flags.steps[-1])))
+        print(json.dumps(extra_memory(flags.memory_of, flags.steps[-1], flags.shrink)))
         return
     names = [name for name in FUNCTIONS if flags.xla or name != XLA]
-    memory = {name: _in_subprocess(name) for name in names if flags.memory and name != PASS}
+    memory = {name: _extra_memory_of(name) for name in names if flags.memory and name != PASS}
     shapes = resnet50_kernels()
     size = sum(math.prod(shape) for shape in shapes)
     print(f"ResNet-50, {size:,} weights in {len(shapes)} kernels, {os.cpu_count()} CPUs")
@@ -215,6 +218,7 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--xla", action=yes_or_no, default=True)
     parser.add_argument("--memory", action=yes_or_no, default=True)
     parser.add_argument("--memory_of", choices=FUNCTIONS, help=argparse.SUPPRESS)
+    parser.add_argument("--shrink", type=int, default=1, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -231,26 +235,37 @@ def _check_equal(name, results, expected):
             np.testing.assert_array_equal(a, b, f"{name}: {kind}")
 
 
-def extra_memory(name: str, step: int) -> int:
-    """Bytes that one update adds at its peak to what is there before it."""
-    arguments = (tf.constant(step, tf.int64), *problem(step, distinct=False))
-    FUNCTIONS[name](*arguments)  # Traces and compiles.
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # Sets the peak back to now.
+def extra_memory(name: str, step: int, shrink: int) -> int:
+    """Bytes that the first update adds at its peak to what is there before it."""
+    arguments = (tf.constant(step, tf.int64), *problem(step, distinct=False, shrink=shrink))
+    before, seen, done = _resident(), [], threading.Event()
+
+    def watch():
+        while not done.is_set():
+            seen.append(_resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     FUNCTIONS[name](*arguments)
-    return _status("VmHWM") - before
+    done.set()
+    watcher.join()
+    return max(seen) - before
 
 
-def _status(key):
-    return 1024 * int(re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+def _resident():
+    """Bytes of memory that the process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _in_subprocess(name: str) -> int:
-    # Freed blocks go back at once, so that the process is as large as what lives in it.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, __file__, *sys.argv[1:], f"--memory_of={name}"]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
+def _extra_memory_of(name: str) -> int:
+    """That of an update beyond that of tracing it, which an update of tiny tensors shows."""
+    real, tiny = (_in_subprocess(name, shrink) for shrink in (1, _TINY))
+    return real - tiny
+
+
+def _in_subprocess(name: str, shrink: int) -> int:
+    command = [sys.executable, __file__, *sys.argv[1:], f"--memory_of={name}", f"--shrink={shrink}"]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def state_bytes() -> float:

@@ -29,7 +29,7 @@ from granet_tf.schedules import (
     check_sparsity,
 )
 from granet_tf.scopes import SCOPES, keep_count, match
-from granet_tf.selection import count, select
+from granet_tf.selection import count, rank, select, top
 
 DISTRIBUTIONS: dict[str, Callable] = {
     "erk": distributions.erdos_renyi_kernel,
@@ -193,17 +193,21 @@ class Method:
         candidates = list(zip(weights, gradients, self._seeds(paths, step), strict=True))
         units = [self.pattern.units(mask) for mask in masks]
 
+        eligible = [u | should_prune for u in units] if dormant_compete else units
+        scores = [self.pattern.pool(self.drop_score(*c)) for c in candidates]
+        # Ranked once, to prune and to drop: what is left is the top of its tensor.
+        rankings = [rank(s, e) for s, e in zip(scores, eligible, strict=True)]
+
         def prune():
-            scores = [self.pattern.pool(self.drop_score(*c)) for c in candidates]
-            eligible = [tf.ones_like(u) for u in units] if dormant_compete else units
-            return SCOPES[self.scope](self, paths, scores, eligible, schedule.exact_sparsity(step))
+            sparsity = schedule.exact_sparsity(step)
+            return SCOPES[self.scope](self, paths, scores, eligible, rankings, sparsity)
 
         pruned = tf.cond(should_prune, prune, lambda: units)
 
         def regenerate():
             return [
-                self._regenerate(candidate, active, drop_fraction)
-                for candidate, active in zip(candidates, pruned, strict=True)
+                self._regenerate(*each, drop_fraction)
+                for each in zip(candidates, rankings, pruned, strict=True)
             ]
 
         new = pruned
@@ -224,13 +228,12 @@ class Method:
             should_prune |= schedule.regenerate(step)[0]
         return should_prune
 
-    def _regenerate(self, candidate, active, drop_fraction):
+    def _regenerate(self, candidate, ranking, active, drop_fraction):
         """Eq. 2 and 3: drop the weakest share of the active, grow as many of the inactive."""
         alive = count(active)
         # What rounding adds to a whole number is not a reason to drop one more.
         dropped = tf.cast(tf.math.ceil(drop_fraction * tf.cast(alive, tf.float64) - 1e-9), tf.int64)
-        drop_score = self.pattern.pool(self.drop_score(*candidate))
-        [kept] = select([drop_score], [active], alive - dropped)
+        [kept] = top([ranking], alive - dropped)
         grow_score = self.pattern.pool(self.grow_score(*candidate))
         [grown] = select([grow_score], [~kept], dropped)
         return kept | grown

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from granet_tf.selection import count, select
+from granet_tf.selection import count, rank, top
 
 
 def keep_count(size: int, sparsity: float | tf.Tensor) -> tf.Tensor:
@@ -53,17 +53,16 @@ def match(
     return found
 
 
-def _keep_layer(method, paths, scores, eligible, sparsity):
+def _keep_layer(method, paths, scores, eligible, rankings, sparsity):
     """Prunes each tensor to its own count."""
     sizes = {p: s.shape.num_elements() for p, s in zip(paths, scores, strict=True)}
     targets = _targets(method, paths, scores, sparsity)
     return [
-        select([s], [e], keep_count(sizes[p], targets[p]))[0]
-        for p, s, e in zip(paths, scores, eligible, strict=True)
+        top([r], keep_count(sizes[p], targets[p]))[0] for p, r in zip(paths, rankings, strict=True)
     ]
 
 
-def _keep_global(method, paths, scores, eligible, sparsity):
+def _keep_global(method, paths, scores, eligible, rankings, sparsity):
     """Prunes all tensors together; what is pinned or capped first gets the count it must have."""
     sizes = {p: s.shape.num_elements() for p, s in zip(paths, scores, strict=True)}
     pinned = match(method.pinned, sizes, "pinned")
@@ -71,17 +70,20 @@ def _keep_global(method, paths, scores, eligible, sparsity):
     targets = _targets(method, paths, scores, sparsity) if pinned else {}
     least = {p: keep_count(sizes[p], cap) for p, cap in capped.items()}
     least |= {p: keep_count(sizes[p], targets[p]) for p in pinned}
+    k = keep_count(sum(sizes.values()), sparsity)
+    if not least:
+        return top(rankings, k)
     masks = [
-        select([s], [e], least[p])[0] if p in least else tf.zeros_like(e)
-        for p, s, e in zip(paths, scores, eligible, strict=True)
+        top([r], least[p])[0] if p in least else tf.zeros_like(e)
+        for p, r, e in zip(paths, rankings, eligible, strict=True)
     ]
     free = [
         tf.zeros_like(e) if p in pinned else e & ~m
         for p, e, m in zip(paths, eligible, masks, strict=True)
     ]
-    k = keep_count(sum(sizes.values()), sparsity)
     rest = tf.maximum(k - tf.add_n([count(m) for m in masks]), 0)
-    return [m | r for m, r in zip(masks, select(scores, free, rest), strict=True)]
+    others = [rank(s, f) for s, f in zip(scores, free, strict=True)]
+    return [m | r for m, r in zip(masks, top(others, rest), strict=True)]
 
 
 SCOPES: dict[str, Callable] = {"global": _keep_global, "layer": _keep_layer}

@@ -9,6 +9,7 @@ of several tensors add up. Shapes are static, so all of it compiles with XLA.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -41,45 +42,75 @@ def select(
     >>> mask.numpy().astype(int).tolist()
     [0, 1, 0, 1]
     """
+    return top([rank(s, e) for s, e in zip(scores, eligible, strict=True)], k)
+
+
+class Ranking(NamedTuple):
+    """Scores made ready for `top`, which may be asked more than once."""
+
+    shape: tf.TensorShape
+    keys: tf.Tensor
+    histogram: tf.Tensor
+
+
+def rank(score: tf.Tensor, eligible: tf.Tensor) -> Ranking:
+    """Ranks the eligible entries of one tensor, as `select` does.
+
+    The best k entries of a tensor are also the best of those that a larger k selects in it, so one
+    ranking serves to prune and then to drop.
+    """
+    flat = tf.reshape(tf.cast(score, tf.float32), [-1])
+    return Ranking(score.shape, *_rank(flat, tf.reshape(eligible, [-1])))
+
+
+def top(rankings: Sequence[Ranking], k: int | tf.Tensor) -> list[tf.Tensor]:
+    """`select`, of what has been ranked already."""
+    keys, histograms = [r.keys for r in rankings], [r.histogram for r in rankings]
     k = tf.cast(k, tf.int64)
-    if len(scores) > 1:
-        return _select(scores, eligible, k)
-    [score], [mask] = scores, eligible
-    score, mask = tf.cast(score, tf.float32), tf.convert_to_tensor(mask)
-    chosen = _select_flat(tf.reshape(score, [-1]), tf.reshape(mask, [-1]), k)
-    return [tf.reshape(chosen, mask.shape)]
+    if len(keys) == 1:
+        masks = [_top_of_one(*keys, *histograms, k)]
+    else:
+        masks = _top(keys, histograms, k, _lower_histogram)
+    return [tf.reshape(m, r.shape) for m, r in zip(masks, rankings, strict=True)]
 
 
-# Traced once for all tensors there are, which else takes a big model half a minute.
-@tf.function(
-    input_signature=[
-        tf.TensorSpec([None], tf.float32),
-        tf.TensorSpec([None], tf.bool),
-        tf.TensorSpec([], tf.int64),
-    ],
-    autograph=False,
-    experimental_attributes={"_noinline": True},
-)
-def _select_flat(score, eligible, k):
-    return _select([score], [eligible], k)[0]
+def _once(*signature):
+    """Traced once for all tensors there are, which else takes a big model half a minute."""
+    return tf.function(
+        input_signature=[tf.TensorSpec(shape, dtype) for shape, dtype in signature],
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
 
 
-def _select(scores, eligible, k):
-    keys = [tf.where(e, _sortable(s), _LOWEST) for s, e in zip(scores, eligible, strict=True)]
+@_once(([None], tf.float32), ([None], tf.bool))
+def _rank(score, eligible):
+    keys = tf.where(eligible, _sortable(score), _LOWEST)
     # A logical shift leaves the negative keys in the upper half of the bins: one pass less.
-    unsigned = [tf.bitcast(key, tf.uint32) for key in keys]
-    halves = [tf.bitcast(tf.bitwise.right_shift(u, 16), tf.int32) for u in unsigned]
-    histogram = tf.roll(tf.add_n([_histogram(h, _BINS) for h in halves]), _BINS // 2, 0)
-    # The first bin holds what is not eligible, and nothing else but negative NaNs.
-    k = tf.minimum(k, tf.reduce_sum(histogram[1:]))
-    upper, k_in_bin, _ = _bin_of_kth(histogram, k)
-    base = tf.bitwise.left_shift(upper - _BINS // 2, 16)
+    halves = tf.bitwise.right_shift(tf.bitcast(keys, tf.uint32), 16)
+    return keys, _histogram(tf.bitcast(halves, tf.int32))
+
+
+def _lower(keys, base):
     # Whatever lies in other bins comes out beyond the last bin, and is not counted.
-    lower_halves = [
-        tf.bitcast(tf.minimum(u - tf.bitcast(base, tf.uint32), _BINS), tf.int32) for u in unsigned
-    ]
-    histogram = tf.add_n([_histogram(low, _BINS) for low in lower_halves])
-    lower, ties_wanted, ties = _bin_of_kth(histogram, k_in_bin)
+    offsets = tf.bitcast(keys, tf.uint32) - tf.bitcast(base, tf.uint32)
+    return _histogram(tf.bitcast(tf.minimum(offsets, _BINS), tf.int32))
+
+
+_lower_histogram = _once(([None], tf.int32), ([], tf.int32))(_lower)
+
+
+@_once(([None], tf.int32), ([_BINS], tf.int32), ([], tf.int64))
+def _top_of_one(keys, histogram, k):
+    return _top([keys], [histogram], k, _lower)[0]
+
+
+def _top(keys, histograms, k, lower_histogram):
+    upper, k_in_bin, _ = _bin_of_kth(_rows(histograms, lowest=_BINS // 2), k)
+    base = tf.bitwise.left_shift(upper - _BINS // 2, 16)
+    lower, ties_wanted, ties = _bin_of_kth(
+        _rows([lower_histogram(key, base) for key in keys]), k_in_bin
+    )
     kth = base + lower
 
     def cut_ties():
@@ -110,27 +141,37 @@ def _sortable(score: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.reduce_min(bits) >= 0, lambda: bits, flip_negative)
 
 
-def _histogram(values: tf.Tensor, bins: int) -> tf.Tensor:
-    """int64 counts of the int32 `values` in [0, bins); `tf.math.bincount` adds a pass for a max."""
-    counts = tf.raw_ops.Bincount(
-        arr=tf.reshape(values, [-1]), size=bins, weights=tf.constant([], tf.int32)
-    )
-    return tf.cast(counts, tf.int64)
+def _histogram(values: tf.Tensor) -> tf.Tensor:
+    """int32 counts of the `values` in [0, 2**16); `tf.math.bincount` adds a pass for a maximum."""
+    return tf.raw_ops.Bincount(arr=values, size=_BINS, weights=tf.constant([], tf.int32))
 
 
-def _bin_of_kth(histogram: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _rows(counts: Sequence[tf.Tensor], lowest: int = 0) -> tf.Tensor:
+    """All histograms together, bin `lowest` first, as 256 rows of bins."""
+    # One tensor has less than 2**31 entries, all of them may have more.
+    total = counts[0] if len(counts) == 1 else tf.add_n([tf.cast(c, tf.int64) for c in counts])
+    if lowest:
+        # The lowest bin holds what is not eligible, and nothing else but negative NaNs.
+        total = tf.concat([total[lowest + 1 :], total[:lowest]], 0)
+        total = tf.concat([tf.zeros_like(total[:1]), total], 0)
+    return tf.reshape(total, [-1, _ROW])
+
+
+def _bin_of_kth(rows: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The bin (int32) that holds the k-th largest, k less what lies above it, and its count."""
-    if histogram.shape[0] <= _ROW:
-        from_here_up = tf.cumsum(histogram, reverse=True)
-        reached = from_here_up >= k
-        above = _largest(from_here_up, ~reached)
-        bin = tf.cast(count(reached), tf.int32) - 1
-        return bin, k - above, _row(histogram, bin)
     # First the row, then the bin in it: a cumulative sum over all bins takes longer.
-    rows = tf.reshape(histogram, [-1, _ROW])
-    row, k, _ = _bin_of_kth(tf.reduce_sum(rows, 1), k)
-    bin, k, here = _bin_of_kth(_row(rows, row), k)
+    row, k, _ = _place_of_kth(tf.reduce_sum(rows, 1), k)
+    bin, k, here = _place_of_kth(_row(rows, row), k)
     return row * _ROW + bin, k, here
+
+
+def _place_of_kth(counts, k):
+    from_here_up = tf.cumsum(tf.cast(counts, tf.int64), reverse=True)
+    k = tf.minimum(k, from_here_up[0])
+    reached = from_here_up >= k
+    above = _largest(from_here_up, ~reached)
+    place = tf.cast(count(reached), tf.int32) - 1
+    return place, k - above, tf.cast(_row(counts, place), tf.int64)
 
 
 def _row(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
