@@ -206,18 +206,16 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             gradients = strategy.extended.batch_reduce_to(
                 tf.distribute.ReduceOp.SUM, list(zip(gradients, targets, strict=True))
             )
-        replicas = strategy.experimental_local_results
-        for replica in range(strategy.num_replicas_in_sync):
-            weights = [replicas(p.variable.value)[replica] for p in group.pruned]
-            masks = [replicas(p.mask.value)[replica] for p in group.pruned]
+        for own in _replicas(strategy, group.pruned[0].variable.value):
+            weights = [own(p.variable.value) for p in group.pruned]
+            masks = [own(p.mask.value) for p in group.pruned]
             with tf.device(weights[0].device):
-                local = [replicas(g)[replica] for g in gradients] or [None] * len(weights)
                 new_masks, survivors = group.method().update_masks(
                     step,
                     [p.path for p in group.pruned],
                     [tf.convert_to_tensor(w) for w in weights],
                     [tf.convert_to_tensor(m) for m in masks],
-                    local,
+                    [own(g) for g in gradients] or [None] * len(weights),
                     dormant_compete=group.mask_only,
                 )
                 for mask, new in zip(masks, new_masks, strict=True):
@@ -227,7 +225,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 for pruned, weight, keep in zip(group.pruned, weights, survivors, strict=True):
                     weight.assign(_where(keep, weight))
                     for slot in self._slots[id(pruned.variable)]:
-                        value = replicas(slot.variable.value)[replica]
+                        value = own(slot.variable.value)
                         value.assign(tf.where(keep, value, slot.initial_value()))
 
     # What a wrapper delegates.
@@ -273,6 +271,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             config["inner_optimizer"], custom_objects=custom_objects
         )
         return cls(inner, name=config["name"])
+
+
+def _replicas(strategy, variable) -> list[Callable]:
+    """A function for each replica that runs here, from a distributed value to the replica's own."""
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return [lambda value: value]  # One program, which every core runs.
+    local = strategy.experimental_local_results
+    return [lambda value, i=i: local(value)[i] for i in range(len(local(variable)))]
 
 
 def _delegate(name):
