@@ -25,7 +25,8 @@ setup(
     ],
     extras_require={
         # What the training binary needs beyond the library.
-        "training": ["matplotlib", "scikit-learn", "tensorflow-datasets"],
+        # tensorflow-datasets needs importlib_resources for ImageNet, and does not say so.
+        "training": ["importlib_resources", "matplotlib", "scikit-learn", "tensorflow-datasets"],
         "test": [
             "hypothesis",
             "pytest",

@@ -8,6 +8,14 @@ granet_tf.strip(model)
 ```
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"] and "granet_tf.training" in sys.orig_argv:
+    # `python -m granet_tf.training` comes here first; its flags should be read before TensorFlow.
+    import granet_train
+
+    granet_train.start(sys.argv[1:])
+
 import keras
 
 if keras.backend.backend() != "tensorflow":

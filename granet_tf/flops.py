@@ -1,5 +1,6 @@
 """How many floating point operations a model costs, dense and with its sparse weights skipped."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -15,6 +16,29 @@ import tensorflow as tf
 
 from granet_tf.model import pruned_weights
 from granet_tf.table import aligned
+from keras_layers.masking import PrunedWeight
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightFlops:
+    """What one weight of a layer costs, over all calls of the layer.
+
+    Attributes:
+        path: Path of the weight; `None` for FLOPs that involve no weight.
+        dense: FLOPs for one sample if the weight had no zeros.
+        size: Number of elements of the weight; 1 where there is none.
+        nonzeros: How many of them are not zero.
+    """
+
+    path: str | None
+    dense: int
+    size: int = 1
+    nonzeros: int = 1
+
+    @property
+    def sparse(self) -> int:
+        """FLOPs for one sample that involve a nonzero element."""
+        return self.dense * self.nonzeros // self.size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,17 +47,28 @@ class LayerFlops:
 
     Attributes:
         layer: Path of the layer.
-        weights: Paths of the weights that are multiplied with.
         calls: How often the model calls the layer.
-        dense: FLOPs for one sample if no weight were zero.
-        sparse: FLOPs for one sample that involve a nonzero weight, or no weight at all.
+        costs: A `WeightFlops` for each weight that is multiplied with, and one for the rest.
     """
 
     layer: str
-    weights: tuple[str, ...]
     calls: int
-    dense: int
-    sparse: int
+    costs: tuple[WeightFlops, ...]
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Paths of the weights that are multiplied with."""
+        return tuple(cost.path for cost in self.costs if cost.path is not None)
+
+    @property
+    def dense(self) -> int:
+        """FLOPs for one sample if no weight were zero."""
+        return sum(cost.dense for cost in self.costs)
+
+    @property
+    def sparse(self) -> int:
+        """FLOPs for one sample that involve a nonzero weight, or no weight at all."""
+        return sum(cost.sparse for cost in self.costs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,51 +167,36 @@ def count_flops(model: keras.Model, input_shape: Any = None) -> FlopsReport:
     with _recorded_calls(inner) as calls:
         _trace(inner, args, kwargs)
 
-    nonzeros = _effective_weights(model)
-    rows: dict[int, LayerFlops] = {}
+    # By identity, as different layers and weights may have the same path.
+    objects, called = {}, collections.Counter()
+    dense = collections.defaultdict(collections.Counter)
     for call in calls:
-        costs = list(layer_flops(call.layer, call))
-        if not costs:
-            continue
-        key = id(call.layer)
-        row = rows.get(key) or LayerFlops(_path(call.layer), _weight_paths(costs), 0, 0, 0)
-        rows[key] = dataclasses.replace(
-            row,
-            calls=row.calls + 1,
-            dense=row.dense + sum(flops for _, flops in costs),
-            sparse=row.sparse + sum(_sparse(weight, flops, nonzeros) for weight, flops in costs),
+        objects[id(call.layer)] = call.layer
+        called[id(call.layer)] += 1
+        for weight, cost in layer_flops(call.layer, call):
+            objects[id(weight)] = weight
+            dense[id(call.layer)][id(weight)] += cost
+
+    masks = {id(pruned.variable): pruned for pruned in pruned_weights(model)}
+    rows = []
+    for layer, costs in dense.items():
+        weights = tuple(
+            _weight_flops(objects[weight], cost // batch, masks.get(weight))
+            for weight, cost in costs.items()
         )
-    return FlopsReport(
-        tuple(
-            dataclasses.replace(row, dense=row.dense // batch, sparse=row.sparse // batch)
-            for row in rows.values()
-        )
-    )
+        rows.append(LayerFlops(_path(objects[layer]), called[layer], weights))
+    return FlopsReport(tuple(rows))
 
 
-def _effective_weights(model: keras.Model) -> dict[int, int]:
-    """`{id(variable): number of nonzeros}` of all weights, masks applied."""
-    masks = {id(pruned.variable): pruned.mask for pruned in pruned_weights(model)}
-    nonzeros = {}
-    for variable in model.weights:
-        nonzero = keras.ops.convert_to_numpy(variable) != 0
-        if id(variable) in masks:
-            nonzero = nonzero & keras.ops.convert_to_numpy(masks[id(variable)])
-        nonzeros[id(variable)] = int(np.count_nonzero(nonzero))
-    return nonzeros
-
-
-def _sparse(weight, flops: int, nonzeros: dict[int, int]) -> int:
+def _weight_flops(weight, dense: int, pruned: PrunedWeight | None) -> WeightFlops:
     if weight is None:
-        return flops
-    count = nonzeros.get(id(weight))
-    if count is None:  # Not a variable but computed from some, as by LoRA.
-        count = int(np.count_nonzero(keras.ops.convert_to_numpy(weight)))
-    return flops * count // math.prod(weight.shape)
-
-
-def _weight_paths(costs) -> tuple[str, ...]:
-    return tuple(getattr(weight, "path", "computed") for weight, _ in costs if weight is not None)
+        return WeightFlops(None, dense)
+    nonzero = keras.ops.convert_to_numpy(weight) != 0
+    if pruned:
+        nonzero &= keras.ops.convert_to_numpy(pruned.mask)
+    # Not every weight is a variable: LoRA computes one from some.
+    path = pruned.path if pruned else getattr(weight, "path", "computed")
+    return WeightFlops(path, dense, nonzero.size, int(np.count_nonzero(nonzero)))
 
 
 def _path(layer: keras.Layer) -> str:

@@ -53,14 +53,14 @@ def test_erk_leaves_this_many_kernels_of_resnet50_dense(sparsity, dense):
 def test_erk_at_80_percent_keeps_the_1x1_kernels_of_stage_1_of_resnet50_dense():
     result = distributions.erdos_renyi_kernel(RESNET50, 0.8)
     assert {name for name, sparsity in result.items() if sparsity == 0} == {
-        "layer1_0_conv1",
-        "layer1_0_conv3",
-        "layer1_0_downsample",
-        "layer1_1_conv1",
-        "layer1_1_conv3",
-        "layer1_2_conv1",
-        "layer1_2_conv3",
-        "layer2_0_conv1",
+        "stage1_block1_conv1",
+        "stage1_block1_conv3",
+        "stage1_block1_shortcut",
+        "stage1_block2_conv1",
+        "stage1_block2_conv3",
+        "stage1_block3_conv1",
+        "stage1_block3_conv3",
+        "stage2_block1_conv1",
     }
 
 
@@ -70,14 +70,14 @@ def test_erk_at_80_percent_keeps_the_1x1_kernels_of_stage_1_of_resnet50_dense():
         (
             0.8,
             {
-                "conv1": 0.1428,
-                "layer1_0_conv2": 0.6381,
-                "layer2_0_conv2": 0.8231,
-                "layer4_2_conv2": 0.9565,
-                "fc": 0.8518,
+                "stem": 0.1428,
+                "stage1_block1_conv2": 0.6381,
+                "stage2_block1_conv2": 0.8231,
+                "stage4_block3_conv2": 0.9565,
+                "head": 0.8518,
             },
         ),
-        (0.9, {"conv1": 0.5800, "layer4_2_conv2": 0.9787, "fc": 0.9274}),
+        (0.9, {"stem": 0.5800, "stage4_block3_conv2": 0.9787, "head": 0.9274}),
     ],
 )
 def test_erk_gives_the_published_sparsities_of_resnet50(sparsity, expected):
@@ -136,7 +136,7 @@ def test_uniform_does_not_make_up_for_pinned_layers():
 
 @pytest.mark.parametrize(("sparsity", "ratio"), [(0.8, 0.2231), (0.9, 0.1260)])
 def test_uniform_with_a_dense_first_layer_costs_this_fraction_of_resnet50(sparsity, ratio):
-    result = distributions.uniform(RESNET50, sparsity, pinned={"conv1": 0.0})
+    result = distributions.uniform(RESNET50, sparsity, pinned={"stem": 0.0})
     assert resnet50_flops_ratio(result) == pytest.approx(ratio, abs=1e-4)
 
 

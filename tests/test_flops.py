@@ -11,6 +11,7 @@ from keras import layers
 
 import granet_tf
 from granet_tf import distributions, flops
+from granet_tf.training import models
 
 
 def sequential(input_shape, *stack):
@@ -43,7 +44,7 @@ def masked(model, masks):
 
 @pytest.fixture(scope="module")
 def resnet():
-    model = resnet50.build()
+    model = models.make("resnet50", (224, 224, 3), 1000)
     # Random weights are exactly 0 once in a while.
     for variable in model.trainable_variables:
         variable.assign(np.ones(variable.shape, "float32"))
@@ -60,12 +61,12 @@ def test_resnet50_has_the_papers_kernels(resnet):
     assert kernels == {name: shape for name, shape, _ in resnet50.KERNELS}
     assert len(kernels) == 54
     assert sum(np.prod(shape) for shape in kernels.values()) == 25_502_912
-    assert sum(np.prod(s) for name, s in kernels.items() if name != "fc") == 23_454_912
+    assert sum(np.prod(s) for name, s in kernels.items() if name != "head") == 23_454_912
 
 
 def test_resnet50_costs_what_the_paper_says(resnet_report):
     by_layer = dense_by_layer(resnet_report)
-    assert by_layer.pop("fc") == 4_096_000
+    assert by_layer.pop("head") == 4_096_000
     assert by_layer.pop("pool") == 200_704
     assert sum(by_layer.values()) == 8_174_272_512
     assert resnet_report.dense == 8_178_569_216
@@ -79,9 +80,9 @@ def test_resnet50_costs_this_much_in_each_layer(resnet_report):
     expected["pool"] = 200_704
     assert by_layer == expected
     # As printed in Table 10.
-    assert by_layer["layer1_0_conv2"] == 231_211_008
-    assert by_layer["layer1_0_conv3"] == 102_760_448
-    assert by_layer["layer2_0_conv1"] == 205_520_896
+    assert by_layer["stage1_block1_conv2"] == 231_211_008
+    assert by_layer["stage1_block1_conv3"] == 102_760_448
+    assert by_layer["stage2_block1_conv1"] == 205_520_896
 
 
 @pytest.mark.parametrize(("sparsity", "ratio"), [(0.8, 0.4138), (0.9, 0.2418)])

@@ -1,4 +1,4 @@
-"""`python -m granet_tf.training` is `granet-train`, less its quiet start."""
+"""`python -m granet_tf.training` is `granet-train`; see also the first lines of granet_tf."""
 
 from granet_tf.training.main import cli
 

@@ -1,51 +1,163 @@
-"""The last good state of a run, and the end of a run whose loss is no number."""
+"""Checkpoints of a run: the newest few and the best, and going on from the newest that is whole."""
 
 from __future__ import annotations
 
-import math
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-import keras
+import tensorflow as tf
 
-from granet_tf.training import files
-from granet_tf.training.errors import TrainingStopped
+from granet_tf.training.errors import TrainingStopped, UsageError
+
+# What TensorFlow raises where a file is cut off, altered or missing.
+_DAMAGE = (
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.OutOfRangeError,
+    tf.errors.InvalidArgumentError,
+    ValueError,
+)
 
 
-class Checkpoints(keras.callbacks.Callback):
-    """Saves the model after each epoch whose losses are finite; stops at one that is not.
+@dataclasses.dataclass
+class Position:
+    """Where a run is, beside what model and optimizer know: saved with them.
 
-    Args:
-        path: The `.keras` file, replaced after each epoch.
+    Attributes:
+        batches: Global batches drawn from the data. The optimizer has done as many steps, fewer
+            where loss scaling skipped some.
+        flops: FLOPs of training so far, for one sample of each batch.
+        seconds: Time of training so far.
+        epoch_seconds: Time of training in this epoch.
+        loss_sum: Sum of the losses of this epoch's samples.
+        correct: How many of them were classified correctly.
+        samples: How many there were.
+        best: The best figure so far of what models are selected by, or None.
+        best_epoch: The epoch that had it.
     """
 
-    def __init__(self, path: Path):
-        super().__init__()
-        self.path = path
-        self.epoch = 0
+    batches: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    loss_sum: float = 0.0
+    correct: float = 0.0
+    samples: float = 0.0
+    best: float | None = None
+    best_epoch: int | None = None
 
-    def on_train_begin(self, logs=None):
-        self.path.parent.mkdir(exist_ok=True)
 
-    def on_train_batch_end(self, batch, logs=None):
-        self._check(logs["loss"], "loss")
+class Checkpoints:
+    """Saves and restores the variables of a run and its `Position`.
 
-    def on_epoch_end(self, epoch, logs=None):
-        # The last update may have spoilt weights that the training loss did not see any more.
-        self._check(logs["val_loss"], "loss on the test set")
-        with files.replacing(self.path) as beside:
-            self.model.save(beside)
-        self.epoch = epoch + 1
+    TensorFlow writes a checkpoint beside and names it as the newest when it is whole, so whatever
+    ends the process, an earlier one is left.
+
+    Args:
+        directory: Where to write. On several hosts each needs one of its own to write to.
+        variables: TensorFlow variables, always in the same order.
+        position: Is saved along, and set by `restore`.
+        keep: How many of the newest are kept; the best is kept besides.
+        source: Directory to restore from, where that is another one.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        variables: Sequence[tf.Variable],
+        position: Position,
+        keep: int,
+        source: Path | None = None,
+    ):
+        self.position = position
+        with tf.device("CPU:0"):
+            self._text = tf.Variable("", dtype=tf.string, trainable=False)
+        self._checkpoint = tf.train.Checkpoint(variables=list(variables), position=self._text)
+        self._newest = tf.train.CheckpointManager(self._checkpoint, str(directory), keep)
+        self._best = tf.train.CheckpointManager(self._checkpoint, str(directory / "best"), 1)
+        self._source = source or directory
+
+    def save(self, *, best: bool = False) -> None:
+        """Saves the state as it is.
+
+        Args:
+            best: Whether it is also to be kept as the best so far.
+
+        Raises:
+            TrainingStopped: If it cannot be written. Earlier checkpoints are left as they are.
+        """
+        self._text.assign(json.dumps(dataclasses.asdict(self.position)))
+        for manager in (self._best, self._newest) if best else (self._newest,):
+            self._save(manager)
+
+    def restore(self) -> bool:
+        """Goes on from the newest checkpoint that is whole; returns whether there is one.
+
+        Raises:
+            UsageError: If there are some, but none can be read.
+        """
+        paths = _paths(self._source)
+        for path in reversed(paths):
+            if self._read(path):
+                return True
+        if paths:
+            raise UsageError(
+                "No checkpoint can be read. Start again with --overwrite. "
+                f"Received: {', '.join(paths)}"
+            )
+        return False
+
+    def restore_best(self) -> None:
+        """Sets the variables to those of the best checkpoint."""
+        position = dataclasses.replace(self.position)
+        [path] = _paths(self._source / "best")
+        if not self._read(path):
+            raise TrainingStopped(f"The best checkpoint cannot be read. Received: {path}")
+        _set(self.position, dataclasses.asdict(position))
 
     def last(self) -> str:
         """Where the last good state is, as a sentence."""
-        if not self.epoch:
-            return "There is no checkpoint yet, as the first epoch was not finished."
-        return f"The last good checkpoint, after epoch {self.epoch}, is {self.path}."
+        path = self._newest.latest_checkpoint
+        if path is None:
+            return "There is no checkpoint yet."
+        return f"The last good checkpoint is {path}."
 
-    def _check(self, loss, name):
-        if not math.isfinite(loss):
-            step = int(self.model.optimizer.iterations)
+    def _save(self, manager):
+        try:
+            manager.save(checkpoint_number=self.position.batches)
+        except (tf.errors.OpError, OSError) as error:
+            _remove_partial(Path(manager.directory), self.position.batches)
+            reason = " ".join(str(error).split())[:300]
             raise TrainingStopped(
-                f"The {name} became {loss} at step {step:,}. {self.last()} Lower the learning rate "
-                f"or raise --begin. Received: loss={loss}"
-            )
+                f"The checkpoint of step {self.position.batches:,} could not be written: {reason} "
+                f"{self.last()} Make room, and the same command goes on from it. "
+                f"Received: {manager.directory}"
+            ) from error
+
+    def _read(self, path):
+        try:
+            self._checkpoint.restore(path).assert_consumed()
+            _set(self.position, json.loads(self._text.numpy()))
+        except _DAMAGE as error:
+            reason = " ".join(str(error).split())[:200]
+            print(f"warning: checkpoint {path} is damaged and left out: {reason}", flush=True)
+            return False
+        return True
+
+
+def _set(position: Position, values: dict) -> None:
+    for name, value in values.items():
+        setattr(position, name, value)
+
+
+def _paths(directory: Path) -> list[str]:
+    state = tf.train.get_checkpoint_state(str(directory))
+    return list(state.all_model_checkpoint_paths) if state else []
+
+
+def _remove_partial(directory: Path, number: int) -> None:
+    for path in directory.glob(f"ckpt-{number}*"):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -13,18 +13,6 @@ _FRACTION = re.compile(r"\d*\.\d+|\d+\.")
 _EPOCHS = re.compile(r"(\d+|\d*\.\d+)(?:e|epochs?)")
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingLength:
-    """How long a run is, which gives a meaning to fractions and epochs."""
-
-    epochs: int
-    steps_per_epoch: int
-
-    @property
-    def steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
-
-
 def parse(text: str) -> tuple[Fraction, str]:
     """The amount and its unit: "steps", "training" or "epochs".
 
@@ -46,16 +34,91 @@ def parse(text: str) -> tuple[Fraction, str]:
     raise ValueError(f"must be {SYNTAX}. Received: {text!r}")
 
 
-def to_steps(text: str, length: TrainingLength) -> int:
-    """The duration in optimizer steps, rounded to the nearest.
+@dataclasses.dataclass(frozen=True)
+class TrainingLength:
+    """How long a run is, which gives a meaning to fractions and epochs.
+
+    Attributes:
+        epochs: Number of epochs, as trained: stretched already.
+        steps_per_epoch: Optimizer steps of an epoch.
+        multiplier: By how much the schedule is stretched.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    multiplier: Fraction = Fraction(1)
+
+    @classmethod
+    def stretched(cls, epochs: int, steps_per_epoch: int, multiplier: float) -> TrainingLength:
+        """`epochs` × `multiplier` epochs (the paper's GraNet_2.5× trains for 250 instead of 100).
+
+        Raises:
+            ValueError: If that is no whole number of epochs.
+
+        Example:
+
+        >>> TrainingLength.stretched(epochs=100, steps_per_epoch=20018, multiplier=2.5).epochs
+        250
+        """
+        exact = exactly(multiplier)
+        if exact <= 0 or (total := epochs * exact).denominator != 1:
+            raise ValueError(
+                "must be above 0 and make a whole number of epochs. "
+                f"Received: {multiplier} × {epochs} epochs"
+            )
+        return cls(int(total), steps_per_epoch, exact)
+
+    @property
+    def steps(self) -> int:
+        """Length of training in optimizer steps."""
+        return self.epochs * self.steps_per_epoch
+
+    def point(self, text: str) -> int:
+        """The step of a point in training ("30e" from its start), or of the length up to it.
+
+        It moves with the multiplier: steps and epochs are multiplied, and a fraction is one of the
+        whole, stretched training. Rounded to the nearest step.
+
+        Raises:
+            ValueError: If the text is no duration.
+
+        Example:
+
+        >>> length = TrainingLength.stretched(epochs=20, steps_per_epoch=22, multiplier=2)
+        >>> [length.point(text) for text in ("500", "0.5", "10e")]
+        [1000, 440, 440]
+        """
+        amount, unit = parse(text)
+        return round(amount * (1 if unit == "training" else self.multiplier) * self._unit(unit))
+
+    def period(self, text: str) -> int:
+        """The steps of a period, such as that of mask updates.
+
+        The multiplier leaves steps and epochs as they are, so that a longer training has more
+        periods. Rounded to the nearest step.
+
+        Raises:
+            ValueError: If the text is no duration.
+
+        Example:
+
+        >>> length = TrainingLength.stretched(epochs=20, steps_per_epoch=22, multiplier=2)
+        >>> [length.period(text) for text in ("500", "0.5", "10e")]
+        [500, 440, 220]
+        """
+        amount, unit = parse(text)
+        return round(amount * self._unit(unit))
+
+    def _unit(self, name: str) -> int:
+        return {"steps": 1, "training": self.steps, "epochs": self.steps_per_epoch}[name]
+
+
+def exactly(number: float) -> Fraction:
+    """The number as it was written: 0.1 is a tenth, not the nearest float.
 
     Example:
 
-    >>> length = TrainingLength(epochs=40, steps_per_epoch=22)
-    >>> [to_steps(text, length) for text in ("500", "0.5", "30e", "0.5epochs")]
-    [500, 440, 660, 11]
+    >>> exactly(0.1)
+    Fraction(1, 10)
     """
-    amount, unit = parse(text)
-    return round(
-        amount * {"steps": 1, "training": length.steps, "epochs": length.steps_per_epoch}[unit]
-    )
+    return Fraction(str(number))

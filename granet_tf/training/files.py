@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from granet_tf.training.errors import UsageError
 
@@ -16,31 +18,79 @@ STRIPPED = "stripped.keras"
 TFLITE = "model.tflite"
 PLOT = "training.png"
 METRICS = "metrics.csv"
+UPDATES = "updates.csv"
+LAYERS = "layers.csv"
+FLOPS_PLOT = "flops.png"
 SUMMARY = "summary.json"
+RUN = "run.json"
 CHECKPOINTS = "checkpoints"
-ALL = (SPARSE, STRIPPED, TFLITE, PLOT, METRICS, SUMMARY, CHECKPOINTS)
+TENSORBOARD = "tensorboard"
+ALL = (
+    *(SPARSE, STRIPPED, TFLITE, PLOT, FLOPS_PLOT, METRICS, UPDATES, LAYERS, SUMMARY, RUN),
+    *(CHECKPOINTS, TENSORBOARD),
+)
 
 
-def prepare(path: str, *, overwrite: bool) -> Path:
-    """Makes the directory, or raises UsageError if this run may not write there."""
+def prepare(path: str, flags: Mapping[str, Any], free: Collection[str], *, overwrite: bool) -> Path:
+    """Makes the directory, or raises UsageError if this run may not write there.
+
+    Args:
+        path: The directory. It may be empty, or hold an earlier session of the same run.
+        flags: What makes this run the one it is, by name.
+        free: Names of flags that may differ from one session to the next.
+        overwrite: Whether any earlier run in it may be replaced.
+    """
     workdir = Path(path).expanduser().absolute()
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=workdir):
             pass
-        taken = sorted(entry.name for entry in workdir.iterdir())
-        if taken and not overwrite:
-            raise UsageError(
-                f"The work directory is not empty: it holds {_shortened(taken)}. Choose another "
-                f"--workdir, or replace what an earlier run wrote there with --overwrite. "
-                f"Received: --workdir={path}"
-            )
+        if not overwrite:
+            _check_earlier(workdir, path, flags, free)
     except OSError as error:
         raise UsageError(
             f"Cannot write in the work directory: {error.strerror or error}. "
             f"Received: --workdir={path}"
         ) from error
     return workdir
+
+
+def begin(workdir: Path, flags: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Notes whose directory this is, and removes what an earlier run wrote if told to."""
+    if overwrite:
+        clear(workdir)
+    with replacing(workdir / RUN) as beside:
+        beside.write_text(json.dumps(dict(flags), indent=2) + "\n", encoding="utf-8")
+
+
+def _check_earlier(workdir, path, flags, free):
+    try:
+        earlier = json.loads((workdir / RUN).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        taken = sorted(entry.name for entry in workdir.iterdir())
+        if taken:
+            raise UsageError(
+                f"The work directory is not empty: it holds {_shortened(taken)}. Choose another "
+                f"--workdir, or replace what an earlier run wrote there with --overwrite. "
+                f"Received: --workdir={path}"
+            ) from None
+        return
+    except ValueError as error:
+        raise UsageError(
+            f"Cannot tell whose run this is: {error}. Start again with --overwrite. "
+            f"Received: {workdir / RUN}"
+        ) from error
+    now = json.loads(json.dumps(dict(flags)))
+    different = [
+        f"--{name}={now.get(name)} instead of {earlier.get(name)}"
+        for name in sorted({*now, *earlier} - set(free))
+        if now.get(name) != earlier.get(name)
+    ]
+    if different:
+        raise UsageError(
+            "The work directory holds another run. Give the same flags to go on with it, choose "
+            f"another --workdir, or replace it with --overwrite. Received: {', '.join(different)}"
+        )
 
 
 def clear(workdir: Path) -> None:

@@ -1,29 +1,27 @@
-"""The flags of granet-train, and which of them may not stand together.
+"""The flags of granet-train: what there are, and what they come to.
 
 Nothing here needs TensorFlow, so a mistake on the command line is answered at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
 from absl.flags import FlagValues
 
-from granet_tf.training import durations, optimizers
-from granet_tf.training.data import DATASETS
+from granet_tf.training import flag_checks, flag_rules, flagfiles, learning_rates
+from granet_tf.training.durations import TrainingLength
 from granet_tf.training.errors import UsageError
-from granet_tf.training.models import MODELS
-
-USAGE = """\
-granet-train trains a network sparse and compares it with others trained alike.
-
-  granet-train --flagfile=configs/digits_granet.flags
-  granet-train --flagfile=configs/digits_granet.flags --final_sparsity=0.95 --workdir=work/95
-
-What stands later wins, so any flag of a flagfile can be overridden after it.
-"""
+from granet_tf.training.flag_checks import USES
+from granet_tf.training.flag_checks import check_length as check_length
+from granet_tf.training.flag_checks import check_use as check_use
+from granet_tf.training.flag_definitions import HELP, SECTIONS, define
+from granet_tf.training.flag_help import text_of
+from granet_tf.training.flag_rules import sparsities, suggestion
+from granet_tf.training.learning_rates import Course
 
 DENSE = "dense"
 # Names of classes in `granet_tf`: the classes themselves need TensorFlow.
@@ -44,149 +42,61 @@ METHOD_FLAGS = {
     "end": "end_step",
     "frequency": "frequency",
     "drop_fraction": "drop_fraction",
+    "final_drop_fraction": "final_drop_fraction",
     "scope": "scope",
     "distribution": "distribution",
+    "pinned": "pinned",
+    "capped": "capped",
 }
-DURATIONS = ("begin", "end", "frequency")
-SECTIONS = ("What to train", "How sparse", "How to train", "What to write")
-
-
-def define() -> FlagValues:
-    """New flags at their defaults. None means: as the method or the optimizer has it."""
-    values = FlagValues()
-
-    def section(name: str) -> Callable[..., None]:
-        def add(definer, *args, **kwargs):
-            definer(*args, flag_values=values, module_name=name, **kwargs)
-
-        return add
-
-    what, sparse, train, write = map(section, SECTIONS)
-
-    what(flags.DEFINE_enum, "dataset", "digits", list(DATASETS), "What to learn.")
-    what(flags.DEFINE_enum, "model", "small_cnn", list(MODELS), "The network.")
-    what(flags.DEFINE_enum, "method", "granet", RUNS, "How the network becomes sparse.")
-    what(
-        flags.DEFINE_list,
-        "compare",
-        [],
-        "Methods whose twins are trained as well, from the same initial weights on the same "
-        f"batches. Any of {', '.join(RUNS)}.",
-    )
-    what(flags.DEFINE_integer, "seed", 0, "Seed of weights, batches and masks.", lower_bound=0)
-
-    sparse(flags.DEFINE_float, "final_sparsity", None, "Fraction of zeros at the end, in [0, 1).")
-    sparse(flags.DEFINE_float, "initial_sparsity", None, "Fraction of zeros before training.")
-    sparse(flags.DEFINE_string, "begin", None, f"First update: {durations.SYNTAX}.")
-    sparse(flags.DEFINE_string, "end", None, "End of pruning (granet, gmp) or of updates (rigl).")
-    sparse(flags.DEFINE_string, "frequency", None, "Period of the updates: a duration, too.")
-    sparse(
-        flags.DEFINE_float,
-        "drop_fraction",
-        None,
-        "Fraction of the active weights that an update replaces at first.",
-        lower_bound=0.0,
-        upper_bound=1.0,
-    )
-    sparse(
-        flags.DEFINE_enum,
-        "scope",
-        None,
-        ["global", "layer"],
-        "Whether pruning ranks all weights together or each layer for itself.",
-    )
-    sparse(
-        flags.DEFINE_enum,
-        "distribution",
-        None,
-        ["erk", "er", "uniform"],
-        "How a sparsity is spread over the layers.",
-    )
-    sparse(
-        flags.DEFINE_bool,
-        "mask_only",
-        False,
-        "Whether pruned weights keep their values behind the mask, instead of being zero.",
-    )
-
-    train(flags.DEFINE_integer, "epochs", 30, "Length of training.", lower_bound=1)
-    train(flags.DEFINE_integer, "batch_size", 64, "Samples of a step.", lower_bound=1)
-    train(flags.DEFINE_enum, "optimizer", "sgd", list(optimizers.OPTIMIZERS), "The optimizer.")
-    train(flags.DEFINE_float, "learning_rate", 0.1, "Highest learning rate.")
-    train(
-        flags.DEFINE_enum,
-        "learning_rate_schedule",
-        "cosine",
-        list(optimizers.LEARNING_RATE_SCHEDULES),
-        "How the learning rate falls: by a cosine to 0, to a tenth at 1/2 and again at 3/4 of "
-        "training, or not.",
-    )
-    train(
-        flags.DEFINE_float,
-        "momentum",
-        None,
-        "Momentum of sgd and rmsprop.",
-        lower_bound=0.0,
-        upper_bound=1.0,
-    )
-    train(flags.DEFINE_bool, "nesterov", None, "Whether sgd uses Nesterov's momentum.")
-    train(
-        flags.DEFINE_float,
-        "weight_decay",
-        0.0,
-        "Coupled weight decay of kernels, as in PyTorch: adds this times the weight to the "
-        "gradient.",
-        lower_bound=0.0,
-    )
-
-    write(flags.DEFINE_string, "workdir", "work/run", "Directory for all that the run writes.")
-    write(flags.DEFINE_bool, "overwrite", False, "Whether to replace an earlier run in it.")
-    write(flags.DEFINE_bool, "export_tflite", True, "Whether to write model.tflite.")
-    write(flags.DEFINE_bool, "plot", True, "Whether to draw training.png.")
-    for name in ("help", "helpshort", "helpfull"):
-        write(flags.DEFINE_bool, name, False, "Show this text.")
-
-    def check(name, test, text):
-        flags.register_validator(name, test, text, flag_values=values)
-
-    for name in ("final_sparsity", "initial_sparsity"):
-        check(name, _is_sparsity, "must be a fraction of zeros in [0, 1)")
-    for name in DURATIONS:
-        check(name, _is_duration, f"must be {durations.SYNTAX}")
-    check("frequency", _is_positive, "must be longer than nothing")
-    check("learning_rate", lambda rate: 0 < rate < float("inf"), "must be above 0")
-    check(
-        "compare",
-        lambda names: set(names) <= set(RUNS),
-        f"must be a comma-separated list of any of {', '.join(RUNS)}",
-    )
-    return values
+# {flag: how its value becomes steps}: points in training are stretched, periods are not.
+DURATIONS: dict[str, Callable[[TrainingLength, str], int]] = {
+    "begin": TrainingLength.point,
+    "end": TrainingLength.point,
+    "warmup": TrainingLength.point,
+    "frequency": TrainingLength.period,
+    "checkpoint_every": TrainingLength.period,
+}
 
 
 def parse(argv: Sequence[str]) -> tuple[FlagValues, frozenset[str]]:
     """Flags from a command line without the program's name, and which of them were given.
 
     Where --method stands on the command line itself, those from a flagfile do not count as given:
-    the file was written for another method, and what the new one cannot use is left out.
+    the file was written for another method, and what the new one cannot use is left out. The same
+    goes for --optimizer, --strategy and the like, each with the flags that depend on it.
 
     Raises:
-        UsageError: On anything that cannot be meant.
+        UsageError: On anything that cannot be meant, as far as can be told without the data.
+
+    Example:
+
+    >>> values, given = parse(["--method=gmp", "--end=20e"])
+    >>> values.end, values.epochs, sorted(given)
+    ('20e', 30, ['end', 'method'])
     """
-    values = _parsed(argv)
-    if values.help or values.helpshort or values.helpfull:
+    arguments = flagfiles.expand(argv)
+    values, places = _parsed(arguments)
+    if wants_help(values):
         return values, frozenset()
-    _check_together(values)
-    on_command_line = _given(_parsed(_without_flagfiles(argv)))
-    given = on_command_line if "method" in on_command_line else _given(values)
-    return values, given
+    _, written_here = _parsed([each for each in arguments if not each.place])
+
+    def given(owner: str) -> frozenset[str]:
+        return frozenset(written_here if owner in written_here else places)
+
+    flag_rules.check_each(values, places)
+    flag_checks.check_owners(values, given)
+    flag_checks.check_together(values)
+    return values, given("method")
+
+
+def wants_help(values: FlagValues) -> bool:
+    """Whether the user asked for `help_text`."""
+    return any(values[name].value for name in HELP)
 
 
 def help_text() -> str:
     """What --help shows."""
-    values = define()
-    sections = (f"\n{name}:\n{_section_help(values, name)}" for name in SECTIONS)
-    flagfile = "\n  --flagfile: Reads flags from a file, one a line; # begins a comment.\n"
-    return USAGE + "".join(sections) + flagfile
+    return text_of(define(), SECTIONS, hidden=HELP)
 
 
 def runs(values: FlagValues) -> tuple[str, ...]:
@@ -196,94 +106,86 @@ def runs(values: FlagValues) -> tuple[str, ...]:
 
 def as_dict(values: FlagValues) -> dict[str, Any]:
     """All flags and their values, to be written down."""
-    skip = {"help", "helpshort", "helpfull", "flagfile", "undefok"}
+    skip = {*HELP, "flagfile", "undefok"}
     return {name: values[name].value for name in sorted(values) if name not in skip}
 
 
-def check_use(
-    given: Iterable[str], owner: str, flags_of: Iterable[str], known: Iterable[str]
-) -> None:
-    """Raises UsageError if a flag was given that its owner has no use for.
+def method_parameters(name: str, values: FlagValues, length: TrainingLength) -> dict[str, Any]:
+    """Arguments for the class `METHODS[name]`: those of the flags that it has, durations in steps.
 
-    Args:
-        given: Names of the flags that were given.
-        owner: The flag that says who is to use them, with its value: "--method=static".
-        flags_of: Names of the flags that some owner uses.
-        known: Names of those that this one uses.
+    Example:
+
+    >>> values, _ = parse(["--end=0.5", "--frequency=2e", "--pinned=0:0.0"])
+    >>> method_parameters("granet", values, TrainingLength(epochs=40, steps_per_epoch=22))
+    {'seed': 0, 'end_step': 440, 'frequency': 44, 'pinned': {0: 0.0}}
     """
-    unused = sorted(set(given) & set(flags_of) - set(known))
-    if unused:
-        names = ", ".join(f"--{name}" for name in unused)
-        raise UsageError(f"{owner} has no use for {names}. Received: both")
+    parameters = {"seed": values.seed}
+    for flag, parameter in METHOD_FLAGS.items():
+        value = values[flag].value
+        if flag not in USES["method"][name] or value in (None, []):
+            continue
+        if flag in DURATIONS:
+            value = DURATIONS[flag](length, value)
+        elif flag in ("pinned", "capped"):
+            value = sparsities(value)
+        parameters[parameter] = value
+    return parameters
 
 
-def _parsed(argv):
-    values = define()
-    try:
-        rest = values(["granet-train", *argv])[1:]
-    except flags.Error as error:
-        raise UsageError(f"{_sentence(error)} See --help.") from error
-    if rest:
-        raise UsageError(
-            f"Everything is a flag here, such as --method=granet. Received: {' '.join(rest)}"
-        )
-    return values
+def course(values: FlagValues, length: TrainingLength) -> Course:
+    """What the learning rate schedule needs to know, in steps, scaled with the batch.
+
+    Example:
+
+    >>> values, _ = parse(["--batch_size=256", "--learning_rate_per=64", "--warmup=5e"])
+    >>> course(values, TrainingLength(epochs=100, steps_per_epoch=10))
+    Course(highest=0.4, steps=1000, warmup=50, milestones=(500, 750))
+    """
+    return Course(
+        learning_rates.scaled(values.learning_rate, values.batch_size, values.learning_rate_per),
+        length.steps,
+        length.point(values.warmup),
+        tuple(map(length.point, values.milestones)),
+    )
 
 
-def _given(values: FlagValues) -> frozenset[str]:
-    return frozenset(name for name in values if values[name].present)
-
-
-def _without_flagfiles(argv: Sequence[str]) -> list[str]:
-    """The command line without `--flagfile=FILE` and `--flagfile FILE`, one dash or two."""
-    kept, tokens = [], iter(argv)
-    for token in tokens:
-        if token in ("--flagfile", "-flagfile"):
-            next(tokens, None)
-        elif not token.startswith(("--flagfile=", "-flagfile=")):
-            kept.append(token)
-    return kept
-
-
-def _check_together(values: FlagValues) -> None:
-    initial, final = values.initial_sparsity, values.final_sparsity
-    if initial is not None and final is not None and initial > final:
-        raise UsageError(
-            "--initial_sparsity must not be above --final_sparsity: pruning only removes. "
-            f"Received: --initial_sparsity={initial} --final_sparsity={final}"
-        )
-    if values.begin and values.end:
-        (begin, begin_unit), (end, end_unit) = map(durations.parse, (values.begin, values.end))
-        if begin_unit == end_unit and begin > end:
+def _parsed(arguments: Sequence[flagfiles.Arguments]) -> tuple[FlagValues, dict[str, str]]:
+    """The flags, and {flag that was given: where}."""
+    values, places = define(), {}
+    for each in arguments:
+        before = {name: values[name].present for name in values}
+        try:
+            rest = values(["granet-train", *each.tokens])[1:]
+        except flags.Error as error:
+            raise UsageError(_explained(error, values, each)) from error
+        if rest:
             raise UsageError(
-                "--begin must not be after --end. "
-                f"Received: --begin={values.begin} --end={values.end}"
+                f"Everything is a flag here, such as --method=granet. Received: {' '.join(rest)}"
             )
-    if values.nesterov and values.momentum == 0.0:
-        raise UsageError("--nesterov needs a momentum above 0. Received: --nesterov --momentum=0.0")
+        changed = (name for name in values if values[name].present > before[name])
+        places.update(dict.fromkeys(changed, each.place))
+    return values, places
 
 
-def _is_sparsity(value: float | None) -> bool:
-    return value is None or 0.0 <= value < 1.0
+def _explained(error: flags.Error, values: FlagValues, arguments: flagfiles.Arguments) -> str:
+    """absl's error in our words: the flag, what was expected, what was received and where."""
+    place = f" ({arguments.place})" if arguments.place else ""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        name = error.flagname
+        instead = suggestion(name, [*values, "flagfile"], before="--")
+        received = next(t for t in arguments.tokens if t.lstrip("-").startswith(name))
+        return f"There is no flag --{name}. {instead} Received: {received}{place}"
+    # absl says "flag --NAME=VALUE: why" or "Missing value for flag --NAME".
+    text = " ".join(str(error).split())
+    if match := re.match(r"flag --(\w+)=(.*?): |Missing value for flag --?(\w+)", text):
+        name, value = match[1] or match[3], match[2]
+        received = f"--{name} without a value" if value is None else f"--{name}={value}"
+        return f"--{name} must be {_expected(values[name])}. Received: {received}{place}"
+    return f"{text}. Received: {' '.join(arguments.tokens)}{place}"
 
 
-def _is_duration(text: str | None) -> bool:
-    try:
-        return text is None or bool(durations.parse(text))
-    except ValueError:
-        return False
-
-
-def _is_positive(text: str | None) -> bool:
-    return text is None or durations.parse(text)[0] > 0
-
-
-def _section_help(values: FlagValues, name: str) -> str:
-    _, _, text = values.module_help(name).partition(f"{name}:\n")
-    return text + "\n"
-
-
-def _sentence(error: Exception) -> str:
-    """absl's text, without its line breaks and shouting."""
-    text = " ".join(str(error).split()).removeprefix("ERROR:: ").replace(" ?", "?")
-    return text if text.endswith((".", "?")) else f"{text}."
+def _expected(flag: flags.Flag) -> str:
+    choices = getattr(flag.parser, "enum_values", None)
+    if choices:
+        return f"one of {', '.join(choices)}"
+    return "true or false" if flag.boolean else flag.parser.syntactic_help

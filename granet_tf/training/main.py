@@ -1,26 +1,32 @@
-"""granet-train: flags in, a sparse model, its figures and a plot out. Read `main` from the top."""
+"""granet-train: flags in, a sparse model, its figures and plots out. Read `main` from the top."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import platform
+import json
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from absl.flags import FlagValues
 
-from granet_tf.training import files, flags, optimizers
-from granet_tf.training.data import DATASETS, Data
-from granet_tf.training.durations import TrainingLength, to_steps
-from granet_tf.training.errors import Interrupted, TrainingStopped, UsageError
-from granet_tf.training.models import MODELS
+from granet_tf.training import command_line, files, flags, models, optimizers, strategies
+from granet_tf.training import data as data_sets
+from granet_tf.training import learning_rates as rates
+from granet_tf.training.durations import TrainingLength
+from granet_tf.training.errors import UsageError
+from quiet_tensorflow import without_notes
+
+# Flags that do not change what a run comes to, so they may differ when it goes on.
+_FREE = frozenset(
+    ["workdir", "overwrite", "data_dir", "download", "strategy", "workers", "worker_index", "connect_timeout", "tpu", "tpu_zone", "tpu_project", "xla", "steps_per_loop", "checkpoint_every", "keep_checkpoints", "tensorboard", "export_tflite", "plot"]
+)
 
 
 def main(values: FlagValues, given: Collection[str] = ()) -> None:
-    """One run and its twins.
+    """One run and its twins, from where an earlier session of the same command left them.
 
     Args:
         values: The flags, parsed.
@@ -31,95 +37,148 @@ def main(values: FlagValues, given: Collection[str] = ()) -> None:
         TrainingStopped: If training ended before its last epoch.
     """
     started = time.monotonic()
-    workdir = files.prepare(values.workdir, overwrite=values.overwrite)
-
-    import keras
-    import tensorflow as tf
-
-    import granet_tf
-    from granet_tf.training import report, results
-    from quiet_tensorflow import without_notes
+    settings = flags.as_dict(values)
+    workdir = files.prepare(values.workdir, settings, _FREE, overwrite=values.overwrite)
+    if (workdir / files.SUMMARY).exists() and not values.overwrite:
+        return _tell_finished(workdir)
 
     with without_notes():
-        devices = tf.config.list_logical_devices("GPU") or ["CPU"]
+        strategy = strategies.make(values)
+        _set_up(values)
 
-    _check_use(values, given)
-    data = DATASETS[values.dataset](values.batch_size, values.seed)
-    length = TrainingLength(values.epochs, data.steps_per_epoch)
+    import keras
+
+    from granet_tf.training import layers_csv, report, results, stopping
+    from granet_tf.training.csv_log import CsvLog
+    from granet_tf.training.progress import Progress
+    from granet_tf.training.tensorboard import TensorBoard
+
+    replicas = strategy.num_replicas_in_sync
+    if values.batch_size % replicas:
+        raise UsageError(
+            f"--batch_size must be a multiple of the {replicas} replicas that share a batch. "
+            f"Received: --batch_size={values.batch_size}"
+        )
+    data = _load(values)
+    length = _length(values, data)
+    flags.check_length(values, length)
     names = flags.runs(values)
     methods = {name: _method(name, values, length) for name in names}
 
-    device = devices[0] if len(devices) == 1 else f"{len(devices)} devices"
-    print(
-        f"{values.dataset}: {data.description}\n"
-        f"{values.model}, {length.epochs} epochs of {length.steps_per_epoch} steps, "
-        f"on {getattr(device, 'name', device)}\n"
-    )
+    chief = strategies.is_chief(strategy)
+    if chief:
+        files.begin(workdir, settings, overwrite=values.overwrite)
+    listeners = []
+    log = CsvLog(workdir / files.METRICS, workdir / files.UPDATES)
+    if chief:
+        listeners = [log, Progress()]
+        listeners += [TensorBoard(workdir / files.TENSORBOARD)] if values.tensorboard else []
+        print(
+            f"{data.description}\n{values.model}, {length.epochs} epochs of "
+            f"{length.steps_per_epoch:,} steps of {values.batch_size} images, "
+            f"on {_devices(strategy)}\n",
+            flush=True,
+        )
 
-    files.clear(workdir)
     # The run asked for comes first, so that its files are safe before any twin begins.
-    runs, epochs, written = [], [], {}
-    for name in names:
-        try:
-            model = _train(name, methods[name], values, data, length, workdir, epochs)
-        finally:
-            results.write_metrics(workdir / files.METRICS, epochs)
-        runs.append(results.finished(name, model, epochs[-1]))
-        if name == values.method:
-            table = report.layer_table(model)
-            written |= _save(model, workdir, values)
-        else:
-            written[f"{files.CHECKPOINTS}/{name}.keras"] = f"the {name} twin"
+    runs, layers, written, selected = [], [], {}, {}
+    with stopping.on_signal() as stop:
+        for name in names:
+            model, cost, position = _train(
+                name, methods[name], values, strategy, data, length, workdir, listeners, stop
+            )
+            if not chief:
+                continue
+            mine = [epoch for epoch in log.epochs if epoch.run == name]
+            runs.append(results.finished(mine, model, cost, data.batch_size))
+            layers.append((name, layers_csv.rows(model, cost)))
+            if name == values.method:
+                table = report.layer_table(model, cost)
+                selected = {"epoch": position.best_epoch or length.epochs, "by": values.select_on}
+                written |= _save(model, position, values, workdir)
+            written[f"{files.CHECKPOINTS}/{name}"] = f"checkpoints of {name}"
+            # Layers of the same name in the next twin should get the same names.
+            keras.backend.clear_session(free_memory=False)
+    if not chief:
+        return
 
     print(f"\n{names[0]}, layer by layer:\n{table}")
     print(f"\nAfter the last epoch:\n{report.comparison_table(runs)}")
+    if data.skipped():
+        print(f"\n{data.skipped():,} samples could not be read and were skipped.")
 
+    layers_csv.write(workdir / files.LAYERS, layers)
+    written[files.LAYERS] = "sparsity and FLOPs layer by layer"
     if values.plot:
-        from granet_tf.training import plot
-
-        title = f"{values.model} on {values.dataset}"
-        plot.draw(workdir / files.PLOT, epochs, title)
-        written[files.PLOT] = "accuracy and sparsity over training"
-    written[files.METRICS] = "the same in figures, epoch by epoch"
+        written |= _plot(workdir, values, log)
+    written[files.METRICS] = "figures of each epoch"
+    written[files.UPDATES] = "figures of each mask update"
+    if values.tensorboard:
+        written[files.TENSORBOARD] = "for tensorboard --logdir"
     results.write_summary(
         workdir / files.SUMMARY,
         runs,
-        flags=flags.as_dict(values),
-        files={name: (workdir / name).stat().st_size for name in written},
-        versions={
-            "granet_tf": granet_tf.__version__,
-            "keras": keras.__version__,
-            "tensorflow": tf.__version__,
-            "python": platform.python_version(),
-        },
-        wall_seconds=round(time.monotonic() - started, 1),
+        flags=settings,
+        wall_seconds=time.monotonic() - started,
+        selected=selected,
+        skipped_samples=data.skipped(),
+        files={name: _size(workdir / name) for name in written},
     )
     written[files.SUMMARY] = "results, flags and versions"
     print(f"\n{report.file_table(workdir, written)}")
 
 
-def _check_use(values, given):
-    """Flags that the method or the optimizer has no parameter for are an error if given."""
-    known = {flag for flag, field in flags.METHOD_FLAGS.items() if field in _fields(values.method)}
-    masked = {"mask_only"} if values.method != flags.DENSE else set()
-    flags.check_use(
-        given, f"--method={values.method}", {*flags.METHOD_FLAGS, "mask_only"}, known | masked
+def _tell_finished(workdir: Path) -> None:
+    summary = json.loads((workdir / files.SUMMARY).read_text(encoding="utf-8"))
+    print(f"This run is finished; --overwrite begins it anew. {workdir / files.SUMMARY}:")
+    for name, run in summary["runs"].items():
+        print(
+            f"  {name}: test accuracy {run['test_accuracy']:.2%} at sparsity {run['sparsity']:.4f}"
+        )
+
+
+def _set_up(values: FlagValues) -> None:
+    """What holds for the whole process."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(values.seed)
+    if values.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.config.set_dtype_policy(_POLICIES[values.precision])
+    tf.config.list_logical_devices()  # Starts TensorFlow.
+
+
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def _devices(strategy) -> str:
+    import tensorflow as tf
+
+    replicas = strategy.num_replicas_in_sync
+    if replicas > 1:
+        return f"{replicas} replicas under {type(strategy).__name__}"
+    devices = tf.config.list_logical_devices("GPU")
+    return devices[0].name if devices else "CPU"
+
+
+def _load(values: FlagValues):
+    return data_sets.load(
+        values.dataset,
+        batch_size=values.batch_size,
+        seed=values.seed,
+        data_dir=values.data_dir,
+        image_size=values.image_size,
+        augment=values.augment,
+        validation_fraction=values.validation_fraction,
+        download=values.download,
+        skip_corrupt=values.skip_corrupt,
+        deterministic=values.deterministic,
     )
-    flags.check_use(
-        given,
-        f"--optimizer={values.optimizer}",
-        optimizers.OPTIONS,
-        optimizers.options_of(values.optimizer),
-    )
 
 
-def _fields(name: str) -> set[str]:
-    """Parameters of a method; dense training has none."""
-    import granet_tf
-
-    if name == flags.DENSE:
-        return set()
-    return {field.name for field in dataclasses.fields(getattr(granet_tf, flags.METHODS[name]))}
+def _length(values: FlagValues, data) -> TrainingLength:
+    return TrainingLength.stretched(values.epochs, data.steps_per_epoch, values.schedule_multiplier)
 
 
 def _method(name: str, values: FlagValues, length: TrainingLength):
@@ -128,74 +187,85 @@ def _method(name: str, values: FlagValues, length: TrainingLength):
 
     if name == flags.DENSE:
         return None
-    known = _fields(name)
-    parameters = {"seed": values.seed}
-    for flag, field in flags.METHOD_FLAGS.items():
-        value = values[flag].value
-        if field in known and value is not None:
-            parameters[field] = to_steps(value, length) if flag in flags.DURATIONS else value
     try:
-        return getattr(granet_tf, flags.METHODS[name])(**parameters)
+        method = getattr(granet_tf, flags.METHODS[name])
+        return method(**flags.method_parameters(name, values, length))
     except ValueError as error:
         raise UsageError(f"--method={name}: {error}") from error
 
 
-def _train(name, method, values: FlagValues, data: Data, length, workdir, epochs):
-    """Trains from scratch and returns the model; adds to `epochs` as it goes."""
+def _train(name, method, values, strategy, data, length, workdir, listeners, stop):
+    """Trains to the end; returns the model, what it costs and where it is."""
+    from granet_tf.training.checkpoints import Checkpoints, Position
+    from granet_tf.training.cost import Cost
+    from granet_tf.training.device import Device
+    from granet_tf.training.loop import Plan, train
+
+    with strategy.scope():
+        model = _model(method, values, data, length)
+    cost = Cost.of(model)
+    device = Device(strategy, model, data.batch_size, values.label_smoothing, values.xla)
+    position = Position()
+    directory = workdir / files.CHECKPOINTS / name
+    own = directory if strategies.is_chief(strategy) else Path(tempfile.mkdtemp())
+    variables = [v.value for v in (*model.variables, *model.optimizer.variables)]
+    checkpoints = Checkpoints(own, variables, position, values.keep_checkpoints, source=directory)
+    checkpoints.restore()
+    plan = Plan(
+        epochs=length.epochs,
+        steps_per_loop=values.steps_per_loop,
+        checkpoint_every=length.period(values.checkpoint_every),
+        select_on=values.select_on,
+    )
+    try:
+        train(name, model, device, data, plan, checkpoints, cost, listeners, stop)
+    finally:
+        for listener in listeners:
+            listener.close()
+    if position.best_epoch and name == values.method:
+        checkpoints.restore_best()
+    return model, cost, position
+
+
+def _model(method, values, data, length):
+    """A compiled model; twins start from the same weights."""
     import keras
 
     import granet_tf
-    from granet_tf.training.checkpoints import Checkpoints
-    from granet_tf.training.progress import Progress
-    from granet_tf.training.recorder import Recorder
+    from granet_tf.training import weight_decay
 
-    # The same seed before each: twins start from the same weights.
     keras.utils.set_random_seed(values.seed)
-    model = MODELS[values.model](data.input_shape, data.classes, values.weight_decay)
+    model = models.make(values.model, data.input_shape, data.classes, values.width)
+    weight_decay.add(model, values.weight_decay, weight_decay.DECAYS[values.decay])
     if method is not None:
         model = granet_tf.wrap(model, method, mask_only=values.mask_only)
-    schedule = optimizers.LEARNING_RATE_SCHEDULES[values.learning_rate_schedule]
+        model.resolve(length.steps)
+    options = {"momentum": values.momentum, "nesterov": values.nesterov}
+    rate = rates.make(values.learning_rate_schedule, flags.course(values, length))
+    # The loop does not use the loss; whoever loads the saved model does.
     model.compile(
-        optimizers.make(
-            values.optimizer,
-            schedule(values.learning_rate, length.steps),
-            {"momentum": values.momentum, "nesterov": values.nesterov},
-        ),
+        optimizers.make(values.optimizer, rate, options),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-
-    checkpoints = Checkpoints(workdir / files.CHECKPOINTS / f"{name}.keras")
-    progress = Progress(name)
-    try:
-        model.fit(
-            data.train(),
-            epochs=length.epochs,
-            shuffle=False,  # The data does it.
-            validation_data=data.test,
-            callbacks=[Recorder(name, epochs), checkpoints, progress],
-            verbose=0,
-        )
-    except KeyboardInterrupt as error:
-        raise Interrupted(f"Interrupted. {checkpoints.last()}") from error
-    finally:
-        progress.finish()
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
-def _save(model, workdir, values: FlagValues) -> dict[str, str]:
+def _save(model, position, values: FlagValues, workdir: Path) -> dict[str, str]:
     """Writes the models; {file name: what it holds}."""
     import granet_tf
 
+    best = f", of epoch {position.best_epoch}" if position.best_epoch else ""
     written = {}
     if values.method != flags.DENSE:
         with files.replacing(workdir / files.SPARSE) as beside:
             model.save(beside)
-        written[files.SPARSE] = "the model with its masks and optimizer, to train on"
+        written[files.SPARSE] = f"the model with its masks and optimizer{best}, to train on"
         model = granet_tf.strip(model)
     with files.replacing(workdir / files.STRIPPED) as beside:
         model.save(beside, include_optimizer=False)
-    written[files.STRIPPED] = "a plain Keras model, its pruned weights zero"
+    written[files.STRIPPED] = f"a plain Keras model{best}, its pruned weights zero"
     if values.export_tflite:
         exported = granet_tf.export_tflite(model, workdir / files.TFLITE)
         written[files.TFLITE] = (
@@ -205,29 +275,27 @@ def _save(model, workdir, values: FlagValues) -> dict[str, str]:
     return written
 
 
+def _plot(workdir: Path, values: FlagValues, log) -> dict[str, str]:
+    from granet_tf.training import plot
+
+    title = f"{values.model} on {values.dataset}"
+    plot.draw_training(workdir / files.PLOT, log.epochs, title)
+    plot.draw_flops(workdir / files.FLOPS_PLOT, log.epochs, log.updates, title)
+    return {
+        files.PLOT: "accuracy and sparsity over training",
+        files.FLOPS_PLOT: "FLOPs of inference and sparsity over training",
+    }
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a directory."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
+
+
 def cli(argv: Sequence[str] | None = None) -> None:
     """The console script: prints errors as one line and exits with their code."""
     warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
-    try:
-        values, given = flags.parse(sys.argv[1:] if argv is None else argv)
-        if values.help or values.helpshort or values.helpfull:
-            print(flags.help_text())
-            return
-        main(values, given)
-    except (UsageError, TrainingStopped) as error:
-        sys.stdout.flush()
-        sys.exit(_fail(error))
-    except KeyboardInterrupt:
-        sys.exit(Interrupted.exit_code)
-    except BrokenPipeError:  # As in `granet-train | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-
-
-def _fail(error: UsageError | TrainingStopped) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
-
-
-if __name__ == "__main__":
-    cli()
+    with command_line.errors_in_one_line():
+        main(*command_line.read(sys.argv[1:] if argv is None else argv))

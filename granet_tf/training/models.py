@@ -1,44 +1,122 @@
-"""Networks, by name."""
+"""Networks, by name: those of the paper and those of `keras.applications`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+import functools
+import importlib
+import importlib.util
+import inspect
+import math
+import pathlib
 from typing import Any
+
+from granet_tf.training.errors import UsageError
 
 # Keras is imported where it is used, so that a mistyped flag is answered at once.
 
+# {name: module of `granet_tf.training.networks` with the function of that name}
+NETWORKS = {
+    "small_cnn": "small_cnn",
+    "resnet20": "resnet",
+    "resnet32": "resnet",
+    "resnet50_cifar": "resnet",
+    "resnet50": "resnet",
+    "vgg19": "vgg",
+    "mobilenet_v1": "mobilenet",
+}
 
-def small_cnn(input_shape: tuple[int, ...], classes: int, weight_decay: float) -> Any:
-    """Three convolutions with batch normalization, about 94,000 weights, for small images."""
+
+def names() -> tuple[str, ...]:
+    """The names that `make` knows: ours first, then the classes of `keras.applications`.
+
+    Example:
+
+    >>> from granet_tf.training import models
+    >>> models.names()[:3], "EfficientNetB0" in models.names()
+    (('small_cnn', 'resnet20', 'resnet32'), True)
+    """
+    return (*NETWORKS, *_applications())
+
+
+def make(name: str, input_shape: tuple[int, ...], classes: int, width: float = 1.0) -> Any:
+    """A new network that returns logits, with random weights and no regularizers.
+
+    Args:
+        name: One of `names()`. Note that case matters: `resnet50` is the paper's, `ResNet50` is
+            Keras's.
+        input_shape: Height, width and channels of an image. Images are expected normalized, so a
+            network of `keras.applications` does not rescale them.
+        classes: Number of logits.
+        width: Factor on the number of channels of every layer, above 0. The number of weights goes
+            with about its square. It is the `alpha` of those `keras.applications` that have one.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        UsageError: If there is no such network, or not of this width or for such images.
+
+    Example:
+
+    >>> from granet_tf.training import models
+    >>> model = models.make("resnet20", (32, 32, 3), 10, width=0.25)
+    >>> model.output_shape, tuple(model.get_layer("stage3_block1_conv1").kernel.shape)
+    ((None, 10), (3, 3, 8, 16))
+    """
+    if name not in names():
+        raise UsageError(
+            f"--model must be one of {', '.join(NETWORKS)}, or any name in keras.applications, "
+            f"such as MobileNetV2. Received: --model={name}"
+        )
+    if not 0 < width < math.inf:
+        raise UsageError(f"--width must be a number above 0. Received: --width={width}")
+    build = _ours if name in NETWORKS else _of_keras
+    try:
+        return build(name, tuple(input_shape), classes, width)
+    except ValueError as error:
+        raise UsageError(
+            f"--model={name} cannot take these images. {' '.join(str(error).split())}"
+        ) from error
+
+
+def _ours(name: str, input_shape: tuple[int, ...], classes: int, width: float) -> Any:
+    module = importlib.import_module(f"granet_tf.training.networks.{NETWORKS[name]}")
+    return getattr(module, name)(input_shape, classes, width)
+
+
+def _of_keras(name: str, input_shape: tuple[int, ...], classes: int, width: float) -> Any:
     import keras
-    from keras import layers
 
-    decay = _weight_decay(weight_decay)
-
-    inputs = x = keras.Input(input_shape, name="image")
-    for i, (filters, strides) in enumerate([(32, 1), (64, 2), (128, 1)], start=1):
-        x = layers.Conv2D(
-            filters,
-            3,
-            strides=strides,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=decay,
-            name=f"conv{i}",
-        )(x)
-        x = layers.BatchNormalization(momentum=0.9, name=f"norm{i}")(x)
-        x = layers.ReLU(name=f"relu{i}")(x)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    outputs = layers.Dense(classes, kernel_regularizer=decay, name="head")(x)
-    return keras.Model(inputs, outputs, name="small_cnn")
-
-
-MODELS: dict[str, Callable[[tuple[int, ...], int, float], Any]] = {"small_cnn": small_cnn}
+    application = getattr(keras.applications, name)
+    parameters = inspect.signature(application).parameters
+    options = {"include_preprocessing": False} if "include_preprocessing" in parameters else {}
+    if width != 1.0:
+        if "alpha" not in parameters:
+            raise UsageError(
+                f"--model={name} comes in one width only. Received: --model={name} --width={width}"
+            )
+        options["alpha"] = width
+    model = application(
+        weights=None,
+        classes=classes,
+        classifier_activation=None,
+        input_shape=input_shape,
+        **options,
+    )
+    # EfficientNetB0 to B7 divide by 255 whatever they are told.
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Rescaling):
+            layer.scale, layer.offset = 1.0, 0.0
+    return model
 
 
-def _weight_decay(weight_decay: float) -> Any:
-    """Coupled, as in PyTorch: adds weight_decay · w to the gradient, so half of that as L2."""
-    import keras
-
-    return keras.regularizers.L2(weight_decay / 2) if weight_decay else None
+@functools.cache
+def _applications() -> tuple[str, ...]:
+    """What `keras.applications` exports, read from its source: importing Keras takes seconds."""
+    [package] = importlib.util.find_spec("keras").submodule_search_locations
+    source = pathlib.Path(package, "applications", "__init__.py").read_text(encoding="utf-8")
+    imports = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom))
+    exported = (alias.asname or alias.name for node in imports for alias in node.names)
+    # Modules are in lower case.
+    return tuple(name for name in exported if name[0].isupper())

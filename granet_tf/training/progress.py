@@ -1,4 +1,4 @@
-"""One line a run: how far it is, how well it does and how long it will take."""
+"""What a person sees of a run: how far it is, how well it does, and what became of the masks."""
 
 from __future__ import annotations
 
@@ -6,101 +6,179 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
-import keras
+from granet_tf.training.listeners import Listener
+from granet_tf.training.results import Epoch, Update
 
 _BAR = 20
 _REFRESH = 0.1  # seconds
 _LINES = 10  # a run, where the line cannot be rewritten
 
+_FORMATS = {"images/s": "{:,.0f} images/s"}
 
-class Progress(keras.callbacks.Callback):
+
+class Progress(Listener):
     """Rewrites one line on a terminal; elsewhere prints about ten lines a run.
 
+    Each mask update is a line of its own, above that.
+
     Args:
-        name: Name of the run.
-        stream: Where to write.
+        stream: Where to write; None is stdout.
+        clock: Tells the time in seconds.
     """
 
-    def __init__(self, name: str, stream: TextIO | None = None):
-        super().__init__()
-        self.name = name
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
         self.stream = stream or sys.stdout
         self.rewrites = self.stream.isatty()
+        self.clock = clock
+        self.written = ""  # what stands in the line that is rewritten
+
+    def begin(self, run, epochs, steps_per_epoch, step):
+        self.run, self.epochs, self.steps_per_epoch = run, epochs, steps_per_epoch
+        self.steps = epochs * steps_per_epoch
+        self.first = self.last = step
+        self.started = self.clock()
+        self.shown = -math.inf
         self.figures: dict[str, float] = {}
-        self.shown = 0.0
+        self.weights: int | None = None
 
-    def on_train_begin(self, logs=None):
-        self.started = time.monotonic()
-        self.epoch = 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.rewrites and time.monotonic() - self.shown > _REFRESH:
-            self.figures |= {"loss": logs["loss"]}
-            self._show(self.epoch + (batch + 1) / self.params["steps"])
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.epoch = epoch + 1
-        self.figures = {
-            "loss": logs["loss"],
-            "accuracy": logs["val_accuracy"],
-            "sparsity": logs["sparsity"],
-        }
-        every = max(1, self.params["epochs"] // _LINES)
-        if self.rewrites or self.epoch % every == 0 or self.epoch == self.params["epochs"]:
-            self._show(self.epoch)
-
-    def finish(self):
-        """Leaves the line as it is, whatever ended the run."""
-        if self.rewrites and self.shown:
-            self.stream.write("\n")
-            self.stream.flush()
-        self.shown = 0.0
-
-    def _show(self, epochs_done):
-        self.shown = time.monotonic()
-        text = line(
-            self.name, epochs_done, self.params["epochs"], self.figures, self.shown - self.started
-        )
+    def progress(self, step, figures):
+        self.figures |= figures
         if self.rewrites:
-            width = shutil.get_terminal_size().columns - 1
-            text = "\r" + text[:width].ljust(width)
+            if self.clock() - self.shown >= _REFRESH:
+                self._show(step)
+        # Where epochs are few they are long, and a line at the end of each is not enough.
+        elif self.epochs < _LINES and step % self.steps_per_epoch and self._tenth_since(step):
+            self._show(step)
+
+    def update(self, update: Update):
+        if update.step == 0:
+            return
+        if self.weights is None:
+            self.weights = update.nonzeros + update.pruned
+        text = update_line(update, self.steps, self.weights)
+        if self.rewrites:
+            text = "\r" + text.ljust(len(self.written))
+        self._write(f"{text}\n{self.written}")
+
+    def epoch(self, epoch: Epoch):
+        self.figures |= {
+            "loss": epoch.loss,
+            "accuracy": epoch.accuracy,
+            "sparsity": epoch.sparsity,
+            "images/s": epoch.images_per_second,
+            "test": epoch.test_accuracy,
+        }
+        if epoch.step == self.steps:
+            self._show(epoch.step, f"took {_clock(epoch.seconds)}")
+        elif self.rewrites or self.epochs <= _LINES or self._tenth_since(epoch.step):
+            self._show(epoch.step)
+
+    def close(self):
+        """Leaves the line as it is."""
+        if self.written:
+            self.written = ""
+            self._write("\n")
+
+    def _tenth_since(self, step: int) -> bool:
+        return step * _LINES // self.steps > self.last * _LINES // self.steps
+
+    def _show(self, step: int, clock: str | None = None):
+        self.shown, self.last = self.clock(), step
+        if clock is None:
+            done, to_do = step - self.first, self.steps - step
+            clock = f"{time_left(self.shown - self.started, done, to_do)} left"
+        width = shutil.get_terminal_size().columns - 1 if self.rewrites else None
+        epochs_done = step / self.steps_per_epoch
+        text = line(self.run, epochs_done, self.epochs, clock, self.figures, width)
+        if self.rewrites:
+            self._write("\r" + text.ljust(len(self.written)))
+            self.written = text
         else:
-            text += "\n"
+            self._write(f"{text}\n")
+
+    def _write(self, text: str):
         self.stream.write(text)
         self.stream.flush()
 
 
 def line(
-    name: str, epochs_done: float, epochs: int, figures: Mapping[str, float], elapsed: float
+    run: str,
+    epochs_done: float,
+    epochs: int,
+    clock: str,
+    figures: Mapping[str, float],
+    width: int | None = None,
 ) -> str:
-    """The text.
+    """How far a run is.
+
+    Args:
+        run: Its name.
+        epochs_done: Epochs done, the current one in part.
+        epochs: Epochs in all.
+        clock: What to say about time.
+        figures: What to show, the most important first.
+        width: How many characters there is room for: the bar gets shorter, and then the last
+            figures are left out. None is no limit.
 
     Example:
 
-    >>> print(line("granet", 10, 40, {"loss": 0.25, "sparsity": 0.5}, elapsed=12.0))
-    granet  █████░░░░░░░░░░░░░░░  epoch 10/40  loss 0.2500  sparsity 0.5000  0:36 left
+    >>> figures = {"loss": 0.25, "sparsity": 0.875, "images/s": 987.6}
+    >>> print(line("gmp", 1, 4, "9:59 left", figures))
+    gmp     █████░░░░░░░░░░░░░░░  epoch 1/4  9:59 left  loss 0.2500  sparsity 0.8750  988 images/s
+    >>> print(line("gmp", 1, 4, "9:59 left", figures, width=70))
+    gmp     ██░░░░░░░░  epoch 1/4  9:59 left  loss 0.2500  sparsity 0.8750
     """
-    done = epochs_done / epochs
-    current = min(math.ceil(epochs_done), epochs)
-    full = int(done * _BAR)
-    if epochs_done < epochs:
-        clock = f"{_minutes(elapsed / done * (1 - done))} left"
-    else:
-        clock = f"took {_minutes(elapsed)}"
-    return "  ".join(
-        [
-            f"{name:<6}",
-            "█" * full + "░" * (_BAR - full),
-            f"epoch {current:>{len(str(epochs))}}/{epochs}",
-            *(f"{key} {value:.4f}" for key, value in figures.items()),
-            clock,
-        ]
+    head, current = f"{run:<6}", min(math.ceil(epochs_done), epochs)
+    tail = [f"epoch {current:>{len(str(epochs))}}/{epochs}", clock]
+    tail += [_FORMATS.get(name, name + " {:.4f}").format(x) for name, x in figures.items()]
+    room = math.inf if width is None else width - len(head) - 2
+    while len("  ".join(tail)) > room and len(tail) > 2:
+        tail.pop()
+    bar = min(_BAR, room - len("  ".join(tail)) - 2)
+    if bar > 0:
+        full = int(epochs_done / epochs * bar)
+        head += "  " + "█" * full + "░" * (bar - full)
+    return "  ".join([head, *tail])[:width]
+
+
+def update_line(update: Update, steps: int, weights: int) -> str:
+    """What a mask update did, in columns as wide as `steps` and `weights` can ask for.
+
+    Example:
+
+    >>> update = Update("granet", 12_000, 6.0, 1_234, 567, 0.2, 1_688, 0.8312, 0.3)
+    >>> print(update_line(update, steps=90_000, weights=10_000))
+    step 12,000  pruned 1,234   regenerated 567     sparsity 0.8312
+    """
+    step, count = len(f"{steps:,}"), len(f"{weights:,}")
+    return (
+        f"step {update.step:>{step},}  pruned {update.pruned:<{count},}  "
+        f"regenerated {update.regenerated:<{count},}  sparsity {update.sparsity:.4f}"
     )
 
 
-def _minutes(seconds: float) -> str:
+def time_left(elapsed: float, done: int, to_do: int) -> str:
+    """At the speed so far.
+
+    Args:
+        elapsed: Seconds since this session began.
+        done: Steps of this session, not of those before it.
+        to_do: Steps still to do.
+
+    Example:
+
+    >>> time_left(elapsed=60.0, done=100, to_do=350), time_left(3600.0, 1000, 2500)
+    ('3:30', '2:30:00')
+    >>> time_left(elapsed=0.0, done=0, to_do=350)
+    '?'
+    """
+    return _clock(elapsed / done * to_do) if done else "?"
+
+
+def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes}:{seconds:02}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -10,54 +10,67 @@ import keras
 import granet_tf
 from granet_tf.summary import WeightSummary
 from granet_tf.table import aligned
-from granet_tf.training.flags import DENSE
+from granet_tf.training.cost import Cost, active_weights
 from granet_tf.training.results import Run
 
 
-def layer_table(model: keras.Model) -> str:
-    """Weights, nonzeros, sparsity and FLOPs of each layer that computes with weights."""
-    weights = {row.path: row for row in granet_tf.summarize(model).rows}
+def layer_table(model: keras.Model, cost: Cost) -> str:
+    """Weights, nonzeros, sparsity and FLOPs of each layer that costs anything, by the masks."""
+    summary, active = granet_tf.summarize(model), active_weights(model)
+    sizes = {row.path: row.size for row in summary.rows}
+    pruned = {row.path for row in summary.rows if row.pruned}
+    flops = cost.report(active)
     lines = [("layer", "weights", "nonzeros", "sparsity", "dense FLOPs", "sparse FLOPs", "ratio")]
-    flops = granet_tf.count_flops(model)
-    for layer in flops.rows:
-        rows = [weights[path] for path in layer.weights if path in weights]
-        size, nonzeros = sum(row.size for row in rows), sum(row.nonzeros for row in rows)
-        lines.append((layer.layer, *_counts(size, nonzeros), *_costs(layer)))
-    pruned = [row for row in weights.values() if row.pruned]
-    totals = _counts(sum(row.size for row in pruned), sum(row.nonzeros for row in pruned))
-    lines.append(("total", *totals, *_costs(flops)))
-    return aligned(lines, text_columns=1) + f"\nnot pruned: {_others(weights.values())}"
+    for name, paths, row in (
+        *((layer.layer, sizes.keys() & set(layer.weights), layer) for layer in flops.rows),
+        ("total", pruned, flops),
+    ):
+        size = sum(sizes[path] for path in paths)
+        nonzeros = sum(active.get(path, sizes[path]) for path in paths)
+        lines.append((name, *_counts(size, nonzeros), *_costs(row)))
+    return aligned(lines, text_columns=1) + f"\nnot pruned: {_others(summary.rows)}"
 
 
 def comparison_table(runs: Sequence[Run]) -> str:
-    """One line a run; the one asked for, which comes first in `runs`, comes last here."""
-    dense = next((run for run in runs if run.name == DENSE), None)
+    """One line a run; the one asked for, which comes first in `runs`, comes last here.
+
+    Accuracies are those after the last epoch, and the best ones of the epochs that were as sparse.
+    FLOPs are fractions of what the dense network needs.
+    """
+    dense = next((run for run in runs if run.nonzeros == run.weights), None)
+    columns = {
+        "run": lambda run: run.name,
+        "validation": lambda run: _percent(run.validation_accuracy),
+        "test accuracy": lambda run: _percent(run.test_accuracy),
+        "against dense": lambda run: _points(run, dense),
+        "best": lambda run: _percent(run.best_test_accuracy),
+        "in epoch": lambda run: f"{run.best_test_epoch:,}",
+        "sparsity": lambda run: f"{run.sparsity:.4f}",
+        "nonzeros": lambda run: f"{run.nonzeros:,}",
+        "test FLOPs": lambda run: f"{run.inference_flops:.1%}",
+        "train FLOPs": lambda run: f"{run.training_flops:.1%}",
+        "time": lambda run: _time(run.seconds),
+    }
+    if all(run.validation_accuracy is None for run in runs):
+        del columns["validation"]
     lines = [
-        ("run", "test accuracy", "against dense", "sparsity", "nonzeros", "FLOPs ratio", "time")
-    ]
-    lines += [
-        (
-            run.name,
-            f"{run.test_accuracy:.2%}",
-            _points(run, dense),
-            f"{run.sparsity:.4f}",
-            f"{run.nonzeros:,}",
-            f"{run.flops_sparse / run.flops_dense:.1%}",
-            f"{run.seconds:.0f} s",
-        )
-        for run in (*runs[1:], runs[0])
+        tuple(columns),
+        *(tuple(cell(run) for cell in columns.values()) for run in (*runs[1:], runs[0])),
     ]
     return aligned(lines, text_columns=1)
 
 
 def file_table(workdir: Path, written: Mapping[str, str]) -> str:
-    """Where each file is, how large, and what it holds."""
-    lines = [
-        (name, f"{(workdir / name).stat().st_size:,} bytes", text) for name, text in written.items()
-    ]
+    """Where each file is, how large, and what it holds. A directory is as large as its files."""
+    lines = [(name, f"{_bytes(workdir / name):,} bytes", text) for name, text in written.items()]
     widths = [max(len(line[i]) for line in lines) for i in (0, 1)]
     rows = (f"  {n:<{widths[0]}}  {s:>{widths[1]}}  {text}" for n, s, text in lines)
     return "\n".join([f"{workdir}/", *rows])
+
+
+def _bytes(path: Path) -> int:
+    entries = path.rglob("*") if path.is_dir() else [path]
+    return sum(entry.stat().st_size for entry in entries if entry.is_file())
 
 
 def _others(rows: Iterable[WeightSummary]) -> str:
@@ -73,6 +86,21 @@ def _points(run: Run, dense: Run | None) -> str:
     if dense is None or run is dense:
         return ""
     return f"{100 * (run.test_accuracy - dense.test_accuracy):+.2f} points"
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{fraction:.2%}"
+
+
+def _time(seconds: float) -> str:
+    """With the unit that suits.
+
+    Example:
+
+    >>> _time(73.2), _time(5400.0)
+    ('73 s', '1.5 h')
+    """
+    return f"{seconds:,.0f} s" if seconds < 3600 else f"{seconds / 3600:,.1f} h"
 
 
 def _counts(size: int, nonzeros: int) -> tuple[str, str, str]:

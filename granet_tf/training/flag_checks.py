@@ -1,0 +1,229 @@
+"""Which flags may stand together; the first contradiction is raised as a UsageError.
+
+Nothing here needs TensorFlow. What can only be told once the data is there, and with it the number
+of steps, is in `check_length`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Collection, Mapping
+from fractions import Fraction
+from typing import Any
+
+from absl.flags import FlagValues
+
+from granet_tf.training import durations, learning_rates, optimizers
+from granet_tf.training.durations import TrainingLength
+from granet_tf.training.errors import UsageError
+
+# Which of the flags each choice has a use for; flags of no choice are for all.
+_SPREAD = frozenset({"final_sparsity", "scope", "distribution", "pinned", "capped", "mask_only"})
+_UPDATES = _SPREAD | {"begin", "end", "frequency"}
+_REGENERATION = frozenset({"drop_fraction", "final_drop_fraction"})
+_DATA_ON_DISK = frozenset({"data_dir", "download", "skip_corrupt"})
+
+USES: dict[str, Mapping[str, frozenset[str]]] = {
+    "method": {
+        "granet": _UPDATES | _REGENERATION | {"initial_sparsity"},
+        "gmp": _UPDATES | {"initial_sparsity"},
+        "rigl": _UPDATES | _REGENERATION,
+        "set": _UPDATES | _REGENERATION,
+        "static": _SPREAD,
+        "dense": frozenset(),
+    },
+    "optimizer": optimizers.OPTIONS,
+    "learning_rate_schedule": {
+        **dict.fromkeys(learning_rates.SCHEDULES, frozenset()),
+        "step": frozenset({"milestones"}),
+    },
+    "strategy": {
+        "none": frozenset(),
+        "mirrored": frozenset(),
+        "multiworker": frozenset({"workers", "worker_index", "connect_timeout"}),
+        "tpu": frozenset({"tpu", "tpu_zone", "tpu_project", "connect_timeout"}),
+    },
+    # Any other name is one of tensorflow_datasets, which reads files.
+    "dataset": {
+        "digits": frozenset(),
+        "synthetic": frozenset(),
+        "of tensorflow_datasets": _DATA_ON_DISK,
+    },
+}
+
+
+def check_use(
+    given: Collection[str], owner: str, flags_of: Collection[str], known: Collection[str]
+) -> None:
+    """Raises UsageError if a flag was given that its owner has no use for.
+
+    Args:
+        given: Names of the flags that were given.
+        owner: The flag that says who is to use them, with its value: "--method=static".
+        flags_of: Names of the flags that some owner uses.
+        known: Names of those that this one uses.
+    """
+    unused = sorted(set(given) & set(flags_of) - set(known))
+    if unused:
+        names = ", ".join(f"--{name}" for name in unused)
+        raise UsageError(f"{owner} has no use for {names}. Received: {owner} with {names}")
+
+
+def check_owners(values: FlagValues, given: Callable[[str], Collection[str]]) -> None:
+    """Flags that the method, the optimizer, the strategy and so on have no use for.
+
+    Args:
+        values: The flags.
+        given: Names of the flags that count as given when it comes to the flag of this name.
+    """
+    for owner, table in USES.items():
+        value = values[owner].value
+        all_of = frozenset().union(*table.values())
+        check_use(given(owner), f"--{owner}={value}", all_of, table.get(value, all_of))
+
+
+def check_together(values: FlagValues) -> None:
+    """Flags that contradict one another, as far as can be told without the data."""
+    for check in (_sparsities, _momentum, _selection, _workers, _tpu, _xla, _whole_epochs):
+        check(values)
+    _order(values, lambda text: _share(text, values.epochs), Fraction(1))
+
+
+def check_length(values: FlagValues, length: TrainingLength) -> None:
+    """Durations against one another and against the length of training, all in steps.
+
+    Raises:
+        UsageError: If the warm-up or a milestone is not within training, pruning ends before it
+            begins, or a period is shorter than a step.
+    """
+    _order(values, length.point, length.steps)
+    for name in sorted({"frequency", "checkpoint_every"} - _unused(values)):
+        text = values[name].value
+        if text is not None and length.period(text) < 1:
+            raise UsageError(
+                f"--{name} must be at least one step, but training has {length.steps:,} steps, "
+                f"{length.steps_per_epoch:,} an epoch. Received: --{name}={text}"
+            )
+
+
+def _unused(values) -> frozenset[str]:
+    """Flags that only other methods have a use for."""
+    return frozenset().union(*USES["method"].values()) - USES["method"][values.method]
+
+
+def _sparsities(values):
+    initial, final = values.initial_sparsity, values.final_sparsity
+    if initial is not None and final is not None and initial > final:
+        raise UsageError(
+            "--initial_sparsity must not be above --final_sparsity: pruning only removes. "
+            f"Received: --initial_sparsity={initial} --final_sparsity={final}"
+        )
+
+
+def _momentum(values):
+    uses = "nesterov" in optimizers.OPTIONS[values.optimizer]
+    if uses and values.nesterov and not values.momentum:
+        momentum = "" if values.momentum is None else f" --momentum={values.momentum}"
+        raise UsageError(f"--nesterov needs a --momentum above 0. Received: --nesterov{momentum}")
+
+
+def _selection(values):
+    if values.select_on == "validation" and not values.validation_fraction:
+        raise UsageError(
+            "--select_on=validation needs a --validation_fraction above 0, to hold out training "
+            "images. Received: --select_on=validation "
+            f"--validation_fraction={values.validation_fraction}"
+        )
+
+
+def _workers(values):
+    if values.strategy != "multiworker":
+        return
+    received = "--strategy=multiworker"
+    received += f" --workers={','.join(values.workers)}" if values.workers else ""
+    received += "" if values.worker_index is None else f" --worker_index={values.worker_index}"
+    if bool(values.workers) != (values.worker_index is not None) or not (
+        values.workers or os.environ.get("TF_CONFIG")
+    ):
+        raise UsageError(
+            "--strategy=multiworker needs both --workers, the same list on every host, and "
+            "--worker_index, this one's place in it from 0; or else the environment variable "
+            f"TF_CONFIG. Received: {received}"
+        )
+    if values.workers and values.worker_index >= len(values.workers):
+        raise UsageError(
+            f"--worker_index must be below the number of --workers, {len(values.workers)}. "
+            f"Received: {received}"
+        )
+
+
+def _tpu(values):
+    if values.strategy == "tpu" and not values.tpu:
+        raise UsageError(
+            "--strategy=tpu needs --tpu: the name of a TPU, or local for one of this machine. "
+            "Received: --strategy=tpu"
+        )
+
+
+def _xla(values):
+    if values.xla and values.strategy in ("mirrored", "multiworker"):
+        raise UsageError(
+            "--xla must not be given with --strategy=mirrored or multiworker: TensorFlow cannot "
+            f"compile their steps. Received: --xla --strategy={values.strategy}"
+        )
+
+
+def _whole_epochs(values):
+    try:
+        TrainingLength.stretched(values.epochs, 1, values.schedule_multiplier)
+    except ValueError as error:
+        raise UsageError(f"--schedule_multiplier {error}") from error
+
+
+def _order(values, point: Callable[[str], Any], end: Any):
+    """What must come before what.
+
+    Args:
+        values: The flags.
+        point: When a duration is over; None if that cannot be told yet.
+        end: When training is over.
+    """
+    if "begin" not in _unused(values) and values.begin and values.end:
+        begin, pruned = point(values.begin), point(values.end)
+        if None not in (begin, pruned) and begin > pruned:
+            raise UsageError(
+                "--begin must not be after --end. "
+                f"Received: --begin={values.begin} --end={values.end}{_shown([begin, pruned])}"
+            )
+    warm = point(values.warmup)
+    if warm is not None and warm >= end:
+        raise UsageError(
+            "--warmup must be shorter than training. "
+            f"Received: --warmup={values.warmup} --epochs={values.epochs}{_shown([warm, end])}"
+        )
+    if values.learning_rate_schedule == "step":
+        times = [time for time in map(point, values.milestones) if time is not None]
+        rising = all(a < b for a, b in itertools.pairwise(times))
+        if not rising or not all(0 < time < end for time in times):
+            raise UsageError(
+                "--milestones must rise and lie within training, after its beginning and before "
+                f"its end. Received: --milestones={','.join(values.milestones)} "
+                f"--epochs={values.epochs}{_shown([*times, end])}"
+            )
+
+
+def _share(text: str, epochs: int) -> Fraction | None:
+    """The duration as a share of training; None for steps, of which there may be any number.
+
+    Stretching does not change it.
+    """
+    amount, unit = durations.parse(text)
+    return {"training": amount, "epochs": amount / epochs}.get(unit)
+
+
+def _shown(times) -> str:
+    """Times in steps, where they are known."""
+    if not all(isinstance(time, int) for time in times):
+        return ""
+    return f", that is steps {', '.join(f'{time:,}' for time in times)}"

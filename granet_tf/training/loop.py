@@ -1,0 +1,252 @@
+"""The training loop, from the host's side: device loops, mask updates, epochs, checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from granet_tf.training.checkpoints import Checkpoints, Position
+from granet_tf.training.cost import Cost
+from granet_tf.training.data import Data
+from granet_tf.training.device import Device, Totals
+from granet_tf.training.errors import Interrupted, TrainingStopped
+from granet_tf.training.listeners import Listener
+from granet_tf.training.mask_updates import Masks, calendar
+from granet_tf.training.results import Epoch, Update
+from granet_tf.training.stopping import Stop
+
+# {--select_on: the figure of an epoch that decides}
+SELECTED_BY = {"last": None, "validation": "validation_accuracy", "test": "test_accuracy"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long a run is, and when the host has a say.
+
+    Attributes:
+        epochs: Number of epochs.
+        steps_per_loop: Most steps that a device takes on its own.
+        checkpoint_every: Steps between checkpoints.
+        select_on: A key of `SELECTED_BY`.
+    """
+
+    epochs: int
+    steps_per_loop: int
+    checkpoint_every: int
+    select_on: str
+
+
+def train(
+    name: str,
+    model: keras.Model,
+    device: Device,
+    data: Data,
+    plan: Plan,
+    checkpoints: Checkpoints,
+    cost: Cost,
+    listeners: Sequence[Listener],
+    stop: Stop,
+) -> None:
+    """Trains `model` from where its checkpoints left it to its last epoch.
+
+    Device loops end where masks change, so that each change can be seen and its cost counted.
+
+    Args:
+        name: Name of the run.
+        model: A compiled model, a `SparseModel` with its durations resolved, or a dense one.
+        device: Made for it.
+        data: What to learn.
+        plan: How long.
+        checkpoints: Restored already where there are any.
+        cost: That of the model.
+        listeners: Are told what happens.
+        stop: When it becomes true, the run is saved and ends.
+
+    Raises:
+        Interrupted: If asked to stop.
+        TrainingStopped: If the loss is no number, or a checkpoint cannot be written.
+    """
+    position, iterations = checkpoints.position, model.optimizer.iterations
+    steps_per_epoch, steps = data.steps_per_epoch, plan.epochs * data.steps_per_epoch
+    method = getattr(model, "method", None)
+    next_update = calendar(method)
+    masks = Masks.of(model)
+    held_out = {
+        split: device.batches(lambda ctx, split=split: data.evaluate(split, ctx))
+        for split in data.sizes
+        if split != "train"
+    }
+
+    for listener in listeners:
+        listener.begin(name, plan.epochs, steps_per_epoch, position.batches)
+    if method is not None and position.batches == 0:
+        _tell_update(listeners, name, 0, 0.0, masks, masks, cost)
+
+    while position.batches < steps:
+        epoch, done = divmod(position.batches, steps_per_epoch)
+        epoch_end = (epoch + 1) * steps_per_epoch
+        iterator = iter(device.batches(lambda ctx, e=epoch, d=done: data.train(e, d, ctx)))
+        while position.batches < epoch_end:
+            first = int(iterations) + 1
+            checkpoint_at = _next_multiple(position.batches, plan.checkpoint_every)
+            loop_end = min(position.batches + plan.steps_per_loop, epoch_end, checkpoint_at)
+            loop = loop_end - position.batches
+            update = next_update(first, first + loop - 1)
+            loop = loop if update is None else update - first + 1
+
+            started = time.perf_counter()
+            totals = _drawing(data, lambda it=iterator, n=loop: device.train(it, n))
+            elapsed = time.perf_counter() - started
+            _check(totals.mean_loss, "loss", position.batches + loop, checkpoints)
+
+            # A step that loss scaling skips updates nothing.
+            updated = next_update(first, int(iterations)) is not None
+            dense_gradients = int(updated and method.regenerates)
+            _advance(position, loop, totals, elapsed)
+            position.flops += cost.training(masks.nonzeros, loop, dense_gradients)
+            if updated:
+                before, masks = masks, Masks.of(model)
+                step = position.batches
+                _tell_update(listeners, name, step, step / steps_per_epoch, before, masks, cost)
+            figures = {
+                "loss": totals.mean_loss,
+                "accuracy": totals.accuracy,
+                "sparsity": masks.sparsity,
+                "images/s": totals.samples / elapsed,
+            }
+            for listener in listeners:
+                listener.progress(position.batches, figures)
+            asked = device.any_host(bool(stop))
+            in_epoch = position.batches < epoch_end
+            if in_epoch and (asked or position.batches == checkpoint_at):
+                checkpoints.save()
+            if in_epoch and asked:
+                raise Interrupted(_stopped(stop, position, checkpoints))
+
+        record = _evaluated(name, model, device, data, held_out, position, masks, cost, steps)
+        _check(record.test_loss, "loss on the test set", position.batches, checkpoints)
+        for listener in listeners:
+            listener.epoch(record)
+        settled = _settled(method, int(iterations))
+        best = _is_best(record, SELECTED_BY[plan.select_on], position, settled)
+        _begin_epoch(position)
+        last = position.batches == steps
+        asked = device.any_host(bool(stop))
+        if best or last or asked or position.batches % plan.checkpoint_every == 0:
+            checkpoints.save(best=best)
+        if asked and not last:
+            raise Interrupted(_stopped(stop, position, checkpoints))
+
+
+def _drawing(data: Data, work):
+    """Names the damaged file if what went wrong was reading the data."""
+    try:
+        return work()
+    except tf.errors.OpError as error:
+        explained = data.explain(error)
+        if explained is error:
+            raise
+        raise explained from error
+
+
+def _advance(position: Position, steps: int, totals: Totals, elapsed: float) -> None:
+    position.batches += steps
+    position.seconds += elapsed
+    position.epoch_seconds += elapsed
+    position.loss_sum += totals.loss
+    position.correct += totals.correct
+    position.samples += totals.samples
+
+
+def _begin_epoch(position: Position) -> None:
+    position.epoch_seconds = position.loss_sum = position.correct = position.samples = 0.0
+
+
+def _evaluated(name, model, device, data, held_out, position, masks, cost, steps) -> Epoch:
+    """The epoch that has just ended, held-out and test samples included."""
+    results = {
+        split: _drawing(data, lambda split=split: _evaluate(device, data, held_out, split))
+        for split in held_out
+    }
+    validation, test = results.get("validation"), results["test"]
+    return Epoch(
+        run=name,
+        epoch=position.batches // data.steps_per_epoch,
+        step=position.batches,
+        seconds=round(position.seconds, 2),
+        images_per_second=round(position.samples / position.epoch_seconds, 1),
+        learning_rate=float(model.optimizer.learning_rate),
+        loss=position.loss_sum / position.samples,
+        accuracy=position.correct / position.samples,
+        validation_loss=validation and validation.mean_loss,
+        validation_accuracy=validation and validation.accuracy,
+        test_loss=test.mean_loss,
+        test_accuracy=test.accuracy,
+        sparsity=masks.sparsity,
+        nonzeros=masks.active,
+        inference_flops=cost.inference(masks.nonzeros) / cost.dense if cost.dense else 1.0,
+        training_flops=cost.relative(position.flops, steps),
+    )
+
+
+def _evaluate(device, data, batches, split) -> Totals:
+    return device.evaluate(iter(batches[split]), -(-data.sizes[split] // data.batch_size))
+
+
+def _tell_update(listeners, name, step, epoch, before: Masks, after: Masks, cost) -> None:
+    grown, dropped = before.flipped(after)
+    update = Update(
+        run=name,
+        step=step,
+        epoch=epoch,
+        pruned=before.active - after.active,
+        regenerated=grown,
+        changed=(grown + dropped) / after.size,
+        nonzeros=after.active,
+        sparsity=after.sparsity,
+        inference_flops=cost.inference(after.nonzeros) / cost.dense if cost.dense else 1.0,
+        layers=after.layers(),
+    )
+    for listener in listeners:
+        listener.update(update)
+
+
+def _settled(method, iterations: int) -> bool:
+    """Whether the sparsity is final: models still to be pruned are not candidates for the best."""
+    final = None if method is None else method.make_schedule().final_update
+    return final is None or iterations >= final
+
+
+def _is_best(record: Epoch, figure: str | None, position: Position, settled: bool) -> bool:
+    if figure is None or not settled:
+        return False
+    value = getattr(record, figure)
+    if position.best is not None and value <= position.best:
+        return False
+    position.best, position.best_epoch = value, record.epoch
+    return True
+
+
+def _check(loss: float, name: str, step: int, checkpoints: Checkpoints) -> None:
+    if not math.isfinite(loss):
+        raise TrainingStopped(
+            f"The {name} became {loss} by step {step:,}. {checkpoints.last()} Lower the learning "
+            f"rate or raise --begin. Received: loss={loss}"
+        )
+
+
+def _stopped(stop: Stop, position: Position, checkpoints: Checkpoints) -> str:
+    reason = stop.signal.name if stop else "another host"
+    return (
+        f"Stopped by {reason} at step {position.batches:,}. {checkpoints.last()} "
+        "The same command goes on from it."
+    )
+
+
+def _next_multiple(step: int, every: int) -> int:
+    return (step // every + 1) * every

@@ -1,0 +1,304 @@
+"""Every flagfile is valid, says what the paper says, and comes to the paper's numbers of steps.
+
+The numbers here were copied from the paper by hand, not from the flagfiles.
+"""
+
+import pathlib
+import re
+
+import pytest
+
+import granet_tf
+from granet_tf.training import flags, learning_rates, optimizers
+from granet_tf.training.durations import TrainingLength
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+LEAVES = sorted(path for path in CONFIGS.glob("*/*.flags") if path.parent.name != "base")
+BASES = sorted(CONFIGS.glob("base/*.flags"))
+TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "imagenet2012": 1_281_167}
+
+# Each line: CIFAR-10 at 90, 95, 98 %, CIFAR-100 at 90, 95, 98 %. "-": not in the table,
+# "?": not transcribed.
+CIFAR = {
+    "table2": """
+        vgg19    set          92.46 91.73 89.18  72.36 69.81 65.94
+        vgg19    rigl         93.38 93.06 91.98  73.13 72.14 69.82
+        vgg19    granet_si05  93.73 93.66 93.38  73.30 73.18 72.04
+        vgg19    gmp          93.59 93.58 93.52  73.10 72.30 72.07
+        vgg19    granet_si0   93.80 93.72 93.63  73.74 73.10 72.35
+        resnet50 set          -     -     -      -     -     -
+        resnet50 rigl         94.45 93.86 93.26  76.50 76.03 75.06
+        resnet50 granet_si05  94.64 94.38 94.01  77.89 77.16 77.14
+        resnet50 gmp          94.34 94.52 94.19  76.91 76.42 75.58
+        resnet50 granet_si0   94.49 94.44 94.34  77.29 76.71 76.10
+    """,
+    "table6": """
+        vgg19    granet_si0_2x  94.17 93.98 93.94  74.80 73.65 73.63
+        resnet50 granet_si0_2x  95.09 94.84 94.69  78.18 78.17 77.15
+    """,
+    "table9": """
+        vgg19    gmp         93.28 92.76 91.64  ?     ?     66.16
+        vgg19    granet_si0  93.12 92.88 91.87  ?     ?     70.14
+        resnet50 gmp         94.08 94.20 93.66  77.30 76.77 75.38
+        resnet50 granet_si0  94.19 94.16 93.64  77.57 77.15 76.17
+    """,
+}
+DENSE = {
+    "cifar10_vgg19": "93.85",
+    "cifar100_vgg19": "73.43",
+    "cifar10_resnet50": "94.75",
+    "cifar100_resnet50": "78.23",
+}
+# Accuracy, training FLOPs, test FLOPs.
+IMAGENET = """
+    table3/dense                76.8
+    table3/80_static            72.1 0.42 0.42
+    table3/90_static            67.7 0.24 0.24
+    table3/80_set               72.9 0.23 0.23
+    table3/90_set               69.6 0.10 0.10
+    table3/80_rigl              75.1 0.42 0.42
+    table3/90_rigl              73.0 0.25 0.24
+    table3/80_granet_si05       76.0 0.37 0.35
+    table3/90_granet_si05       74.5 0.25 0.20
+    table3/80_gmp               75.6 0.56 0.23
+    table3/90_gmp               73.9 0.51 0.10
+    table3/80_granet_si0        75.8 0.34 0.28
+    table3/90_granet_si0        74.2 0.23 0.16
+    table3/80_rigl_itop_2x      76.9 0.84 0.42
+    table3/90_rigl_itop_2x      75.5 0.50 0.24
+    table3/80_rigl_5x           77.1 2.09 0.42
+    table3/90_rigl_5x           76.4 1.23 0.24
+    table3/80_granet_si05_2.5x  77.1 0.85 0.34
+    table3/90_granet_si05_2.5x  76.4 0.49 0.20
+    table4/granet_si0           74.2 0.23 0.16
+    table4/granet_si05          74.5 0.25 0.20
+    table4/granet_si06          74.4 0.25 0.22
+    table4/granet_si07          74.2 0.24 0.22
+    table4/granet_si08          74.1 0.25 0.24
+    table4/rigl                 73.0 0.25 0.24
+    table5/80_rigl              75.1 0.42 0.42
+    table5/80_granet_si05       76.0 0.37 0.35
+    table5/90_rigl              73.0 0.25 0.24
+    table5/90_granet_si05       74.5 0.25 0.20
+    table5/95_rigl              69.7 0.12 0.12
+    table5/95_granet_si05       72.3 0.17 0.12
+    table5/96.5_rigl            67.2 0.11 0.11
+    table5/96.5_granet_si05     70.5 0.15 0.09
+    table8/80_gmp_original      75.6 0.56 0.23
+    table8/80_gmp_zero          74.6 0.34 0.28
+    table8/90_gmp_original      73.9 0.51 0.10
+    table8/90_gmp_zero          73.3 0.23 0.16
+"""
+
+
+def papers_numbers():
+    """{table/stem: [the paper's numbers]}"""
+    numbers = {f"table2/{stem}_dense": [accuracy] for stem, accuracy in DENSE.items()}
+    for line in filter(str.strip, IMAGENET.splitlines()):
+        stem, *cells = line.split()
+        numbers[stem] = cells
+    for table, text in CIFAR.items():
+        for line in filter(str.strip, text.splitlines()):
+            network, method, *cells = line.split()
+            columns = [(d, s) for d in ("cifar10", "cifar100") for s in (90, 95, 98)]
+            for (dataset, sparsity), cell in zip(columns, cells, strict=True):
+                numbers[f"{table}/{dataset}_{network}_{sparsity}_{method}"] = [cell]
+    return numbers
+
+
+PAPER = papers_numbers()
+WORDS = {"-": "not in the table", "?": "not transcribed"}
+
+
+def name(path):
+    return f"{path.parent.name}/{path.stem}"
+
+
+def parsed(stem, *more):
+    values, _ = flags.parse([f"--flagfile={CONFIGS / stem}.flags", *more])
+    return values
+
+
+def length(values):
+    steps_per_epoch = TRAINING_IMAGES[values.dataset] // values.batch_size
+    return TrainingLength.stretched(values.epochs, steps_per_epoch, values.schedule_multiplier)
+
+
+def method(values):
+    """The method itself, so that the library checks its parameters."""
+    of = getattr(granet_tf, flags.METHODS[values.method])
+    return of(**flags.method_parameters(values.method, values, length(values)))
+
+
+def test_there_is_a_file_for_each_row_and_no_other():
+    assert {name(path) for path in LEAVES} == set(PAPER)
+    assert sum(stem.startswith("table2/") for stem in PAPER) == 2 * 2 * (5 * 3 + 1)
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=name)
+def test_leaf(path):
+    title, paper, *_ = path.read_text().splitlines()
+    [number, *flops] = PAPER[name(path)]
+    assert title.startswith(f"# Table {path.parent.name[-1]}, ") or "Table 3: dense" in title
+    # The number, and the deviation or FLOPs that the paper has with it.
+    found = re.match(r"# Paper: ([\d.]+|[a-z ]+)", paper)[1]
+    assert found == WORDS.get(number, number)
+    if flops:
+        assert re.findall(r"([\d.]+)×", paper) == flops
+
+    values = parsed(f"{path.parent.name}/{path.stem}")
+    assert values.workdir == f"work/{path.parent.name}/{path.stem}"
+    flags.check_length(values, length(values))
+    parts = path.stem.split("_")
+    sparsities = [float(part) for part in parts if re.fullmatch(r"\d\d(\.5)?", part)]
+    if values.method == "dense":
+        assert "dense" in parts
+        return
+    assert values.method in parts
+    expected = round(sparsities[0] / 100, 3) if sparsities else 0.9
+    assert method(values).final_sparsity == values.final_sparsity == expected
+    if values.dataset != "imagenet2012":
+        networks = {"vgg19": "vgg19", "resnet50": "resnet50_cifar"}
+        assert (values.dataset, values.model) == (parts[0], networks[parts[1]])
+    if "granet" in parts:
+        starts = {"si0": 0.0, "si05": 0.5, "si06": 0.6, "si07": 0.7, "si08": 0.8}
+        [start] = [starts[part] for part in parts if part in starts]
+        assert values.initial_sparsity == start
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=name)
+def test_readme_has_the_row(path):
+    [number, *_] = PAPER[name(path)]
+    stem = re.sub(r"(?<=_)(90|95|98)(?=_)|^(80|90)(?=_)", "*", path.stem)
+    tables = (CONFIGS / "README.md").read_text().split("\n## ")
+    [section] = [text for text in tables if text.startswith(f"Table {path.parent.name[-1]}:")]
+    [row] = [r for r in section.splitlines() if f"`{stem}`" in r or f"`{path.stem}`" in r]
+    assert WORDS.get(number, number) in row
+
+
+@pytest.mark.parametrize("path", [*BASES, CONFIGS / "digits_granet.flags"], ids=name)
+def test_bases_are_valid_and_used(path):
+    # What depends on the method stands in files that name one.
+    argv = [] if "--method" in path.read_text() else ["--method=gmp"]
+    flags.parse([f"--flagfile={path}", *argv])
+    everything = "\n".join(each.read_text() for each in CONFIGS.rglob("*.flags"))
+    assert path.parent == CONFIGS or f"{path.name}\n" in everything
+
+
+def test_leaves_are_short():
+    assert max(len(path.read_text().splitlines()) for path in LEAVES) <= 8
+
+
+# Hyper-parameters, in steps.
+
+
+@pytest.mark.parametrize(
+    ("stem", "end", "initial"),
+    [
+        ("table2/cifar10_vgg19_90_granet_si0", 42_900, 0.0),  # 110 epochs of 390
+        ("table2/cifar100_resnet50_98_granet_si05", 31_200, 0.5),  # 80 epochs
+        ("table2/cifar10_resnet50_95_gmp", 42_900, 0.0),
+        ("table6/cifar10_vgg19_90_granet_si0_2x", 85_800, 0.0),  # 220 epochs
+        ("table3/90_granet_si0", 600_540, 0.0),  # 30 epochs of 20,018
+        ("table3/80_granet_si05", 600_540, 0.5),
+        ("table3/80_granet_si05_2.5x", 1_501_350, 0.5),  # 75 epochs
+        ("table4/granet_si07", 600_540, 0.7),
+        ("table5/96.5_granet_si05", 600_540, 0.5),
+        ("table8/80_gmp_zero", 600_540, 0.0),
+        ("table9/cifar10_vgg19_98_granet_si0", 42_900, 0.0),
+    ],
+)
+def test_gradual_pruning(stem, end, initial):
+    made = method(parsed(stem))
+    imagenet = stem[:6] in ("table3", "table4", "table5", "table8")
+    assert (made.begin_step, made.end_step) == (0, end)
+    assert made.frequency == (4000 if imagenet else 1000)
+    assert made.initial_sparsity == initial
+    assert made.scope == ("layer" if "table9" in stem else "global")
+    if "granet" in stem:
+        assert (made.drop_fraction, made.final_drop_fraction) == (0.5, 0.005)
+    if initial:
+        assert made.distribution == "erk"
+
+
+@pytest.mark.parametrize("name", ["rigl", "set"])
+def test_sparse_to_sparse(name):
+    made = method(parsed(f"table2/cifar10_vgg19_90_{name}"))
+    assert (made.end_step, made.frequency, made.distribution) == (62_400, 1000, "erk")
+    assert (made.drop_fraction, made.final_drop_fraction) == (0.5, 0.005)
+
+
+def test_original_and_zero_gmp():
+    original, zero = parsed("table8/90_gmp_original"), parsed("table8/90_gmp_zero")
+    assert (original.mask_only, zero.mask_only) == (True, False)
+    made = method(original)
+    assert (made.scope, made.distribution) == ("layer", "uniform")
+    assert (made.pinned, made.capped) == ({0: 0.0}, {-1: 0.8})
+    assert (made.begin_step, made.end_step) == (700_630, 1_501_350)
+    appended = parsed(
+        "table2/cifar10_vgg19_90_gmp", f"--flagfile={CONFIGS}/base/gmp_original.flags"
+    )
+    assert appended.mask_only and method(appended).capped == {-1: 0.8}
+
+
+def test_uniform():
+    values = parsed("table9/cifar100_resnet50_95_gmp")
+    assert (method(values).scope, method(values).distribution) == ("layer", "uniform")
+    assert not values.mask_only and not values.pinned and not values.capped
+
+
+@pytest.mark.parametrize(
+    ("stem", "steps", "milestones", "warmup"),
+    [
+        ("table2/cifar10_vgg19_dense", 62_400, (31_200, 46_800), 0),
+        ("table6/cifar100_vgg19_90_granet_si0_2x", 124_800, (62_400, 93_600), 0),
+        ("table3/dense", 2_001_800, (600_540, 1_201_080, 1_801_620), 100_090),
+        (
+            "table3/80_granet_si05_2.5x",
+            5_004_500,
+            (1_501_350, 3_002_700, 4_504_050),
+            250_225,
+        ),
+        (
+            "table3/90_rigl_5x",
+            10_009_000,
+            (3_002_700, 6_005_400, 9_008_100),
+            500_450,
+        ),
+    ],
+)
+def test_learning_rate(stem, steps, milestones, warmup):
+    values = parsed(stem)
+    course = flags.course(values, length(values))
+    assert course == learning_rates.Course(0.1, steps, warmup, milestones)
+    rate = learning_rates.make(values.learning_rate_schedule, course)
+    at = [milestones[0] - 1, milestones[0], milestones[-1] - 1, milestones[-1], steps - 1]
+    lowest = 0.1 / 10 ** len(milestones)
+    assert [float(rate(step)) for step in at] == pytest.approx(
+        [0.1, 0.01, 10 * lowest, lowest, lowest], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=name)
+def test_recipe(path):
+    values = parsed(f"{path.parent.name}/{path.stem}")
+    cifar = values.dataset != "imagenet2012"
+    assert (values.batch_size, values.epochs) == ((128, 160) if cifar else (64, 100))
+    assert values.weight_decay == (5e-4 if cifar else 1e-4)
+    assert values.decay == ("all" if cifar else "kernels")
+    assert values.label_smoothing == (0.0 if cifar else 0.1)
+    made = optimizers.make(
+        values.optimizer, 0.1, {"momentum": values.momentum, "nesterov": values.nesterov}
+    )
+    assert (made.momentum, made.nesterov, made.weight_decay) == (0.9, cifar, None)
+    assert values.seed == 0 and values.select_on == "last" and values.augment
+
+
+def test_stretched_to_an_eighth():
+    """The command for a short run in the README of configs."""
+    values = parsed(
+        "table2/cifar10_vgg19_90_granet_si0", "--schedule_multiplier=0.125", "--frequency=125"
+    )
+    made, course = method(values), flags.course(values, length(values))
+    assert (made.end_step, made.frequency) == (round(13.75 * 390), 125)
+    assert (course.steps, course.milestones) == (20 * 390, (3900, 5850))
