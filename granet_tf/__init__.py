@@ -44,6 +44,7 @@ from granet_tf.schedules import GraNetSchedule as GraNetSchedule
 from granet_tf.schedules import PolynomialDecay as PolynomialDecay
 from granet_tf.schedules import PruningSchedule as PruningSchedule
 from granet_tf.summary import summarize as summarize
+from granet_tf.warmup import LinearWarmup as LinearWarmup
 from keras_layers import PruneLowMagnitude as PruneLowMagnitude
 from keras_layers import default_prunable as default_prunable
 

@@ -21,7 +21,10 @@ from quiet_tensorflow import without_notes
 
 # Flags that do not change what a run comes to, so they may differ when it goes on.
 _FREE = frozenset(
-    ["workdir", "overwrite", "data_dir", "download", "strategy", "workers", "worker_index", "connect_timeout", "tpu", "tpu_zone", "tpu_project", "xla", "steps_per_loop", "checkpoint_every", "keep_checkpoints", "tensorboard", "export_tflite", "plot"]
+    {"workdir", "overwrite", "tensorboard", "export_tflite", "plot"}
+    | {"data_dir", "download", "checkpoint_every", "keep_checkpoints"}
+    | {"strategy", "workers", "worker_index", "connect_timeout", "xla", "steps_per_loop"}
+    | {"tpu", "tpu_zone", "tpu_project"}
 )
 
 
