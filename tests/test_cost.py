@@ -1,7 +1,5 @@
 """FLOPs from masks: the published fractions, `count_flops`, and numbers worked out by hand."""
 
-import doctest
-
 import keras
 import numpy as np
 import pytest
@@ -178,7 +176,3 @@ def test_active_weights_of_a_mirrored_model(mirrored):
         model = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
     sparse = granet_tf.wrap(model, granet_tf.StaticSparse(0.75))
     assert list(cost.active_weights(sparse).values()) == [8]
-
-
-def test_docstrings():
-    assert doctest.testmod(cost) == (0, 8)

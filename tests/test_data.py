@@ -1,12 +1,9 @@
 """Data in memory: digits, synthetic, and small tensorflow_datasets sets such as CIFAR-10."""
 
 import dataclasses
-import doctest
-import importlib
 import itertools
 import json
 import pathlib
-import pkgutil
 import shutil
 
 import numpy as np
@@ -30,11 +27,6 @@ STD = np.array([0.2470, 0.2435, 0.2616])
 
 
 ONE = context()
-
-
-def _modules():
-    for info in pkgutil.iter_modules(data.__path__, f"{data.__name__}."):
-        yield importlib.import_module(info.name)
 
 
 def some_images(count, shape, classes, **fields):
@@ -481,11 +473,6 @@ def test_a_package_is_missing(cifar, monkeypatch):
     monkeypatch.setattr(read_only_builder, "builder_from_files", fails)
     with pytest.raises(UsageError, match="not installed: No module named 'importlib_resources'"):
         load_cifar(cifar)
-
-
-@pytest.mark.parametrize("module", [data, *_modules()], ids=lambda module: module.__name__)
-def test_examples_run(module):
-    assert doctest.testmod(module, extraglobs={"tf": tf, "np": np}).failed == 0
 
 
 def test_data_is_frozen():

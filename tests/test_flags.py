@@ -1,7 +1,6 @@
 """Flags: what is asked for reaches the run, and what cannot be meant is told at once."""
 
 import dataclasses
-import doctest
 import inspect
 import pathlib
 import subprocess
@@ -19,13 +18,9 @@ from granet_tf.training import (
     flag_checks,
     flag_definitions,
     flag_help,
-    flag_rules,
-    flagfiles,
     flags,
-    learning_rates,
     models,
     optimizers,
-    warmup,
 )
 from granet_tf.training.durations import TrainingLength
 from granet_tf.training.errors import TrainingStopped, UsageError
@@ -637,14 +632,3 @@ def test_the_library_is_whole_after_a_start():
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "0.5 granet_tf.training.flags\n"
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        command_line, durations, flag_checks, flag_definitions, flag_help, flag_rules, flagfiles,
-        flags, learning_rates, optimizers, warmup,
-    ],
-)  # fmt: skip
-def test_docstrings(module):
-    assert doctest.testmod(module).failed == 0

@@ -1,6 +1,5 @@
 """The plots: what they show, and that it can be read."""
 
-import doctest
 import itertools
 import math
 
@@ -121,7 +120,3 @@ def test_labels_move_apart_in_order_and_stay_on_the_panel(places):
     assert min(moved) >= -1e-12 and max(moved) <= 1.0 + 1e-12
     far_apart = all(b - a >= 0.1 for a, b in itertools.pairwise(places))
     assert not far_apart or moved == pytest.approx(places)
-
-
-def test_docstrings():
-    assert doctest.testmod(plot) == (0, 2)

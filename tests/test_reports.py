@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import doctest
 import importlib.metadata
 import io
 import json
@@ -498,8 +497,3 @@ def test_summary(tmp_path, trained):
     assert summary["wall_seconds"] == 1.3
     for name in ("keras", "tensorflow", "numpy"):
         assert summary["versions"][name] == importlib.metadata.version(name)
-
-
-@pytest.mark.parametrize(("module", "examples"), [(progress, 7), (report, 1), (csv_log, 1)])
-def test_docstrings(module, examples):
-    assert doctest.testmod(module) == (0, examples)
