@@ -39,6 +39,9 @@ from granet_tf.model import SparseModel as SparseModel
 from granet_tf.model import strip as strip
 from granet_tf.model import wrap as wrap
 from granet_tf.optimizer import SparseOptimizer as SparseOptimizer
+from granet_tf.patterns import Block as Block
+from granet_tf.patterns import Element as Element
+from granet_tf.patterns import Filter as Filter
 from granet_tf.schedules import ConstantSparsity as ConstantSparsity
 from granet_tf.schedules import GraNetSchedule as GraNetSchedule
 from granet_tf.schedules import PolynomialDecay as PolynomialDecay

@@ -57,7 +57,8 @@ class Method:
             `{0: 0.0}` to keep the first dense. A key is a position in the order of the model
             (negative from the end) or a pattern for the weight's path.
         capped: {weight: sparsity} of weights that go no higher than this, such as `{-1: 0.8}`.
-        pattern: What is pruned as one unit.
+        pattern: What is pruned as one unit: `Element()`, `Block((4, 1))` or `Filter()`. Counts,
+            sparsities and drop fractions are then those of units.
         seed: Seeds initial masks and random growth, together with each weight's path and the step.
         total_steps: Length of training in optimizer steps; None takes it from `fit`.
 
@@ -200,7 +201,8 @@ class Method:
 
         def prune():
             sparsity = schedule.exact_sparsity(step)
-            return SCOPES[self.scope](self, paths, scores, eligible, rankings, sparsity)
+            shapes = {p: tuple(w.shape) for p, w in zip(paths, weights, strict=True)}
+            return SCOPES[self.scope](self, shapes, scores, eligible, rankings, sparsity)
 
         pruned = tf.cond(should_prune, prune, lambda: units)
 

@@ -53,21 +53,21 @@ def match(
     return found
 
 
-def _keep_layer(method, paths, scores, eligible, rankings, sparsity):
+def _keep_layer(method, shapes, scores, eligible, rankings, sparsity):
     """Prunes each tensor to its own count."""
-    sizes = {p: s.shape.num_elements() for p, s in zip(paths, scores, strict=True)}
-    targets = _targets(method, paths, scores, sparsity)
+    sizes = {p: s.shape.num_elements() for p, s in zip(shapes, scores, strict=True)}
+    targets = _targets(method, shapes, sparsity)
     return [
-        top([r], keep_count(sizes[p], targets[p]))[0] for p, r in zip(paths, rankings, strict=True)
+        top([r], keep_count(sizes[p], targets[p]))[0] for p, r in zip(shapes, rankings, strict=True)
     ]
 
 
-def _keep_global(method, paths, scores, eligible, rankings, sparsity):
+def _keep_global(method, shapes, scores, eligible, rankings, sparsity):
     """Prunes all tensors together; what is pinned or capped first gets the count it must have."""
-    sizes = {p: s.shape.num_elements() for p, s in zip(paths, scores, strict=True)}
+    sizes = {p: s.shape.num_elements() for p, s in zip(shapes, scores, strict=True)}
     pinned = match(method.pinned, sizes, "pinned")
     capped = match(method.capped, sizes, "capped")
-    targets = _targets(method, paths, scores, sparsity) if pinned else {}
+    targets = _targets(method, shapes, sparsity) if pinned else {}
     least = {p: keep_count(sizes[p], cap) for p, cap in capped.items()}
     least |= {p: keep_count(sizes[p], targets[p]) for p in pinned}
     k = keep_count(sum(sizes.values()), sparsity)
@@ -75,11 +75,11 @@ def _keep_global(method, paths, scores, eligible, rankings, sparsity):
         return top(rankings, k)
     masks = [
         top([r], least[p])[0] if p in least else tf.zeros_like(e)
-        for p, r, e in zip(paths, rankings, eligible, strict=True)
+        for p, r, e in zip(shapes, rankings, eligible, strict=True)
     ]
     free = [
         tf.zeros_like(e) if p in pinned else e & ~m
-        for p, e, m in zip(paths, eligible, masks, strict=True)
+        for p, e, m in zip(shapes, eligible, masks, strict=True)
     ]
     rest = tf.maximum(k - tf.add_n([count(m) for m in masks]), 0)
     others = [rank(s, f) for s, f in zip(scores, free, strict=True)]
@@ -89,13 +89,12 @@ def _keep_global(method, paths, scores, eligible, rankings, sparsity):
 SCOPES: dict[str, Callable] = {"global": _keep_global, "layer": _keep_layer}
 
 
-def _targets(method, paths, scores, sparsity):
+def _targets(method, shapes, sparsity):
     """Sparsity of each tensor at the overall `sparsity`, a scalar tensor.
 
     Linear between the distributions at the initial and the final sparsity, which keeps the overall
     sparsity exact.
     """
-    shapes = {p: tuple(s.shape) for p, s in zip(paths, scores, strict=True)}
     first = method.distribute(shapes, method.initial_sparsity)
     last = method.distribute(shapes, method.final_sparsity)
     span = method.final_sparsity - method.initial_sparsity
