@@ -1,60 +1,58 @@
 """The training binary: what it writes is true, and what it refuses is said in one line."""
 
-import contextlib
-import csv
-import dataclasses
-import doctest
-import io
 import json
 import os
 import pathlib
-from fractions import Fraction
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from reference import cubic, keep_count
+from short_runs import (
+    QUIET,
+    SHORT,
+    accuracy,
+    checkpoint_steps,
+    digits_test_set,
+    run,
+    state,
+    summary,
+    table,
+)
 
 import granet_tf
-from granet_tf import methods, scopes
-from granet_tf.training import (
-    checkpoints,
-    durations,
-    files,
-    flags,
-    main,
-    models,
-    optimizers,
-    plot,
-    progress,
-)
-from granet_tf.training.data import DATASETS, load_digits
+from granet_tf.training import command_line, device, files, main, mask_updates, weight_decay
+from granet_tf.training import optimizers as optimizers_by_name
 from granet_tf.training.errors import TrainingStopped, UsageError
 
-CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.flags"))
-FAST = ("--epochs=3", "--batch_size=256", "--learning_rate=0.05", "--frequency=2")
+SIZES = {"conv1": 288, "conv2": 18_432, "conv3": 73_728, "head": 1_280}  # kernels of small_cnn
+ALL = 93_728
+LEFT = 9_373  # at 90 %
 
 
-def run(*argv):
-    """What one run prints."""
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        main.main(*flags.parse(argv))
-    return output.getvalue()
+@pytest.fixture(autouse=True)
+def float32():
+    yield
+    keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The work directory of a run with twins, and what it printed."""
+    """The work directory of a run with a twin, and what it printed."""
     workdir = tmp_path_factory.mktemp("work") / "made" / "by_the_run"
-    return workdir, run(*FAST, "--compare=dense,gmp", f"--workdir={workdir}")
+    return workdir, run(*SHORT, "--frequency=3", "--compare=dense", f"--workdir={workdir}")
 
 
-def evaluated(model):
-    """Accuracy of a model on the test set, computed without the binary."""
-    images, labels = zip(*load_digits(64, 0).test.as_numpy_iterator(), strict=True)
-    predicted = model.predict(np.concatenate(images), verbose=0).argmax(-1)
-    return np.mean(predicted == np.concatenate(labels))
+def refused(argv, capsys):
+    """The one line that the command line ends with when nothing is done."""
+    with pytest.raises(SystemExit) as stopped:
+        main.cli([str(arg) for arg in argv])
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    assert "Received: " in printed.err
+    return printed.err
 
 
 # What a run writes
@@ -63,63 +61,70 @@ def evaluated(model):
 def test_writes_every_file_and_says_where(finished):
     workdir, printed = finished
     assert {path.name for path in workdir.iterdir()} == set(files.ALL)
-    assert {path.name for path in (workdir / files.CHECKPOINTS).iterdir()} == {
-        "granet.keras",
-        "dense.keras",
-        "gmp.keras",
-    }
-    assert f"{workdir}/" in printed
-    for name in files.ALL:
-        assert f"  {name}" in printed
-    assert (workdir / files.PLOT).read_bytes().startswith(b"\x89PNG")
+    for run_name in ("granet", "dense"):
+        assert checkpoint_steps(workdir / files.CHECKPOINTS / run_name) == [10, 15, 20]
+        assert f"\n  checkpoints/{run_name}" in printed
+        assert list((workdir / files.TENSORBOARD / run_name).glob("events.*"))
+    assert f"{workdir}/\n" in printed
+    for name in {*files.ALL} - {files.RUN, files.CHECKPOINTS}:
+        assert f"\n  {name} " in printed
+    for name in (files.PLOT, files.FLOPS_PLOT):
+        assert (workdir / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_summary_matches_the_saved_models(finished):
     workdir, _ = finished
-    summary = json.loads((workdir / files.SUMMARY).read_text())
+    noted = summary(workdir)
     sparse = keras.models.load_model(workdir / files.SPARSE)
     stripped = keras.models.load_model(workdir / files.STRIPPED)
 
-    figures = summary["runs"]["granet"]
+    figures = noted["runs"]["granet"]
     kernels = [w for w in stripped.trainable_weights if len(w.shape) > 1]
-    assert figures["weights"] == sum(w.numpy().size for w in kernels) == 93_728
-    assert figures["nonzeros"] == sparse.nonzeros == 9_373
-    assert sum(np.count_nonzero(w) for w in kernels) <= 9_373
+    assert figures["weights"] == sum(w.numpy().size for w in kernels) == ALL
+    assert figures["nonzeros"] == sparse.nonzeros == LEFT
+    assert sum(np.count_nonzero(w) for w in kernels) <= LEFT
     assert figures["sparsity"] == sparse.sparsity
-    assert figures["flops_sparse"] == granet_tf.count_flops(sparse).sparse
     for model in (sparse, stripped):
-        assert evaluated(model) == pytest.approx(figures["test_accuracy"], abs=1e-6)
-    dense = keras.models.load_model(workdir / files.CHECKPOINTS / "dense.keras")
-    dense_accuracy = summary["runs"]["dense"]["test_accuracy"]
-    assert evaluated(dense) == pytest.approx(dense_accuracy, abs=1e-6)
+        assert accuracy(model) == pytest.approx(figures["test_accuracy"], abs=1e-6)
+    images, labels = digits_test_set()
+    logits = stripped.predict(images, verbose=0).astype(np.float64)
+    shifted = logits - logits.max(-1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(-1)) - shifted[np.arange(len(labels)), labels]
+    assert figures["test_loss"] == pytest.approx(losses.mean(), rel=1e-5)
 
-    assert list(summary["runs"]) == ["granet", "dense", "gmp"]
-    assert summary["runs"]["gmp"]["nonzeros"] == 9_373
-    assert summary["runs"]["dense"]["nonzeros"] == 93_728
-    assert summary["flags"]["epochs"] == 3
-    assert summary["flags"]["compare"] == ["dense", "gmp"]
-    assert summary["versions"]["keras"] == keras.__version__
-    assert summary["wall_seconds"] > 0
-    sizes = {name: (workdir / name).stat().st_size for name in summary["files"]}
-    assert summary["files"] == sizes
+    assert list(noted["runs"]) == ["granet", "dense"]
+    assert noted["runs"]["dense"]["nonzeros"] == ALL
+    assert noted["runs"]["dense"]["training_flops"] == 1.0
+    assert noted["flags"]["epochs"] == 4
+    assert noted["flags"]["compare"] == ["dense"]
+    assert noted["versions"]["keras"] == keras.__version__
+    assert noted["skipped_samples"] == 0
+    assert noted["wall_seconds"] > noted["runs"]["granet"]["seconds"] > 0
+    for name in (files.SPARSE, files.STRIPPED, files.TFLITE, files.METRICS):
+        assert noted["files"][name] == (workdir / name).stat().st_size
 
 
-def test_sparse_model_can_be_trained_on(finished):
+def test_the_sparse_model_can_be_trained_on(finished):
     workdir, _ = finished
     model = keras.models.load_model(workdir / files.SPARSE)
-    assert int(model.optimizer.iterations) == 15
-    model.fit(load_digits(256, 0).train().take(1), shuffle=False, verbose=0)
-    assert model.nonzeros == 9_373
+    assert int(model.optimizer.iterations) == 20
+    _, slots = state(workdir / files.CHECKPOINTS / "granet", 20)
+    saved = {value for _, _, value in slots.values()}
+    assert all(v.numpy().tobytes() in saved for v in model.optimizer.variables)
+    images, labels = digits_test_set()
+    model.fit(images, labels, batch_size=360, verbose=0)
+    assert model.nonzeros == LEFT
 
 
 def test_tables_show_the_same_numbers_as_the_files(finished):
     workdir, printed = finished
-    runs = json.loads((workdir / files.SUMMARY).read_text())["runs"]
+    runs = summary(workdir)["runs"]
     lines = [line.split() for line in printed.splitlines()]
     for name, figures in runs.items():
         [line] = [line for line in lines if line[:2] == [name, f"{figures['test_accuracy']:.2%}"]]
         assert f"{figures['nonzeros']:,}" in line
-        assert f"{figures['flops_sparse'] / figures['flops_dense']:.1%}" in line
+        assert f"{figures['inference_flops']:.1%}" in line
+        assert f"{figures['training_flops']:.1%}" in line
     [total] = [line for line in lines if line[:1] == ["total"]]
     sparse = f"{runs['granet']['flops_sparse']:,}"
     assert total[1:6] == ["93,728", "9,373", "0.9000", "2,992,640", sparse]
@@ -128,206 +133,255 @@ def test_tables_show_the_same_numbers_as_the_files(finished):
 
 def test_metrics_has_a_line_for_each_epoch(finished):
     workdir, _ = finished
-    with open(workdir / files.METRICS, newline="") as file:
-        lines = list(csv.DictReader(file))
-    expected = [(name, str(n)) for name in ("granet", "dense", "gmp") for n in (1, 2, 3)]
+    lines = table(workdir / files.METRICS)
+    expected = [(name, str(n)) for name in ("granet", "dense") for n in (1, 2, 3, 4)]
     assert [(line["run"], line["epoch"]) for line in lines] == expected
-    assert [line["step"] for line in lines[:3]] == ["5", "10", "15"]
-    assert [float(line["sparsity"]) for line in lines[3:6]] == [0.0] * 3
-    assert float(lines[2]["sparsity"]) == pytest.approx(0.9, abs=1e-4)
+    assert [line["step"] for line in lines] == ["5", "10", "15", "20"] * 2
+    assert [float(line["sparsity"]) for line in lines[4:]] == [0.0] * 4
+    assert [int(line["nonzeros"]) for line in lines[3:]] == [LEFT] + [ALL] * 4
+    assert {line["validation_accuracy"] for line in lines} == {""}
+    for line, name in ((lines[3], "granet"), (lines[7], "dense")):
+        assert float(line["test_accuracy"]) == summary(workdir)["runs"][name]["test_accuracy"]
+
+
+def updates_of(finished):
+    workdir, _ = finished
+    return [line for line in table(workdir / files.UPDATES) if line["run"] == "granet"]
+
+
+def test_updates_follow_equation_1_and_add_up(finished):
+    updates = updates_of(finished)
+    # Pruning ends at the first update after step 10.
+    assert [int(u["step"]) for u in updates] == [0, 3, 6, 9, 12, 15, 18]
+    before = ALL
+    for update in updates:
+        step, nonzeros = int(update["step"]), int(update["nonzeros"])
+        assert nonzeros == keep_count(ALL, cubic(step, 0.0, 0.9, 0, 10))
+        assert int(update["pruned"]) == before - nonzeros
+        assert float(update["sparsity"]) == 1 - nonzeros / ALL
+        assert float(update["epoch"]) == step / 5
+        # What grows takes the place of as many that are dropped, beside those pruned.
+        flipped = round(float(update["changed"]) * ALL)
+        grown = int(update["regenerated"])
+        assert flipped == 2 * grown + int(update["pruned"])
+        assert (grown > 0) == (step > 0)
+        before = nonzeros
+
+
+def test_training_flops_are_those_of_the_masks(finished):
+    """Appendix B.3: three sparse passes a step; with a dense gradient, two and a dense one."""
+    workdir, _ = finished
+    dense_pass = 2_992_640
+    updates = updates_of(finished)
+    sparse_pass = {int(u["step"]): round(float(u["inference_flops"]) * dense_pass) for u in updates}
+    flops, at_epoch = 0, []
+    for step in range(1, 21):
+        before = sparse_pass[max(s for s in sparse_pass if s < step)]
+        flops += 2 * before + dense_pass if step in sparse_pass else 3 * before
+        at_epoch.append(flops / (3 * 20 * dense_pass))
+    lines = table(workdir / files.METRICS)[:4]
+    assert [float(line["training_flops"]) for line in lines] == pytest.approx(
+        at_epoch[4::5], rel=1e-12
+    )
+    for line, step in zip(lines, (3, 9, 15, 18), strict=True):
+        assert round(float(line["inference_flops"]) * dense_pass) == sparse_pass[step]
+    figures = summary(workdir)["runs"]["granet"]
+    assert figures["flops_sparse"] == sparse_pass[18]
+    assert figures["training_flops_absolute"] == pytest.approx(flops * 256, rel=1e-12)
+
+
+def test_the_first_line_tells_of_random_masks(tmp_path):
+    printed = run(
+        *QUIET, "--epochs=1", "--batch_size=512", "--method=set", "--final_sparsity=0.8",
+        "--frequency=1", "--label_smoothing=0.1", f"--workdir={tmp_path}",
+    )  # fmt: skip
+    first, *others = table(tmp_path / files.UPDATES)
+    assert int(first["nonzeros"]) == round(ALL * 0.2)
+    assert (first["pruned"], first["regenerated"], first["changed"]) == ("0", "0", "0.0")
+    assert {u["nonzeros"] for u in others} == {first["nonzeros"]}
+    assert [u["step"] for u in others] == ["1", "2"]
+    assert "step 0" not in printed
 
 
 def test_dense_alone(tmp_path):
-    printed = run(
-        "--method=dense", "--epochs=1", "--batch_size=512", "--noplot", "--noexport_tflite",
-        f"--workdir={tmp_path}",
+    run(*QUIET, "--method=dense", "--epochs=1", "--batch_size=512", f"--workdir={tmp_path}")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        files.STRIPPED, files.METRICS, files.UPDATES, files.LAYERS, files.SUMMARY, files.RUN,
+        files.CHECKPOINTS,
+    }  # fmt: skip
+    assert summary(tmp_path)["runs"]["dense"]["nonzeros"] == ALL
+    assert not table(tmp_path / files.UPDATES)
+
+
+def test_a_network_of_keras_applications(tmp_path):
+    run(
+        *QUIET, "--dataset=synthetic", "--image_size=32", "--model=MobileNet", "--width=0.25",
+        "--epochs=1", "--batch_size=512", "--method=static", f"--workdir={tmp_path}",
     )  # fmt: skip
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {files.STRIPPED, files.METRICS, files.SUMMARY, files.CHECKPOINTS}
-    assert "93,728" in printed
+    model = keras.models.load_model(tmp_path / files.STRIPPED)
+    assert model.name.startswith("mobilenet_0.25")
+    figures = summary(tmp_path)["runs"]["static"]
+    assert figures["nonzeros"] == keep_count(figures["weights"], 0.9)
 
 
-# Flags
+def test_a_run_too_short_warns_with_the_numbers(tmp_path):
+    with pytest.warns(UserWarning, match=r"Training has 2 steps.* is reached at step 50"):
+        run(
+            *QUIET, "--epochs=1", "--batch_size=600", "--end=50", "--frequency=10",
+            f"--workdir={tmp_path}",
+        )  # fmt: skip
 
 
-def test_flagfile_is_overridden_by_what_follows(tmp_path):
-    flagfile = tmp_path / "a.flags"
-    flagfile.write_text("# why\n\n--method=gmp\n--final_sparsity=0.5\n--nesterov\n")
-    values, given = flags.parse([f"--flagfile={flagfile}", "--final_sparsity=0.7"])
-    assert (values.method, values.final_sparsity, values.nesterov) == ("gmp", 0.7, True)
-    assert {"method", "final_sparsity", "nesterov"} <= given
+# Precision
 
 
-@pytest.mark.parametrize("flagfile", CONFIGS, ids=lambda path: path.name)
-def test_configs_are_valid(flagfile):
-    values, given = flags.parse([f"--flagfile={flagfile}"])
-    main._check_use(values, given)
-    assert "Expected:" in flagfile.read_text()
+def observed(monkeypatch, change=lambda model: None):
+    """A list that gets the models that are made."""
+    make, models = main._model, []
+
+    def model(*args):
+        models.append(make(*args))
+        change(models[-1])
+        return models[-1]
+
+    monkeypatch.setattr(main, "_model", model)
+    return models
 
 
-def test_another_method_leaves_out_what_the_flagfile_says_for_the_first(tmp_path):
-    flagfile = tmp_path / "a.flags"
-    flagfile.write_text("--method=granet\n--drop_fraction=0.4\n")
-    main._check_use(*flags.parse([f"--flagfile={flagfile}", "--method=gmp"]))
-    with pytest.raises(UsageError, match="--method=gmp has no use for --drop_fraction"):
-        main._check_use(
-            *flags.parse(["--flagfile", str(flagfile), "--method=gmp", "--drop_fraction=0.3"])
-        )
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision(precision, tmp_path, monkeypatch):
+    def overflow(model):
+        if precision == "float16":
+            model.optimizer.dynamic_scale.assign(2.0**40)
 
+    models = observed(monkeypatch, overflow)
+    printed = run(
+        *SHORT, "--epochs=8", "--noplot", "--notensorboard", "--frequency=3", "--end=9",
+        f"--precision={precision}", f"--workdir={tmp_path}",
+    )  # fmt: skip
+    [model] = models
+    optimizer = model.optimizer
+    assert {layer.compute_dtype for layer in model.model.layers} == {precision}
+    assert {v.dtype for v in model.trainable_variables} == {"float32"}
+    skipped = 0
+    if precision == "float16":
+        assert type(optimizer) is keras.optimizers.LossScaleOptimizer
+        assert type(optimizer.inner_optimizer) is granet_tf.SparseOptimizer
+        # Each step that is skipped halves the scale.
+        skipped = 40 - round(np.log2(float(optimizer.dynamic_scale)))
+        assert 5 < skipped < 25
+    assert int(optimizer.iterations) == 40 - skipped
 
-@pytest.mark.parametrize(
-    ("argv", "text"),
-    [
-        ("--metod=gmp", "Unknown command line flag 'metod'. Did you mean: method? See --help."),
-        ("--method=gm", "should be one of <granet|gmp|rigl|set|static|dense>"),
-        ("--dataset=imagenet", "should be one of <digits"),
-        ("--compare=dense,foo", "any of granet, gmp, rigl, set, static, dense"),
-        ("--final_sparsity=1", "must be a fraction of zeros in [0, 1)"),
-        ("--final_sparsity=90", "must be a fraction of zeros in [0, 1)"),
-        ("--initial_sparsity=-0.1", "must be a fraction of zeros in [0, 1)"),
-        ("--begin=soon", 'must be optimizer steps ("500"), a fraction of training ("0.5")'),
-        ("--frequency=0", "must be longer than nothing"),
-        ("--epochs=0", "0 is not a positive integer"),
-        ("--learning_rate=nan", "must be above 0"),
-        ("--drop_fraction=1.5", "not a number in the range [0.0, 1.0]"),
-        ("--begin=0.6 --end=0.5", "Received: --begin=0.6 --end=0.5"),
-        ("--initial_sparsity=0.6 --final_sparsity=0.5", "pruning only removes. Received: --init"),
-        ("--nesterov --momentum=0", "needs a momentum above 0"),
-        ("granet", "Everything is a flag here, such as --method=granet. Received: granet"),
-        ("--flagfile=/nowhere.flags", "No such file or directory: '/nowhere.flags'"),
-    ],
-)
-def test_mistakes_on_the_command_line(argv, text, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main.cli(argv.split())
-    printed = capsys.readouterr()
-    assert stopped.value.code == 2
-    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
-    assert text in printed.err
-    assert not printed.out
+    position, _ = state(tmp_path / "checkpoints/granet", 40)
+    assert position["batches"] == 40
+    assert table(tmp_path / files.METRICS)[-1]["step"] == "40"
+    updates = table(tmp_path / files.UPDATES)[1:]
+    # They are due by the steps that were not skipped, the first ones being those that were.
+    assert [int(u["step"]) - skipped for u in updates] == list(range(3, 41 - skipped, 3))
+    expected = [keep_count(ALL, cubic(n, 0.0, 0.9, 0, 9)) for n in range(3, 41 - skipped, 3)]
+    assert [int(u["nonzeros"]) for u in updates] == expected
 
-
-@pytest.mark.parametrize(
-    ("argv", "text"),
-    [
-        ("--method=static --drop_fraction=0.5 --scope=layer --end=0.5", "--drop_fraction, --end"),
-        ("--method=dense --mask_only", "--method=dense has no use for --mask_only"),
-        ("--method=rigl --initial_sparsity=0.5", "--method=rigl has no use for --initial_sparsity"),
-        ("--optimizer=adam --momentum=0.9", "--optimizer=adam has no use for --momentum"),
-        ("--batch_size=2000", "A batch cannot hold more than the 1,437 training samples"),
-        ("--initial_sparsity=0.95", "initial_sparsity=0.95, final_sparsity=0.9"),
-        ("--begin=10e --end=5 --epochs=20", "begin_step=220, end_step=5"),
-    ],
-)
-def test_flags_that_contradict_each_other(argv, text, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main.cli([*argv.split(), f"--workdir={tmp_path}"])
-    printed = capsys.readouterr()
-    assert stopped.value.code == 2
-    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
-    assert text in printed.err
-    assert not os.listdir(tmp_path)
-
-
-def test_help_shows_every_flag(capsys):
-    main.cli(["--helpfull"])
-    printed = capsys.readouterr().out
-    for name in flags.as_dict(flags.define()):
-        assert f"{name}:" in printed
-    for section in flags.SECTIONS:
-        assert printed.count(f"\n{section}:\n") == 1
-
-
-def test_choices_are_those_of_the_library():
-    def choices(name):
-        return set(flags.define()[name].parser.enum_values)
-
-    assert choices("scope") == set(scopes.SCOPES)
-    assert choices("distribution") == set(methods.DISTRIBUTIONS)
-    parameters = set()
-    for name in flags.METHODS.values():
-        parameters |= {field.name for field in dataclasses.fields(getattr(granet_tf, name))}
-    assert set(flags.METHOD_FLAGS.values()) <= parameters
-
-
-def test_durations_and_parameters_reach_the_methods():
-    values, _ = flags.parse(
-        ["--begin=10", "--end=0.5", "--frequency=2e", "--compare=rigl,dense", "--scope=layer"]
-    )
-    length = durations.TrainingLength(epochs=40, steps_per_epoch=22)
-    granet = main._method("granet", values, length)
-    assert (granet.begin_step, granet.end_step, granet.frequency) == (10, 440, 44)
-    assert (granet.final_sparsity, granet.scope) == (0.9, "layer")
-    assert main._method("rigl", values, length).end_step == 440
-    assert main._method("dense", values, length) is None
-
-
-def test_twins_are_named_once():
-    values, _ = flags.parse(["--method=gmp", "--compare=dense,gmp,dense"])
-    assert flags.runs(values) == ("gmp", "dense")
-
-
-# Durations
-
-
-@pytest.mark.parametrize(
-    ("text", "parsed", "steps"),
-    [
-        ("0", (0, "steps"), 0),
-        ("500", (500, "steps"), 500),
-        ("0.0", (0, "training"), 0),
-        ("0.5", (Fraction(1, 2), "training"), 50),
-        (".25", (Fraction(1, 4), "training"), 25),
-        ("1.0", (1, "training"), 100),
-        ("0.333", (Fraction(333, 1000), "training"), 33),
-        ("3e", (3, "epochs"), 30),
-        ("1epoch", (1, "epochs"), 10),
-        ("30epochs", (30, "epochs"), 300),
-        ("0.5e", (Fraction(1, 2), "epochs"), 5),
-    ],
-)
-def test_durations(text, parsed, steps):
-    assert durations.parse(text) == parsed
-    assert durations.to_steps(text, durations.TrainingLength(10, 10)) == steps
-
-
-@pytest.mark.parametrize("text", ["", "-1", "1.5", "50%", "1e3", "e", "five", "0.5.5", "nan"])
-def test_what_is_no_duration(text):
-    with pytest.raises(ValueError, match=f"Received: '{text}'"):
-        durations.parse(text)
+    stripped = keras.models.load_model(tmp_path / files.STRIPPED)
+    for pruned, kernel in zip(model.pruned, stripped.trainable_weights[::3], strict=False):
+        assert kernel.path.endswith("kernel")
+        assert not kernel.numpy()[~pruned.mask.numpy()].any()
+    figures = summary(tmp_path)["runs"]["granet"]
+    assert accuracy(stripped) == pytest.approx(figures["test_accuracy"], abs=0.01)
+    # LiteRT cannot compute in these types; the run is not lost for that.
+    assert "warning: model.tflite is not written. The model needs operations that LiteRT" in printed
+    assert not (tmp_path / files.TFLITE).exists()
+    assert files.TFLITE not in summary(tmp_path)["files"]
 
 
 # The work directory
 
 
+def test_a_finished_run_says_so(finished, capsys):
+    workdir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    # These do not make it another run.
+    free = ("--checkpoint_every=7", "--keep_checkpoints=1", "--steps_per_loop=3", "--noplot")
+    printed = run(*SHORT, "--frequency=3", "--compare=dense", *free, f"--workdir={workdir}")
+    [first, granet, dense] = printed.splitlines()
+    assert first.startswith("This run is finished; --overwrite begins it anew.")
+    shown = summary(workdir)["runs"]["granet"]
+    assert granet == f"  granet: test accuracy {shown['test_accuracy']:.2%} at sparsity 0.9000"
+    assert dense.startswith("  dense: ")
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["--seed=3"], "--seed=3 instead of 0"),
+        (["--model=resnet20"], "--model=resnet20 instead of small_cnn"),
+        (["--method=rigl"], "--method=rigl instead of granet"),
+        (
+            ["--epochs=5", "--final_sparsity=0.8"],
+            "--epochs=5 instead of 4, --final_sparsity=0.8 instead of None",
+        ),
+        (["--compare=gmp,dense"], "--compare=['gmp', 'dense'] instead of ['dense']"),
+    ],
+)
+def test_the_work_directory_of_another_run(finished, argv, text, capsys):
+    workdir, _ = finished
+    before = sorted(workdir.rglob("*"))
+    command = [*SHORT, "--frequency=3", "--compare=dense", *argv, f"--workdir={workdir}"]
+    error = refused(command, capsys)
+    assert "holds another run" in error and "--overwrite" in error
+    assert error.endswith(f"Received: {text}\n")
+    assert sorted(workdir.rglob("*")) == before
+
+
+def test_overwrite_begins_anew(tmp_path):
+    argv = (*QUIET, "--method=static", "--epochs=1", "--batch_size=512", f"--workdir={tmp_path}")
+    (tmp_path / "mine.txt").write_text("stays")
+    run(*argv, "--overwrite")
+    run(*argv, "--overwrite", "--seed=1", "--epochs=2")
+    assert checkpoint_steps(tmp_path / "checkpoints/static") == [2, 4]
+    assert [line["epoch"] for line in table(tmp_path / files.METRICS)] == ["1", "2"]
+    assert json.loads((tmp_path / files.RUN).read_text())["seed"] == 1
+    assert (tmp_path / "mine.txt").read_text() == "stays"
+
+
+def test_foreign_files(tmp_path):
+    for name in ("a", "b", "c", "metrics.csv"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / files.CHECKPOINTS).mkdir()
+    with pytest.raises(UsageError, match=r"holds a, b, c and 2 more\. .*--overwrite"):
+        files.prepare(str(tmp_path), {}, (), overwrite=False)
+    assert len(os.listdir(tmp_path)) == 5
+
+    workdir = files.prepare(str(tmp_path), {}, (), overwrite=True)
+    files.begin(workdir, {"seed": 1}, overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c", "run.json"]
+    assert files.prepare(str(tmp_path), {"seed": 1}, (), overwrite=False) == tmp_path
+
+
+def test_a_note_that_was_left_unfinished_is_no_foreign_file(tmp_path):
+    (tmp_path / ".run.partial.json").write_text("{")
+    workdir = files.prepare(str(tmp_path), {}, (), overwrite=False)
+    files.begin(workdir, {"seed": 1}, overwrite=False)
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_a_note_that_cannot_be_read(tmp_path):
+    (tmp_path / files.RUN).write_text("{")
+    with pytest.raises(UsageError, match=r"whose run this is.*--overwrite\. Received: .*run\.json"):
+        files.prepare(str(tmp_path), {}, (), overwrite=False)
+
+
 def test_unwritable_workdir(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(SystemExit) as stopped:
-        main.cli([f"--workdir={tmp_path}/file/below"])
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err
-    assert error == (
+    assert refused([f"--workdir={tmp_path}/file/below"], capsys) == (
         "error: Cannot write in the work directory: Not a directory. "
         f"Received: --workdir={tmp_path}/file/below\n"
     )
 
 
-def test_used_workdir(tmp_path):
-    for name in ("a", "b", "c", "metrics.csv"):
-        (tmp_path / name).write_text("old")
-    (tmp_path / files.CHECKPOINTS).mkdir()
-    with pytest.raises(UsageError, match=r"holds a, b, c and 2 more\. .*--overwrite"):
-        files.prepare(str(tmp_path), overwrite=False)
-    assert len(os.listdir(tmp_path)) == 5
-
-    files.clear(files.prepare(str(tmp_path), overwrite=True))
-    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
-
-
-def test_a_mistake_does_not_cost_the_earlier_run(tmp_path):
+def test_a_mistake_does_not_cost_the_earlier_run(tmp_path, capsys):
     (tmp_path / files.SUMMARY).write_text("old")
-    with pytest.raises(UsageError, match="has no use"):
-        run("--method=dense", "--end=0.5", "--overwrite", f"--workdir={tmp_path}")
+    refused(["--batch_size=2000", "--overwrite", f"--workdir={tmp_path}"], capsys)
     assert (tmp_path / files.SUMMARY).read_text() == "old"
 
 
@@ -342,169 +396,141 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-# Training that goes wrong
-
-
-def test_nan_in_the_first_epoch(tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main.cli([*FAST, "--learning_rate=1e30", f"--workdir={tmp_path}"])
-    assert stopped.value.code == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: The loss became ")
-    assert "at step 2." in error or "at step 3." in error
-    assert "There is no checkpoint yet" in error
-    assert error.count("\n") == 1
-
-
-class Spoil(keras.callbacks.Callback):
-    """Makes the weights NaN at the beginning or at the end of an epoch (counted from 0)."""
-
-    def __init__(self, epoch, at):
-        super().__init__()
-        self.epoch, self.at = epoch, at
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._spoil(epoch, "begin")
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch == self.params["steps"] - 1:
-            self._spoil(self.current, "end")
-
-    def _spoil(self, epoch, at):
-        self.current = epoch
-        if (epoch, at) == (self.epoch, self.at):
-            kernel = self.model.trainable_variables[0]
-            kernel.assign(kernel * np.nan)
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line():
+    with (
+        pytest.raises(TrainingStopped, match="The disk is full: No space left on device. Make room"),
+        files.full_disk_as_error(),
+        open("/dev/full", "w") as file,
+    ):
+        file.write("x")
+        file.flush()
+    with pytest.raises(FileNotFoundError), files.full_disk_as_error():
+        open("/nowhere/at/all")
 
 
 @pytest.mark.parametrize(
-    ("at", "text"), [("begin", "The loss became nan at step 5."), ("end", "loss on the test set")]
+    ("argv", "text"),
+    [
+        (["--epochs=0"], "--epochs"),
+        (["--batch_size=2000"], "--batch_size=2000"),
+        (["--dataset=no_such_set"], "no_such_set"),
+        (["--dataset=cifar10", "--data_dir=/nowhere"], "/nowhere"),
+        (["--model=mobilenet_v1", "--width=0"], "--width=0"),
+        (["--initial_sparsity=0.95"], "initial_sparsity=0.95, final_sparsity=0.9"),
+        (["--pinned=0:0.0,1:0.0,2:0.0"], "pinned={0: 0.0, 1: 0.0, 2: 0.0}"),
+        (["--pinned=nothing:0.5"], "nothing"),
+    ],
 )
-def test_nan_later_names_the_last_good_checkpoint(at, text, tmp_path):
-    model = granet_tf.wrap(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
-    model.compile("sgd", "mse")
-    x, y = np.ones((8, 4), "float32"), np.ones((8, 2), "float32")
-    path = tmp_path / files.CHECKPOINTS / "granet.keras"
-    with pytest.raises(TrainingStopped, match=text) as stopped:
-        model.fit(
-            x, y, batch_size=2, epochs=3, validation_data=(x, y), verbose=0,
-            callbacks=[Spoil(1, at), checkpoints.Checkpoints(path)],
-        )  # fmt: skip
-    assert f"The last good checkpoint, after epoch 1, is {path}." in str(stopped.value)
-    saved = keras.models.load_model(path)
-    assert int(saved.optimizer.iterations) == 4
-    assert np.isfinite(saved.predict(x, verbose=0)).all()
+def test_what_cannot_be_done_is_one_line_and_nothing_written(argv, text, tmp_path, capsys):
+    error = refused([*QUIET, *argv, f"--workdir={tmp_path}"], capsys)
+    assert text in error
+    assert not os.listdir(tmp_path)
 
 
-def test_ctrl_c_names_the_checkpoint(tmp_path, capsys, monkeypatch):
-    def press(self, epoch, logs=None):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(progress.Progress, "on_epoch_end", press)
-    with pytest.raises(SystemExit) as stopped:
-        main.cli([*FAST, f"--workdir={tmp_path}"])
-    assert stopped.value.code == 130
-    error = capsys.readouterr().err
-    assert "error: Interrupted. The last good checkpoint, after epoch 1, is" in error
-    assert (tmp_path / files.METRICS).read_text().count("\n") == 2
+# Parts of the loop
 
 
-def test_a_run_too_short_warns_with_the_numbers(tmp_path):
-    with pytest.warns(UserWarning, match=r"Training has 2 steps.* is reached at step 50"):
-        run(
-            "--epochs=1", "--batch_size=600", "--end=50", "--frequency=10", "--noplot",
-            "--noexport_tflite", f"--workdir={tmp_path}",
-        )  # fmt: skip
+def torch_sgd(weights, gradient, decay, *, rate, momentum, steps):
+    """torch.optim.SGD with nesterov=True, as its documentation writes it, in float64."""
+    weights, buffers = list(weights), [None] * len(weights)
+    for _ in range(steps):
+        gradients = gradient(weights)
+        for i, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+            g = g + decay[i] * w
+            buffers[i] = g if buffers[i] is None else momentum * buffers[i] + g
+            weights[i] = w - rate * (g + momentum * buffers[i])
+    return weights
 
 
-# Data, model, optimizer
+@pytest.mark.parametrize(("decays", "of_bias"), [("kernels", 0.0), ("all", 0.1)])
+def test_weight_decay_is_that_of_pytorch(decays, of_bias):
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(16, 5)), rng.integers(3, size=16)
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, bias_initializer="normal")])
+    start = [w.numpy().astype(np.float64) for w in model.trainable_variables]
+    weight_decay.add(model, 0.1, weight_decay.DECAYS[decays])
+    options = {"momentum": 0.9, "nesterov": True}
+    model.compile(optimizers_by_name.make("sgd", 0.05, options))
+    model.optimizer.build(model.trainable_variables)
+
+    batches = tf.data.Dataset.from_tensors((x.astype("float32"), labels.astype("int32"))).repeat(4)
+    on_device = device.Device(tf.distribute.get_strategy(), model, batch_size=16)
+    on_device.train(iter(on_device.batches(lambda context: batches)), 4)
+
+    def gradient(weights):
+        logits = x @ weights[0] + weights[1]
+        probability = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        error = (probability - np.eye(3)[labels]) / 16
+        return [x.T @ error, error.sum(0)]
+
+    expected = torch_sgd(start, gradient, [0.1, of_bias], rate=0.05, momentum=0.9, steps=4)
+    for w, e in zip(model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(w.numpy(), e, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_batches_depend_on_the_seed_alone(name):
-    def labels(seed):
-        keras.utils.set_random_seed(seed)
-        batches = DATASETS[name](64, seed).train()
-        epochs = [[y for _, y in batches.as_numpy_iterator()] for _ in range(2)]
-        return np.array(epochs)
-
-    first = labels(0)
-    np.testing.assert_array_equal(first, labels(0))
-    assert (first[0] != first[1]).any()
-    assert (first != labels(1)).any()
-
-
-def test_digits():
-    data = load_digits(64, seed=0)
-    assert (data.steps_per_epoch, data.input_shape, data.classes) == (22, (8, 8, 1), 10)
-    x, y = map(np.concatenate, zip(*data.test.as_numpy_iterator(), strict=True))
-    assert x.shape == (360, 8, 8, 1) and (x.min(), x.max()) == (0.0, 1.0)
-    assert np.bincount(y).min() >= 34
-    train = np.concatenate([x for x, _ in data.train().as_numpy_iterator()])
-    assert not {image.tobytes() for image in train} & {image.tobytes() for image in x}
+def test_weight_decay_is_saved_with_the_model(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((8, 8, 2)), keras.layers.DepthwiseConv2D(3), keras.layers.Conv2D(4, 3)]
+    )
+    weight_decay.add(model, 0.1, weight_decay.DECAYS["kernels"])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for m in (model, loaded):
+        kernels = [v.numpy() for v in m.trainable_variables if len(v.shape) > 1]
+        assert len(kernels) == 2
+        expected = sum(0.05 * np.sum(np.square(kernel)) for kernel in kernels)
+        assert float(sum(m.losses)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_weight_decay_is_that_of_pytorch():
-    model = models.small_cnn((8, 8, 1), 10, weight_decay=0.1)
-    kernel = model.get_layer("conv1").kernel
-    with tf.GradientTape() as tape:
-        loss = tf.add_n(model.losses)
-    np.testing.assert_allclose(tape.gradient(loss, kernel.value), 0.1 * kernel, rtol=1e-6)
-    assert not models.small_cnn((8, 8, 1), 10, weight_decay=0.0).losses
+def test_no_weight_decay_adds_nothing_to_the_loss():
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+    weight_decay.add(model, 0.0, weight_decay.DECAYS["all"])
+    assert not model.losses
+
+
+def test_masks_are_compared():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((7,)), keras.layers.Dense(5), keras.layers.Dense(3)])
+    model = granet_tf.wrap(model, granet_tf.StaticSparse(0.5))
+    rng = np.random.default_rng(0)
+    moments = []
+    for _ in range(2):
+        values = [rng.random(p.mask.shape) < 0.4 for p in model.pruned]
+        for pruned, value in zip(model.pruned, values, strict=True):
+            pruned.mask.assign(value)
+        moments.append((mask_updates.Masks.of(model), np.concatenate([v.ravel() for v in values])))
+    (before, old), (after, new) = moments
+    assert before.flipped(after) == (np.sum(new & ~old), np.sum(old & ~new))
+    assert after.flipped(before) == (np.sum(old & ~new), np.sum(new & ~old))
+    assert (before.active, before.size) == (np.sum(old), 50)
+    assert after.sparsity == 1 - np.mean(new)
+    assert list(after.layers().values()) == [1 - np.mean(new[:35]), 1 - np.mean(new[35:])]
+
+
+def test_masks_of_a_dense_model():
+    model = keras.Sequential([keras.Input((7,)), keras.layers.Dense(5)])
+    masks = mask_updates.Masks.of(model)
+    assert (masks.active, masks.size, masks.sparsity) == (35, 35, 0.0)
+    assert masks.flipped(masks) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    ("name", "rates"),
-    [("constant", [1, 1, 1, 1]), ("step", [1, 1, 0.1, 0.01]), ("cosine", [1, 0.5, 0.146447, 0])],
+    ("method", "due"),
+    [
+        (granet_tf.GraNet(0.9, begin_step=5, end_step=20, frequency=4), range(5, 61, 4)),
+        # The last one prunes to the final sparsity.
+        (granet_tf.GMP(0.9, begin_step=5, end_step=20, frequency=4), range(5, 22, 4)),
+        (granet_tf.RigL(0.9, begin_step=0, end_step=30, frequency=7), range(7, 61, 7)),
+        (granet_tf.SET(0.9, frequency=10), range(10, 61, 10)),
+        (granet_tf.StaticSparse(0.9), ()),
+        (None, ()),
+    ],
 )
-def test_learning_rate_schedules(name, rates):
-    schedule = optimizers.LEARNING_RATE_SCHEDULES[name](1.0, 100)
-    found = [float(schedule(step)) if callable(schedule) else schedule for step in (0, 50, 75, 100)]
-    if name == "step":
-        found = [float(schedule(step)) for step in (0, 50, 51, 76)]
-    np.testing.assert_allclose(found, rates, atol=1e-6)
-
-
-def test_every_optimizer_can_be_made():
-    for name in optimizers.OPTIMIZERS:
-        optimizer = optimizers.make(name, 0.1, {"momentum": 0.5, "nesterov": None})
-        assert getattr(optimizer, "momentum", 0.5) == 0.5
-
-
-# What is shown
-
-
-def test_progress_away_from_a_terminal_is_ten_lines():
-    stream = io.StringIO()
-    shown = progress.Progress("granet", stream)
-    shown.set_params({"epochs": 40, "steps": 2})
-    shown.on_train_begin()
-    for epoch in range(40):
-        shown.on_train_batch_end(0, {"loss": 1.0})
-        shown.on_epoch_end(epoch, {"loss": 1.0, "val_accuracy": 0.5, "sparsity": 0.25})
-    shown.finish()
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == 10
-    assert "epoch  4/40  loss 1.0000  accuracy 0.5000  sparsity 0.2500" in lines[0]
-    assert "epoch 40/40" in lines[-1]
-
-
-def test_progress_on_a_terminal_is_one_line(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
-    stream = io.StringIO()
-    stream.isatty = lambda: True
-    shown = progress.Progress("granet", stream)
-    shown.set_params({"epochs": 2, "steps": 2})
-    shown.on_train_begin()
-    for epoch in range(2):
-        shown.on_train_batch_end(0, {"loss": 1.0})
-        shown.on_epoch_end(epoch, {"loss": 1.0, "val_accuracy": 0.5, "sparsity": 0.25})
-    shown.finish()
-    text = stream.getvalue()
-    assert text.count("\n") == 1 and text.endswith("\n")
-    assert {len(part) for part in text.rstrip("\n").split("\r")[1:]} == {59}
-
-
-@pytest.mark.parametrize("module", [durations, plot, progress])
-def test_docstrings(module):
-    assert doctest.testmod(module).failed == 0
+def test_the_calendar_finds_the_next_update(method, due):
+    find = mask_updates.calendar(method and method.resolve(60))
+    for first in range(1, 61):
+        for last in {first, min(first + 6, 60), 60}:
+            expected = next((step for step in range(first, last + 1) if step in due), None)
+            assert find(first, last) == expected

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
 
 from granet_tf.training.errors import TrainingStopped, UsageError
+from granet_tf.training.files import remove, replacing
 
-# What TensorFlow raises where a file is cut off, altered or missing.
-_DAMAGE = (
-    tf.errors.DataLossError,
-    tf.errors.NotFoundError,
-    tf.errors.OutOfRangeError,
-    tf.errors.InvalidArgumentError,
-    ValueError,
-)
+# What TensorFlow raises where a file is altered, missing, or cut off, the index or the data.
+_DAMAGE = (tf.errors.OpError, ValueError, IndexError)
 
 
 @dataclasses.dataclass
@@ -76,9 +70,12 @@ class Checkpoints:
         with tf.device("CPU:0"):
             self._text = tf.Variable("", dtype=tf.string, trainable=False)
         self._checkpoint = tf.train.Checkpoint(variables=list(variables), position=self._text)
+        for managed in (directory, directory / "best"):
+            _mend_list(managed)
         self._newest = tf.train.CheckpointManager(self._checkpoint, str(directory), keep)
         self._best = tf.train.CheckpointManager(self._checkpoint, str(directory / "best"), 1)
         self._source = source or directory
+        self._good: Path | None = None  # what was read or written last
 
     def save(self, *, best: bool = False) -> None:
         """Saves the state as it is.
@@ -92,6 +89,7 @@ class Checkpoints:
         self._text.assign(json.dumps(dataclasses.asdict(self.position)))
         for manager in (self._best, self._newest) if best else (self._newest,):
             self._save(manager)
+        self._good = self._source / f"ckpt-{self.position.batches}"
 
     def restore(self) -> bool:
         """Goes on from the newest checkpoint that is whole; returns whether there is one.
@@ -102,6 +100,7 @@ class Checkpoints:
         paths = _paths(self._source)
         for path in reversed(paths):
             if self._read(path):
+                self._good = Path(path)
                 return True
         if paths:
             raise UsageError(
@@ -110,20 +109,26 @@ class Checkpoints:
             )
         return False
 
-    def restore_best(self) -> None:
-        """Sets the variables to those of the best checkpoint."""
-        position = dataclasses.replace(self.position)
-        [path] = _paths(self._source / "best")
-        if not self._read(path):
-            raise TrainingStopped(f"The best checkpoint cannot be read. Received: {path}")
-        _set(self.position, dataclasses.asdict(position))
+    def restore_best(self) -> bool:
+        """Sets the variables to those of the best checkpoint; returns whether it can be read.
+
+        If not, all is as the newest checkpoint has it. `position` goes on saying where the run is,
+        and which epoch the variables are of.
+        """
+        last = dataclasses.asdict(self.position)
+        if any(self._read(path) for path in _paths(self._source / "best")):
+            del last["best"], last["best_epoch"]
+            _set(self.position, last)
+            return True
+        self.restore()
+        self.position.best = self.position.best_epoch = None
+        return False
 
     def last(self) -> str:
         """Where the last good state is, as a sentence."""
-        path = self._newest.latest_checkpoint
-        if path is None:
+        if self._good is None:
             return "There is no checkpoint yet."
-        return f"The last good checkpoint is {path}."
+        return f"The last good checkpoint is {self._good}."
 
     def _save(self, manager):
         try:
@@ -133,8 +138,8 @@ class Checkpoints:
             reason = " ".join(str(error).split())[:300]
             raise TrainingStopped(
                 f"The checkpoint of step {self.position.batches:,} could not be written: {reason} "
-                f"{self.last()} Make room, and the same command goes on from it. "
-                f"Received: {manager.directory}"
+                f"{self.last()} Make room, and the same command, without --overwrite, goes on from "
+                f"it. Received: {manager.directory}"
             ) from error
 
     def _read(self, path):
@@ -154,10 +159,42 @@ def _set(position: Position, values: dict) -> None:
 
 
 def _paths(directory: Path) -> list[str]:
-    state = tf.train.get_checkpoint_state(str(directory))
-    return list(state.all_model_checkpoint_paths) if state else []
+    """Checkpoints that were written to their end, the oldest first."""
+    return _listed(directory) or []
+
+
+def _listed(directory: Path) -> list[str] | None:
+    """None where the list cannot be read, or there is none."""
+    try:
+        state = tf.train.get_checkpoint_state(str(directory))
+    except ValueError:
+        return None
+    return state and list(state.all_model_checkpoint_paths)
+
+
+def _mend_list(directory: Path) -> None:
+    """Lists the checkpoints anew where their list is damaged, as a power failure may leave it."""
+    path = directory / "checkpoint"
+    if not path.exists() or _listed(directory):
+        return
+    print(f"warning: the list of checkpoints {path} is damaged and made anew", flush=True)
+    names = sorted((index.stem for index in directory.glob("ckpt-*.index")), key=_number)
+    lines = [f'model_checkpoint_path: "{name}"\n' for name in names[-1:]]
+    lines += [f'all_model_checkpoint_paths: "{name}"\n' for name in names]
+    lines += [f"all_model_checkpoint_timestamps: {_number(name)}\n" for name in names]
+    with replacing(path) as beside:
+        beside.write_text("".join(lines), encoding="utf-8")
+    if not names:
+        remove(path)
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("ckpt-"))
 
 
 def _remove_partial(directory: Path, number: int) -> None:
-    for path in directory.glob(f"ckpt-{number}*"):
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    if any(_number(Path(path).name) == number for path in _paths(directory)):
+        return  # It is whole.
+    for pattern in (f"ckpt-{number}.*", f"ckpt-{number}_temp*"):
+        for path in directory.glob(pattern):
+            remove(path)

@@ -55,7 +55,9 @@ class Device:
                 synchronization=tf.VariableSynchronization.ON_READ,
                 aggregation=tf.VariableAggregation.SUM,
             )
-        self._train = self._repeated(self._training(model, batch_size, label_smoothing))
+        self._train = self._repeated(
+            self._training(model, batch_size, label_smoothing), afterwards=self._averaging(model)
+        )
         self._evaluate = self._repeated(self._evaluation(model))
 
     def batches(self, make: Callable[[Any], tf.data.Dataset]) -> Any:
@@ -84,12 +86,22 @@ class Device:
 
     def any_host(self, asked: bool) -> bool:
         """Whether one of the hosts says yes; all of them must ask."""
+        return self._sum(int(asked)) > 0
+
+    def same_on_hosts(self, number: int) -> bool:
+        """Whether all hosts have the same number; all of them must ask."""
+        total = self.strategy.num_replicas_in_sync * number
+        return not self.any_host(self._sum(number) != total)
+
+    def _sum(self, number: int) -> int:
+        """Sum of what hosts say, once for each of their replicas."""
+        replicas = self.strategy.num_replicas_in_sync
         if not self.strategy.extended._in_multi_worker_mode():
-            return asked
-        answers = self.strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant(float(asked))
+            return replicas * number
+        numbers = self.strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(number, tf.int64)
         )
-        return float(self.strategy.reduce(tf.distribute.ReduceOp.SUM, answers, axis=None)) > 0
+        return int(self.strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None))
 
     def _read(self) -> Totals:
         totals = Totals(*(float(x) for x in self._totals.read_value().numpy()))
@@ -105,15 +117,40 @@ class Device:
         ]
         self._totals.assign_add(tf.stack(sums))
 
-    def _repeated(self, step):
+    def _repeated(self, step, afterwards=None):
         step = self._compile(step)
 
         @tf.function
         def repeat(iterator, steps):
             for _ in tf.range(steps):
                 self.strategy.run(step, args=next(iterator))
+            if afterwards is not None:
+                self.strategy.run(afterwards)
 
         return repeat
+
+    def _averaging(self, model):
+        """Makes all replicas hold the same state, which is what evaluation and checkpoints take.
+
+        Batch normalization moves its statistics on each replica by itself. They are averages, so
+        their mean at the end is the same however often it is taken before.
+        """
+        moving = [
+            variable.value
+            for variable in model.non_trainable_variables
+            if keras.backend.is_float_dtype(variable.dtype)
+        ]
+        if self.strategy.num_replicas_in_sync == 1 or not moving:
+            return None
+
+        def average():
+            context = tf.distribute.get_replica_context()
+            values = [tf.identity(variable) for variable in moving]
+            means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+            for variable, mean in zip(moving, means, strict=True):
+                variable.assign(mean)
+
+        return average
 
     def _training(self, model, batch_size, label_smoothing):
         optimizer, replicas = model.optimizer, self.strategy.num_replicas_in_sync

@@ -1,5 +1,7 @@
 """Why a run ends early, as the user is told: one line, no traceback."""
 
+import signal
+
 
 class UsageError(Exception):
     """What was asked for cannot be done; nothing was trained."""
@@ -14,6 +16,15 @@ class TrainingStopped(Exception):
 
 
 class Interrupted(TrainingStopped):
-    """The user pressed Ctrl-C."""
+    """A signal ended it.
 
-    exit_code = 130
+    Args:
+        message: What the user is told.
+        number: The signal, from which a shell's exit code follows. By default that of Ctrl-C.
+    """
+
+    exit_code = 128 + signal.SIGINT
+
+    def __init__(self, message: str, number: int = signal.SIGINT):
+        super().__init__(message)
+        self.exit_code = 128 + number

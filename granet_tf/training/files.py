@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from granet_tf.training.errors import UsageError
+from granet_tf.training.errors import TrainingStopped, UsageError
 
 SPARSE = "sparse.keras"
 STRIPPED = "stripped.keras"
@@ -29,6 +30,8 @@ ALL = (
     *(SPARSE, STRIPPED, TFLITE, PLOT, FLOPS_PLOT, METRICS, UPDATES, LAYERS, SUMMARY, RUN),
     *(CHECKPOINTS, TENSORBOARD),
 )
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def prepare(path: str, flags: Mapping[str, Any], free: Collection[str], *, overwrite: bool) -> Path:
@@ -67,7 +70,9 @@ def _check_earlier(workdir, path, flags, free):
     try:
         earlier = json.loads((workdir / RUN).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        taken = sorted(entry.name for entry in workdir.iterdir())
+        # A run that was killed at once may have left its note unfinished.
+        found = {entry.name for entry in workdir.iterdir()}
+        taken = sorted(found - {_beside(workdir / RUN).name})
         if taken:
             raise UsageError(
                 f"The work directory is not empty: it holds {_shortened(taken)}. Choose another "
@@ -108,15 +113,33 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def full_disk_as_error() -> Iterator[None]:
+    """TrainingStopped instead of an OSError that making room mends."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise TrainingStopped(
+            f"The disk is full: {error.strerror}. Make room, and the same command, without "
+            f"--overwrite, goes on from its last checkpoint. Received: {error.filename or error}"
+        ) from error
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to: renamed at the end, removed if anything fails."""
-    # The suffix stays, because writers read the format from it.
-    beside = path.with_name(f".{path.stem}.partial{path.suffix}")
+    beside = _beside(path)
     try:
         yield beside
         os.replace(beside, path)
     finally:
         remove(beside)
+
+
+def _beside(path: Path) -> Path:
+    # The suffix stays, because writers read the format from it.
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
 
 
 def _shortened(names: list[str], most: int = 3) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import signal
 import time
 from collections.abc import Sequence
 
@@ -92,7 +93,7 @@ def train(
         epoch_end = (epoch + 1) * steps_per_epoch
         iterator = iter(device.batches(lambda ctx, e=epoch, d=done: data.train(e, d, ctx)))
         while position.batches < epoch_end:
-            first = int(iterations) + 1
+            first = int(iterations.numpy()) + 1
             checkpoint_at = _next_multiple(position.batches, plan.checkpoint_every)
             loop_end = min(position.batches + plan.steps_per_loop, epoch_end, checkpoint_at)
             loop = loop_end - position.batches
@@ -105,7 +106,7 @@ def train(
             _check(totals.mean_loss, "loss", position.batches + loop, checkpoints)
 
             # A step that loss scaling skips updates nothing.
-            updated = next_update(first, int(iterations)) is not None
+            updated = next_update(first, int(iterations.numpy())) is not None
             dense_gradients = int(updated and method.regenerates)
             _advance(position, loop, totals, elapsed)
             position.flops += cost.training(masks.nonzeros, loop, dense_gradients)
@@ -124,23 +125,23 @@ def train(
             asked = device.any_host(bool(stop))
             in_epoch = position.batches < epoch_end
             if in_epoch and (asked or position.batches == checkpoint_at):
-                checkpoints.save()
+                _save(model, checkpoints)
             if in_epoch and asked:
-                raise Interrupted(_stopped(stop, position, checkpoints))
+                raise _interrupted(stop, checkpoints)
 
         record = _evaluated(name, model, device, data, held_out, position, masks, cost, steps)
         _check(record.test_loss, "loss on the test set", position.batches, checkpoints)
         for listener in listeners:
             listener.epoch(record)
-        settled = _settled(method, int(iterations))
+        settled = _settled(method, int(iterations.numpy()))
         best = _is_best(record, SELECTED_BY[plan.select_on], position, settled)
         _begin_epoch(position)
         last = position.batches == steps
         asked = device.any_host(bool(stop))
         if best or last or asked or position.batches % plan.checkpoint_every == 0:
-            checkpoints.save(best=best)
+            _save(model, checkpoints, best=best)
         if asked and not last:
-            raise Interrupted(_stopped(stop, position, checkpoints))
+            raise _interrupted(stop, checkpoints)
 
 
 def _drawing(data: Data, work):
@@ -232,19 +233,31 @@ def _is_best(record: Epoch, figure: str | None, position: Position, settled: boo
     return True
 
 
-def _check(loss: float, name: str, step: int, checkpoints: Checkpoints) -> None:
-    if not math.isfinite(loss):
+def _check(value: float, name: str, step: int, checkpoints: Checkpoints) -> None:
+    if not math.isfinite(value):
         raise TrainingStopped(
-            f"The {name} became {loss} by step {step:,}. {checkpoints.last()} Lower the learning "
-            f"rate or raise --begin. Received: loss={loss}"
+            f"The {name} became {value} by step {step:,}. {checkpoints.last()} Lower the learning "
+            f"rate, or raise --warmup or --begin. Received: {name}={value}"
         )
 
 
-def _stopped(stop: Stop, position: Position, checkpoints: Checkpoints) -> str:
-    reason = stop.signal.name if stop else "another host"
-    return (
-        f"Stopped by {reason} at step {position.batches:,}. {checkpoints.last()} "
-        "The same command goes on from it."
+def _save(model, checkpoints: Checkpoints, *, best: bool = False) -> None:
+    # The last step before may have spoilt what only the next one's loss would show.
+    for variable in model.variables:
+        if keras.backend.is_float_dtype(variable.dtype):
+            # 0 · x is 0, unless x is no finite number.
+            nothing = float(tf.reduce_sum(0.0 * tf.convert_to_tensor(variable)))
+            name = f"weight {variable.path}"
+            _check(nothing, name, checkpoints.position.batches, checkpoints)
+    checkpoints.save(best=best)
+
+
+def _interrupted(stop: Stop, checkpoints: Checkpoints) -> Interrupted:
+    return Interrupted(
+        f"Stopped by {stop.signal.name if stop else 'another host'} at step "
+        f"{checkpoints.position.batches:,}. {checkpoints.last()} The same command, without "
+        "--overwrite, goes on from it.",
+        stop.signal or signal.SIGTERM,
     )
 
 

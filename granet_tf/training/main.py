@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from quiet_tensorflow import without_notes
 # Flags that do not change what a run comes to, so they may differ when it goes on.
 _FREE = frozenset(
     {"workdir", "overwrite", "tensorboard", "export_tflite", "plot"}
-    | {"data_dir", "download", "checkpoint_every", "keep_checkpoints"}
+    | {"data_dir", "download", "skip_corrupt", "checkpoint_every", "keep_checkpoints"}
     | {"strategy", "workers", "worker_index", "connect_timeout", "xla", "steps_per_loop"}
     | {"tpu", "tpu_zone", "tpu_project"}
 )
@@ -45,8 +46,8 @@ def main(values: FlagValues, given: Collection[str] = ()) -> None:
     if (workdir / files.SUMMARY).exists() and not values.overwrite:
         return _tell_finished(workdir)
 
+    strategy = strategies.make(values)
     with without_notes():
-        strategy = strategies.make(values)
         _set_up(values)
 
     import keras
@@ -209,25 +210,41 @@ def _train(name, method, values, strategy, data, length, workdir, listeners, sto
     cost = Cost.of(model)
     device = Device(strategy, model, data.batch_size, values.label_smoothing, values.xla)
     position = Position()
-    directory = workdir / files.CHECKPOINTS / name
-    own = directory if strategies.is_chief(strategy) else Path(tempfile.mkdtemp())
+    chief, directory = strategies.is_chief(strategy), workdir / files.CHECKPOINTS / name
     variables = [v.value for v in (*model.variables, *model.optimizer.variables)]
-    checkpoints = Checkpoints(own, variables, position, values.keep_checkpoints, source=directory)
-    checkpoints.restore()
     plan = Plan(
         epochs=length.epochs,
         steps_per_loop=values.steps_per_loop,
         checkpoint_every=length.period(values.checkpoint_every),
         select_on=values.select_on,
     )
-    try:
-        train(name, model, device, data, plan, checkpoints, cost, listeners, stop)
-    finally:
-        for listener in listeners:
-            listener.close()
-    if position.best_epoch and name == values.method:
-        checkpoints.restore_best()
+    # What hosts save, they save together, but one copy is enough.
+    with contextlib.ExitStack() as stack:
+        own = directory if chief else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        checkpoints = Checkpoints(own, variables, position, values.keep_checkpoints, directory)
+        checkpoints.restore()
+        if not device.same_on_hosts(position.batches):
+            raise UsageError(
+                "All workers must see the same work directory, to go on from its checkpoints. "
+                f"Received: --workdir={values.workdir}, here at step {position.batches:,}"
+            )
+        try:
+            with strategies.losses_as_errors(strategy, checkpoints.last):
+                train(name, model, device, data, plan, checkpoints, cost, listeners, stop)
+        finally:
+            _close(listeners)
+        if chief and position.best_epoch and name == values.method:
+            checkpoints.restore_best()
     return model, cost, position
+
+
+def _close(listeners) -> None:
+    """Where that fails too, the disk being full, the news is what ended the run."""
+    for listener in listeners:
+        try:
+            listener.close()
+        except OSError as error:
+            print(f"warning: {error}", flush=True)
 
 
 def _model(method, values, data, length):
@@ -270,12 +287,22 @@ def _save(model, position, values: FlagValues, workdir: Path) -> dict[str, str]:
         model.save(beside, include_optimizer=False)
     written[files.STRIPPED] = f"a plain Keras model{best}, its pruned weights zero"
     if values.export_tflite:
-        exported = granet_tf.export_tflite(model, workdir / files.TFLITE)
-        written[files.TFLITE] = (
-            f"for LiteRT; {exported.sparse_bytes / exported.raw_bytes:.0%} of the size "
-            f"without sparse encoding, {exported.gzip_bytes:,} bytes gzipped"
-        )
+        written |= _export(model, workdir)
     return written
+
+
+def _export(model, workdir: Path) -> dict[str, str]:
+    import granet_tf
+
+    try:
+        exported = granet_tf.export_tflite(model, workdir / files.TFLITE)
+    # Whatever the converter cannot do, the training is done and its results are not to be lost.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        print(f"warning: {files.TFLITE} is not written. {reason}", flush=True)
+        return {}
+    size = f"{exported.sparse_bytes / exported.raw_bytes:.0%} of the size without sparse encoding"
+    return {files.TFLITE: f"for LiteRT; {size}, {exported.gzip_bytes:,} bytes gzipped"}
 
 
 def _plot(workdir: Path, values: FlagValues, log) -> dict[str, str]:
@@ -300,5 +327,5 @@ def _size(path: Path) -> int:
 def cli(argv: Sequence[str] | None = None) -> None:
     """The console script: prints errors as one line and exits with their code."""
     warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
-    with command_line.errors_in_one_line():
+    with command_line.errors_in_one_line(), files.full_disk_as_error():
         main(*command_line.read(sys.argv[1:] if argv is None else argv))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Iterator
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
@@ -18,17 +22,47 @@ class Stop:
 
 @contextlib.contextmanager
 def on_signal() -> Iterator[Stop]:
-    """Yields a `Stop` that SIGTERM and Ctrl-C set; a second Ctrl-C interrupts at once."""
+    """Yields a `Stop` that SIGTERM and Ctrl-C set; a second Ctrl-C ends the process at once.
+
+    Must be entered in the main thread.
+    """
     stop = Stop()
+    # Python looks at signals between two of its own instructions, of which there is none while a
+    # device takes its steps. A thread learns of them when they come.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
 
     def ask(number, frame):
-        if stop and number == signal.SIGINT:
-            raise KeyboardInterrupt
         stop.signal = signal.Signals(number)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, ask) for number in _SIGNALS}
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    answers = threading.Thread(target=_answer, args=(reader,), daemon=True)
+    answers.start()
     try:
         yield stop
     finally:
+        signal.set_wakeup_fd(wakeup)
+        os.close(writer)
+        answers.join()
+        os.close(reader)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _answer(reader: int) -> None:
+    """Tells the user that a signal has come, on stderr; ends the process at the second Ctrl-C."""
+    asked = False
+    while received := os.read(reader, 1):
+        number = received[0]
+        if number == signal.SIGINT and asked:
+            _say("Ended.")
+            os._exit(128 + number)
+        if number in _SIGNALS and not asked:
+            asked = True
+            _say("Saving, then ending. Ctrl-C again ends at once.")
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())

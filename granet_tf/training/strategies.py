@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
+import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from absl.flags import FlagValues
 
-from granet_tf.training.errors import UsageError
+from granet_tf.training import flags, rendezvous
+from granet_tf.training.errors import TrainingStopped, UsageError
+from quiet_tensorflow import without_notes
 
-_PROBE_EVERY = 1.0  # seconds
+# What hosts of one run may be told differently.
+_OF_ONE_HOST = frozenset({"worker_index", "workdir", "data_dir", "connect_timeout"})
 
 
 def make(values: FlagValues) -> Any:
@@ -32,8 +33,11 @@ def make(values: FlagValues) -> Any:
 
 def is_chief(strategy: Any) -> bool:
     """Whether this process is the one that writes what a run leaves behind."""
+    if not strategy.extended._in_multi_worker_mode():
+        return True
     resolver = strategy.cluster_resolver
-    return resolver is None or resolver.task_id in (None, 0)
+    first = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
+    return (resolver.task_type, resolver.task_id) == (first, 0)
 
 
 def _none(values):
@@ -61,25 +65,42 @@ def _multiworker(values):
         task = {"type": "worker", "index": values.worker_index}
         cluster = {"cluster": {"worker": values.workers}, "task": task}
         os.environ["TF_CONFIG"] = json.dumps(cluster)
-    cluster = json.loads(os.environ["TF_CONFIG"])
-    addresses = [a for group in cluster["cluster"].values() for a in group]
-    own = cluster["cluster"][cluster["task"]["type"]][cluster["task"]["index"]]
-    others = [address for address in addresses if address != own]
-    with _giving_up_on(others, values.connect_timeout):
-        options = tf.distribute.experimental.CommunicationOptions(
-            timeout_seconds=values.connect_timeout
-        )
-        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    addresses, index = _places(json.loads(os.environ["TF_CONFIG"]))
+    settings = {k: v for k, v in flags.as_dict(values).items() if k not in _OF_ONE_HOST}
+    rendezvous.meet(addresses, index, values.connect_timeout, settings)
+    others = ", ".join(address for i, address in enumerate(addresses) if i != index)
+    with _no_longer_than(values.connect_timeout, f"no connection to {others}"), without_notes():
+        return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _places(cluster: Mapping[str, Any]) -> tuple[list[str], int]:
+    """Addresses of all hosts that train, and which of them this is.
+
+    Args:
+        cluster: As in the environment variable TF_CONFIG.
+
+    Example:
+
+    >>> _places({"cluster": {"worker": ["b:1", "c:1"], "chief": ["a:1"]},
+    ...          "task": {"type": "worker", "index": 1}})
+    (['a:1', 'b:1', 'c:1'], 2)
+    """
+    jobs = {job: cluster["cluster"].get(job, []) for job in ("chief", "worker")}
+    task = cluster["task"]
+    before = len(jobs["chief"]) if task["type"] == "worker" else 0
+    return [*jobs["chief"], *jobs["worker"]], before + int(task["index"])
 
 
 def _tpu(values):
     import tensorflow as tf
 
+    waiting = _no_longer_than(values.connect_timeout, f"no answer from --tpu={values.tpu}")
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(
-            values.tpu, zone=values.tpu_zone, project=values.tpu_project
-        )
-        return tf.distribute.TPUStrategy(resolver)
+        with waiting, without_notes():
+            resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(
+                values.tpu, zone=values.tpu_zone, project=values.tpu_project
+            )
+            return tf.distribute.TPUStrategy(resolver)
     # The resolver fails in ways that have no common class: cloud errors, name look-ups, RPCs.
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
@@ -100,39 +121,51 @@ STRATEGIES: dict[str, Callable[[FlagValues], Any]] = {
 
 
 @contextlib.contextmanager
-def _giving_up_on(addresses: Sequence[str], timeout: float) -> Iterator[None]:
-    """Ends the process if what runs inside takes longer than `timeout` seconds.
+def losses_as_errors(strategy: Any, last: Callable[[], str]) -> Iterator[None]:
+    """TrainingStopped instead of what TensorFlow raises when another host is gone.
 
-    TensorFlow waits for its cluster in C++, where no exception gets through.
+    Args:
+        strategy: The strategy.
+        last: Says where the last good state is, as a sentence.
     """
-    connected = threading.Event()
+    import tensorflow as tf
 
-    def watch():
-        deadline = time.monotonic() + timeout
-        reachable: set[str] = set()
-        while not connected.wait(_PROBE_EVERY):
-            reachable |= {a for a in addresses if a not in reachable and _answers(a)}
-            if time.monotonic() > deadline:
-                missing = [a for a in addresses if a not in reachable] or list(addresses)
-                print(
-                    f"error: Workers must be reachable within --connect_timeout={timeout:g} "
-                    f"seconds of this one's start. Received: no answer from {', '.join(missing)}",
-                    flush=True,
-                    file=sys.__stderr__,
-                )
-                os._exit(UsageError.exit_code)
-
-    threading.Thread(target=watch, daemon=True).start()
     try:
         yield
-    finally:
-        connected.set()
+    except (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.InternalError,
+    ) as error:
+        if not strategy.extended._in_multi_worker_mode():
+            raise
+        reason = " ".join(error.message.partition("Collective ops is aborted by:")[2].split())
+        raise TrainingStopped(
+            f"Another worker has ended or is out of reach. {last()} The same commands, without "
+            f"--overwrite, go on from it. Received: {reason[:200] or type(error).__name__}"
+        ) from error
 
 
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=_PROBE_EVERY):
-            return True
-    except OSError:
-        return False
+# Runs in a process of its own until its input ends. TensorFlow waits in C++ with Python's lock held
+# and a handler of its own for signals, so nothing in the same process can end it.
+_WATCH = """
+import os, select, signal, sys
+seconds, process, message = sys.argv[1:]
+if not select.select([sys.stdin], [], [], float(seconds))[0]:
+    print(message, file=sys.stderr, flush=True)
+    os.kill(int(process), signal.SIGKILL)
+"""
+
+
+@contextlib.contextmanager
+def _no_longer_than(seconds: float, received: str) -> Iterator[None]:
+    """Kills this process if what runs inside takes longer, and says why on stderr."""
+    message = (
+        f"error: TensorFlow must be able to connect within --connect_timeout={seconds:g} seconds. "
+        f"Received: {received}"
+    )
+    command = [sys.executable, "-I", "-S", "-c", _WATCH, str(seconds), str(os.getpid()), message]
+    with subprocess.Popen(command, stdin=subprocess.PIPE):
+        yield
