@@ -26,6 +26,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from granet_tf import distributions as distributions
+from granet_tf import sparsity as sparsity
 from granet_tf.export import TFLiteReport as TFLiteReport
 from granet_tf.export import export_tflite as export_tflite
 from granet_tf.flops import count_flops as count_flops
@@ -39,6 +40,7 @@ from granet_tf.model import SparseModel as SparseModel
 from granet_tf.model import strip as strip
 from granet_tf.model import wrap as wrap
 from granet_tf.optimizer import SparseOptimizer as SparseOptimizer
+from granet_tf.patterns import NM as NM
 from granet_tf.patterns import Block as Block
 from granet_tf.patterns import Element as Element
 from granet_tf.patterns import Filter as Filter

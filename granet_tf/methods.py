@@ -57,7 +57,8 @@ class Method:
             `{0: 0.0}` to keep the first dense. A key is a position in the order of the model
             (negative from the end) or a pattern for the weight's path.
         capped: {weight: sparsity} of weights that go no higher than this, such as `{-1: 0.8}`.
-        pattern: What is pruned as one unit: `Element()`, `Block((4, 1))` or `Filter()`. Counts,
+        pattern: What is pruned as one unit: `Element()`, `Block((4, 1))`, `Filter()` or
+            `NM(2, 4)`. Counts,
             sparsities and drop fractions are then those of units.
         seed: Seeds initial masks and random growth, together with each weight's path and the step.
         total_steps: Length of training in optimizer steps; None takes it from `fit`.
@@ -150,6 +151,7 @@ class Method:
 
     def initial_masks(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tf.Tensor]:
         """Random masks at `initial_sparsity`: exact counts, the same in every process."""
+        self._check_pattern()
         self._check_feasible(shapes)
         sparsities = self.distribute(shapes, self.initial_sparsity)
         masks = {}
@@ -247,6 +249,16 @@ class Method:
             zlib.crc32(name.encode()) ^ (self.seed * 0x9E3779B1 % 2**32) for name in _lasting(paths)
         ]
         return [tf.stack([tf.constant(k - 2**31, tf.int32), tf.cast(step, tf.int32)]) for k in keys]
+
+    def _check_pattern(self):
+        """A pattern that can't be drawn or grown needs a method that only prunes from dense."""
+        if getattr(self.pattern, "prunes_only", False) and (
+            self.initial_sparsity > 0.0 or self.regenerates
+        ):
+            raise ValueError(
+                f"`pattern` {self.pattern} can only be pruned to, from dense: use GMP with "
+                f"initial_sparsity=0.0 and a schedule that does not regenerate. Received: {self}"
+            )
 
     def _check_feasible(self, shapes):
         """What pins and caps keep must fit into what the final sparsity leaves."""

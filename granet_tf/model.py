@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,8 +12,9 @@ import keras
 import numpy as np
 from keras.src.models import Functional
 
+from granet_tf.compiling import SparseCompile
+from granet_tf.graphs import rebuilt
 from granet_tf.methods import GraNet, Method
-from granet_tf.optimizer import SparseOptimizer
 from granet_tf.schedules import PACKAGE
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, carries_masks, weights_of
@@ -108,7 +110,7 @@ def masked_weights(model: keras.Model) -> Iterator[keras.Model]:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SparseModel(keras.Model):
+class SparseModel(SparseCompile, keras.Model):
     """A Keras model and the masks of its weights; made by `granet_tf.wrap`.
 
     Attributes:
@@ -191,23 +193,6 @@ class SparseModel(keras.Model):
         with keras.StatelessScope(mapping):
             return super()._get_regularization_losses()
 
-    def compile(self, optimizer="rmsprop", *args, **kwargs):
-        """As `keras.Model.compile`; wraps the optimizer in a `SparseOptimizer`.
-
-        Raises:
-            ValueError: On options that TensorFlow cannot combine with the model's strategy.
-        """
-        with self.distribute_strategy.scope():
-            optimizer = keras.optimizers.get(optimizer)
-        inner = innermost(optimizer)
-        _check_strategy_options(self.distribute_strategy, inner, kwargs)
-        with self.distribute_strategy.scope():
-            sparse = SparseOptimizer(inner, self)
-            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-                optimizer.inner_optimizer = sparse
-                sparse = optimizer
-            super().compile(sparse, *args, **kwargs)
-
     def fit(self, *args, callbacks=None, **kwargs):
         """As `keras.Model.fit`; the first one fixes durations given as fractions of training."""
         follow = _FollowTraining()
@@ -274,17 +259,6 @@ class SparseModel(keras.Model):
             )
         return cls(**config, _verdicts=verdicts)
 
-    def get_compile_config(self):
-        config = super().get_compile_config()
-        if config:
-            config["optimizer"] = keras.saving.serialize_keras_object(innermost(self.optimizer))
-        return config
-
-    def compile_from_config(self, config):
-        config = keras.saving.deserialize_keras_object(config)
-        self.compile(**config)
-        self.optimizer.build(self.trainable_variables)
-
 
 class _FollowTraining(keras.callbacks.Callback):
     """Tells the model how long training is, and the user when a layer has been emptied."""
@@ -322,26 +296,24 @@ class _FollowTraining(keras.callbacks.Callback):
                 )
 
 
-def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The user's optimizer inside loss scaling and SparseOptimizer."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
+def _without_wrappers(model):
+    """`model` itself, or a new graph of the same layers where PruneLowMagnitude is in the way."""
 
+    @functools.cache
+    def change(layer):
+        if isinstance(layer, PruneLowMagnitude):
+            return layer.layer
+        if not any(isinstance(inner, PruneLowMagnitude) for inner in layer._flatten_layers()):
+            return layer
+        if not isinstance(layer, (keras.Sequential, Functional)):
+            raise ValueError(
+                "PruneLowMagnitude layers can only be taken out of functional and sequential "
+                "models, also nested ones. Build your own classes without them, and use "
+                f"granet_tf.wrap(model) to prune. Received: {layer}"
+            )
+        return rebuilt(layer, change)
 
-def _without_wrappers(layer):
-    """`layer` itself, or a new graph of the same layers where PruneLowMagnitude is in the way."""
-    if isinstance(layer, PruneLowMagnitude):
-        return layer.layer
-    if not any(isinstance(inner, PruneLowMagnitude) for inner in layer._flatten_layers()):
-        return layer
-    if not isinstance(layer, (keras.Sequential, Functional)):
-        raise ValueError(
-            "PruneLowMagnitude layers can only be taken out of functional and sequential models, "
-            "also nested ones. Build your own classes without them, and use granet_tf.wrap(model) "
-            f"to prune. Received: {layer}"
-        )
-    return keras.models.clone_model(layer, clone_function=_without_wrappers)
+    return change(model)
 
 
 def _checked_method(method):
@@ -399,20 +371,3 @@ def _nothing_to_prune(model: keras.Model, weights: list[Weight]) -> str:
         f"name them in get_prunable_weights(). Received: model={model}, whose weights are not "
         f"pruned because {reasons}"
     )
-
-
-def _check_strategy_options(strategy, optimizer, options):
-    if not strategy.extended._in_multi_worker_mode() and strategy.num_replicas_in_sync == 1:
-        return
-    asked = {
-        "jit_compile": options.get("jit_compile") is True,
-        "steps_per_execution": options.get("steps_per_execution", 1) > 1,
-        "gradient_accumulation_steps": bool(optimizer.gradient_accumulation_steps),
-    }
-    for name, is_asked in asked.items():
-        if is_asked:
-            value = options.get(name, getattr(optimizer, name, None))
-            raise ValueError(
-                f"TensorFlow cannot do `{name}` under {type(strategy).__name__}. Leave it out, or "
-                f"train on one device. Received: {name}={value}"
-            )

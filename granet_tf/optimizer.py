@@ -10,7 +10,8 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods import GMP, Method
-from granet_tf.schedules import PACKAGE
+from granet_tf.patterns import NM, Block, Element
+from granet_tf.schedules import PACKAGE, ConstantSparsity
 from keras_layers.masking import PrunedWeight
 from keras_layers.prunable import carries_masks, unique
 
@@ -102,14 +103,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         optimizer = keras.optimizers.get(optimizer)
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = optimizer
-        self._groups = tuple(groups_of(model)) if model is not None else ()
+        self._groups = _groups_in(model) if model is not None else ()
         self._slots: dict[int, tuple[Slot, ...]] = {}
-        if model is not None and not self._groups:
-            raise ValueError(
-                "`model` must have masks: wrap it with granet_tf.wrap(model), or build a model "
-                "that has PruneLowMagnitude layers before giving it here. "
-                f"Received: model={model}"
-            )
+        self.has_stepped = False
 
     def build(self, variables):
         if self.built:
@@ -139,6 +135,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 "SparseOptimizer(optimizer.inner_optimizer, model) to go on training. "
                 "Received: no masks"
             )
+        self.has_stepped = True
         variables = trainable_variables or self.inner_optimizer._trainable_variables
         gradients = dict(zip(map(id, variables), grads, strict=True))
         dense = self._dense_gradients(gradients)
@@ -148,6 +145,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         # Unconditionally: a replica may not meet the others inside a condition.
         context = tf.distribute.get_replica_context()
         context.merge_call(self._after_step, args=(before, dense))
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there are masks that it updates; not so when loaded without its model."""
+        return bool(self._groups)
 
     def _mask_gradients(self, gradients):
         for group in self._groups:
@@ -300,8 +302,7 @@ for _name in _DELEGATED:
 def groups_of(model: keras.Layer) -> Iterator[Group]:
     """The masks in `model`, by the method that updates them.
 
-    PruneLowMagnitude layers with the same schedule and semantics share a group: fewer conditions
-    in the step.
+    PruneLowMagnitude layers with the same settings share a group: fewer conditions in the step.
     """
     by_setting: dict[tuple, list] = {}
     for layer in model._flatten_layers():
@@ -310,15 +311,40 @@ def groups_of(model: keras.Layer) -> Iterator[Group]:
         if hasattr(layer, "method"):
             yield Group(lambda layer=layer: layer.method, layer.pruned, layer.mask_only)
         else:
-            key = (repr(layer.pruning_schedule), layer.mask_only)
+            key = (repr(_method_of(layer)), layer.mask_only)
             by_setting.setdefault(key, []).append(layer)
     for layers in by_setting.values():
-        method = GMP(schedule=layers[0].pruning_schedule)
+        method = _method_of(layers[0])
         taken: set[str] = set()
         pruned = tuple(
             dataclasses.replace(p, path=unique(p.path, taken)) for x in layers for p in x.pruned
         )
         yield Group(lambda method=method: method, pruned, layers[0].mask_only)
+
+
+def _groups_in(model):
+    groups = tuple(groups_of(model))
+    if not groups:
+        raise ValueError(
+            "`model` must have masks: wrap it with granet_tf.wrap(model), or build a model "
+            "that has PruneLowMagnitude layers before giving it here. "
+            f"Received: model={model}"
+        )
+    for layer in model._flatten_layers():
+        if carries_masks(layer):
+            layer.has_optimizer = True
+    return groups
+
+
+def _method_of(layer) -> GMP:
+    """What the settings of a PruneLowMagnitude layer mean."""
+    if layer.sparsity_m_by_n:
+        zeros, size = layer.sparsity_m_by_n
+        once = ConstantSparsity(zeros / size, begin_step=1, end_step=1, frequency=1)
+        return GMP(schedule=once, pattern=NM(size - zeros, size))
+    whole = layer.block_size != (1, 1)
+    pattern = Block(layer.block_size, layer.block_pooling_type.lower()) if whole else Element()
+    return GMP(schedule=layer.pruning_schedule, pattern=pattern)
 
 
 def record_slots(

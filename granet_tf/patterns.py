@@ -1,14 +1,15 @@
 """What is pruned as one unit. Selection ranks units; a pattern says what they are.
 
 A new pattern implements the three methods of `Pattern`: methods and optimizer handle it without
-change, as they only ever see units. Counts and sparsities are then those of units.
+change, as they only ever see units. Counts and sparsities are then those of units. One whose units
+can't be drawn at random or grown one by one says `prunes_only = True`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import keras
 import numpy as np
@@ -176,3 +177,87 @@ class Filter(_Plain):
 
     def _inputs(self, shape):
         return [i for i in range(len(shape)) if i != self.axis % len(shape)]
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class NM(_Plain):
+    """N:M sparsity: at most `n` nonzeros in every `m` consecutive inputs, such as 2:4.
+
+    Groups run along the inputs of each output, at each position of a convolution's window, as
+    sparse tensor cores want them. Where the inputs are no multiple of `m`, the last group is filled
+    up with zeros. tfmot counts zeros instead: its `sparsity_m_by_n=(1, 4)` is `NM(3, 4)`.
+
+    Units are single weights, but ranked by their place in their group first: the strongest of all
+    groups, then all the second ones, and so on. So a method that only prunes, and starts dense,
+    comes to N:M from above and is there at sparsity 1 - n / m.
+
+    Args:
+        n: Nonzeros that a group may keep, 0 < n < m.
+        m: Weights in a group.
+        axis: The axis of inputs: -2 in dense and convolution kernels, -1 in those of transposed
+            convolutions.
+
+    Raises:
+        ValueError: On `n` and `m` that are not such integers; on a weight with one axis only.
+
+    Example:
+
+    >>> from granet_tf.selection import select
+    >>> weight = tf.constant([[1.0], [4.0], [3.0], [2.0]])
+    >>> pooled = NM(2, 4).pool(weight)
+    >>> [chosen] = select([pooled], [tf.ones_like(pooled, tf.bool)], 2)
+    >>> NM(2, 4).expand(chosen, (4, 1)).numpy().ravel().tolist()
+    [False, True, True, False]
+    """
+
+    n: int
+    m: int
+    axis: int = -2
+
+    # Growth and random masks rank without regard to what a group has left.
+    prunes_only: ClassVar[bool] = True
+
+    def __post_init__(self):
+        integers = isinstance(self.n, int) and isinstance(self.m, int)
+        if not (integers and 0 < self.n < self.m):
+            raise ValueError(
+                "`n` and `m` must be integers with 0 < n < m, nonzeros in a group of weights. "
+                f"Received: n={self.n}, m={self.m}"
+            )
+
+    def pool(self, score):
+        # In what fills up the last group, -inf: it comes after all weights.
+        groups = self._groups(score, -np.inf)
+        place = tf.zeros_like(groups)
+        for j in range(self.m):
+            other = groups[..., j : j + 1]
+            earlier = tf.range(self.m) > j  # Of equals, the first is the stronger.
+            place += tf.cast((other > groups) | ((other == groups) & earlier), groups.dtype)
+        # Less than half a place, so that it only orders weights of the same place.
+        return 0.4 * tf.sigmoid(groups) - place
+
+    def units(self, mask):
+        return self._groups(mask, True)
+
+    def expand(self, units, shape):
+        order = self._order(len(shape))
+        moved = [shape[i] for i in order]
+        weights = tf.reshape(units, (*moved[:-1], -1))[..., : moved[-1]]
+        return tf.transpose(weights, np.argsort(order))
+
+    def _groups(self, values, filler):
+        """(..., groups, weights of a group), inputs last."""
+        if len(values.shape) < 2:
+            raise ValueError(
+                "N:M groups need a weight with two axes or more. "
+                f"Received: a weight of shape {tuple(values.shape)}"
+            )
+        moved = tf.transpose(values, self._order(len(values.shape)))
+        edges = [[0, 0]] * (len(moved.shape) - 1) + [[0, -moved.shape[-1] % self.m]]
+        padded = tf.pad(moved, edges, constant_values=filler)
+        return tf.reshape(padded, (*moved.shape[:-1], -1, self.m))
+
+    def _order(self, rank):
+        inputs = self.axis % rank
+        return [*(i for i in range(rank) if i != inputs), inputs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 
 import keras
@@ -23,13 +24,23 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         layer: A Keras layer with weights to prune.
         pruning_schedule: A pruning schedule, ours or tfmot's: `step -> (should_prune, sparsity)`.
             One that also regenerates (`granet_tf.GraNetSchedule`) does so in this layer.
+        block_size: (inputs, outputs) of the blocks that are pruned as one; of a convolution kernel,
+            at each position of the window. (1, 1) is single weights.
+        block_pooling_type: "AVG" or "MAX": what of the |w| in a block ranks it.
+        sparsity_m_by_n: (m, n): m zeros in every n consecutive inputs of an output, chosen once, at
+            step 1, whatever the schedule says. (2, 4) is what others call 2:4 sparsity; (1, 4) is
+            their 3:4.
         mask_only: If True, the original semantics of gradual magnitude pruning: the layer computes
             with w · mask and w keeps its value. If False, a pruned weight is 0.
         prunable: Which weights: see `granet_tf.wrap`.
 
     Raises:
         TypeError: If `layer` is not a Keras layer, or `pruning_schedule` can't be called.
-        ValueError: If `layer` is wrapped already; when built, if it has nothing to prune.
+        ValueError: If `layer` is wrapped already; on blocks or groups that are none; when built, if
+            it has nothing to prune.
+
+    Warns:
+        UserWarning: When trained without a `granet_tf.SparseOptimizer`, which would leave it dense.
 
     Source: `tfmot.sparsity.keras.PruneLowMagnitude`; Zhu & Gupta (2017).
 
@@ -50,6 +61,9 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         self,
         layer: keras.Layer,
         pruning_schedule: Callable,
+        block_size: tuple[int, int] = (1, 1),
+        block_pooling_type: str = "AVG",
+        sparsity_m_by_n: tuple[int, int] | None = None,
         *,
         mask_only: bool = False,
         prunable=None,
@@ -66,16 +80,41 @@ class PruneLowMagnitude(keras.layers.Wrapper):
                 "`pruning_schedule` must be a pruning schedule, a callable "
                 f"step -> (should_prune, sparsity). Received: {pruning_schedule!r}"
             )
+        blocks = _two_integers("block_size", block_size)
+        if min(blocks) < 1:
+            raise ValueError(f"`block_size` must be two integers > 0. Received: {block_size}")
+        if block_pooling_type not in ("AVG", "MAX"):
+            raise ValueError(
+                f"`block_pooling_type` must be 'AVG' or 'MAX'. Received: {block_pooling_type!r}"
+            )
+        groups = _two_integers("sparsity_m_by_n", sparsity_m_by_n) if sparsity_m_by_n else None
+        if groups and not 0 < groups[0] < groups[1]:
+            raise ValueError(
+                "`sparsity_m_by_n` must be (m, n) with 0 < m < n, zeros in a group of weights. "
+                f"Received: {sparsity_m_by_n}"
+            )
+        if groups and blocks != (1, 1):
+            raise ValueError(
+                "`block_size` and `sparsity_m_by_n` can't be combined. "
+                f"Received: block_size={block_size}, sparsity_m_by_n={sparsity_m_by_n}"
+            )
         kwargs.setdefault("name", f"prune_low_magnitude_{layer.name}")
         # Keras reads off their signatures what to hand to call() and build().
         self.call = _with_signature(self.call, layer.call)
         self.build = _with_signature(self.build, layer.build)
         super().__init__(layer, **kwargs)
         self.pruning_schedule = pruning_schedule
+        self.block_size = blocks
+        self.block_pooling_type = block_pooling_type
+        self.sparsity_m_by_n = groups
         self.mask_only = mask_only
         self.prunable = prunable
         self.pruned = ()
         self.supports_masking = layer.supports_masking
+        # Set by the optimizer that updates the masks.
+        self.has_optimizer = False
+        if getattr(layer, "_input_shape_arg", None) is not None:
+            self._input_shape_arg = layer._input_shape_arg  # Sequential asks its first layer.
         if layer.built and layer.weights:
             self._add_masks()
 
@@ -104,9 +143,20 @@ class PruneLowMagnitude(keras.layers.Wrapper):
             )
 
     def call(self, *args, **kwargs):
+        if not self.has_optimizer and getattr(self._get_call_context(), "training", False):
+            self.has_optimizer = True  # Once is enough.
+            warnings.warn(
+                f"{self.name} stays dense, as nothing updates its masks: pass callbacks="
+                "[UpdatePruningStep()] to fit(), or train with granet_tf.SparseOptimizer("
+                "optimizer, model).",
+                stacklevel=2,
+            )
         if not self.mask_only:
             return self.layer(*args, **kwargs)
-        regenerates = getattr(self.pruning_schedule, "regenerates", False)
+        # N:M groups are chosen once, and no schedule changes them.
+        regenerates = not self.sparsity_m_by_n and getattr(
+            self.pruning_schedule, "regenerates", False
+        )
         return masked_call(
             self.layer, self.pruned, args, kwargs, straight_through=regenerates, owner=self
         )
@@ -127,6 +177,9 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         return {
             **super().get_config(),
             "pruning_schedule": keras.saving.serialize_keras_object(self.pruning_schedule),
+            "block_size": self.block_size,
+            "block_pooling_type": self.block_pooling_type,
+            "sparsity_m_by_n": self.sparsity_m_by_n,
             "mask_only": self.mask_only,
             "prunable": keras.saving.serialize_keras_object(self.prunable),
         }
@@ -139,6 +192,13 @@ class PruneLowMagnitude(keras.layers.Wrapper):
                 config[name], custom_objects=custom_objects
             )
         return cls(**config)
+
+
+def _two_integers(name, value):
+    pair = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if len(pair) != 2 or not all(isinstance(n, int) for n in pair):
+        raise ValueError(f"`{name}` must be a pair of integers. Received: {name}={value!r}")
+    return pair
 
 
 def _with_signature(function, other):

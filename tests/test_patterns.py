@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf import GMP, SET, Block, Element, Filter, GraNet, RigL, StaticSparse
+from granet_tf import GMP, NM, SET, Block, Element, Filter, GraNet, RigL, StaticSparse
+from granet_tf.selection import select
 
 SHAPES = [(5, 7), (8, 4), (3, 3, 6, 5), (1, 1, 4, 4), (3, 5, 2)]
 SIZES = [(1, 1), (4, 1), (1, 4), (2, 3), (16, 16)]
@@ -78,6 +79,73 @@ def test_filters_against_numpy(shape, axis):
     np.testing.assert_array_equal(pattern.units(tf.constant(mask)), chosen)
 
 
+def nm_mask(weight, n, m, axis):
+    """The n largest of every m along `axis`, one group after the other."""
+    moved = np.moveaxis(np.abs(weight), axis, -1)
+    mask = np.zeros(moved.shape, bool)
+    for index in np.ndindex(moved.shape[:-1]):
+        for start in range(0, moved.shape[-1], m):
+            group = moved[index][start : start + m]
+            mask[index][start + np.argsort(-group, kind="stable")[:n]] = True
+    return np.moveaxis(mask, -1, axis)
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (3, 4), (4, 8), (1, 2)])
+@pytest.mark.parametrize("shape", [(5, 7), (8, 4), (3, 3, 3, 5), (1, 1, 1, 4), (3, 5, 2)])
+def test_n_of_m_against_numpy(shape, n, m, axis):
+    # Few values, so that many are equal: the first of them stay.
+    weight = np.random.default_rng(0).integers(-3, 4, shape).astype(np.float32)
+    pattern = NM(n, m, axis)
+    pooled = pattern.pool(tf.abs(tf.constant(weight)))
+    everything = pattern.units(tf.ones(shape, tf.bool))
+    assert pooled.shape == everything.shape and np.all(everything)
+    [chosen] = select([pooled], [everything], pooled.shape.num_elements() * n // m)
+    mask = pattern.expand(chosen, shape)
+    np.testing.assert_array_equal(mask, nm_mask(weight, n, m, axis))
+    np.testing.assert_array_equal(pattern.expand(pattern.units(mask), shape), mask)
+
+
+@pytest.mark.parametrize("mask_only", [False, True])
+def test_gradual_pruning_ends_in_n_of_m(mask_only):
+    layers = [
+        keras.Input((8, 8, 3)),
+        keras.layers.Conv2D(8, 3, name="conv"),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(6, name="head"),
+    ]
+    method = GMP(0.5, pattern=NM(2, 4), frequency=3)
+    model = granet_tf.wrap(keras.Sequential(layers), method, mask_only=mask_only)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    x = keras.random.normal((24, 8, 8, 3))
+    model.fit(x, keras.random.normal((24, 6)), batch_size=2, verbose=0)
+    conv, head = (p.mask.numpy() for p in model.pruned)
+    assert np.all(conv.sum(axis=2) == 2)
+    assert np.all(head.reshape(2, 4, 6).sum(axis=1) == 2)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        GraNet(0.5, pattern=NM(2, 4)),
+        RigL(0.5, pattern=NM(2, 4)),
+        StaticSparse(0.5, pattern=NM(2, 4)),
+        GMP(0.5, initial_sparsity=0.2, pattern=NM(2, 4)),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_n_of_m_is_not_grown_or_drawn(method):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    with pytest.raises(ValueError, match=r"can only be pruned to, from dense: use GMP.*Received: "):
+        granet_tf.wrap(model, method)
+
+
+@pytest.mark.parametrize(("n", "m"), [(4, 4), (0, 4), (2.0, 4), (5, 4)])
+def test_an_n_of_m_that_is_none(n, m):
+    with pytest.raises(ValueError, match=r"integers with 0 < n < m.* Received: n="):
+        NM(n, m)
+
+
 def test_an_update_prunes_and_regenerates_whole_filters():
     """Li et al.: sum of |w| to prune and drop, of |gradient| to grow; worked out by hand."""
     sums = np.array([5.0, 1.0, 4.0, 2.0, 6.0, 3.0, 8.0, 7.0])  # by filter
@@ -142,7 +210,9 @@ def test_methods_keep_units_whole_and_counts_exact(method, mask_only):
     assert abs(kept - total / 2) <= slack
 
 
-@pytest.mark.parametrize("pattern", [Element(), Block((4, 2), "max"), Filter(-2)], ids=str)
+@pytest.mark.parametrize(
+    "pattern", [Element(), Block((4, 2), "max"), Filter(-2), NM(2, 4)], ids=str
+)
 def test_saved_and_loaded(pattern):
     text = json.dumps(keras.saving.serialize_keras_object(GraNet(0.8, pattern=pattern)))
     assert keras.saving.deserialize_keras_object(json.loads(text)).pattern == pattern
@@ -175,3 +245,9 @@ def test_under_xla(pattern):
         )[0][0]
 
     np.testing.assert_array_equal(tf.function(update, jit_compile=True)(), update())
+
+
+def test_n_of_m_under_xla():
+    weight = tf.constant(np.random.default_rng(0).standard_normal((3, 3, 6, 8), np.float32))
+    pool = NM(2, 4).pool
+    np.testing.assert_allclose(tf.function(pool, jit_compile=True)(weight), pool(weight), atol=1e-6)

@@ -1,4 +1,4 @@
-"""The README keeps its word: its Python runs, its commands exist, its links lead somewhere."""
+"""README and docs keep their word: Python runs, commands exist, links lead somewhere."""
 
 import json
 import os
@@ -14,7 +14,11 @@ from granet_tf.training import flags
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCRIPTS = [path for path in PAGES if "```python" in path.read_text(encoding="utf-8")]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+assert {"README.md", "migrating_from_tfmot.md"} <= {path.name for path in SCRIPTS}
 
 # Runs in a process of its own, as a reader would run it: no fixtures, and tfmot's import and
 # changes of global state stay there. All blocks share one namespace.
@@ -25,19 +29,19 @@ namespace = {"__name__": "__main__"}
 for line, source, expected in json.load(sys.stdin):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile("\\n" * line + source, "README.md", "exec"), namespace)
+        exec(compile("\\n" * line + source, sys.argv[1], "exec"), namespace)
     lines = iter(printed.getvalue().splitlines())
     for text in expected:
         # `in` goes on from where the last one was found: the results must come in order.
-        assert text in lines, f"README.md, line {line}: {text!r} not in {printed.getvalue()}"
+        assert text in lines, f"{sys.argv[1]}, line {line}: {text!r} not in {printed.getvalue()}"
 """
 
 
-def blocks(language):
+def blocks(language, page=README):
     """(line number of the fence, source) of each fenced block in a language."""
     return [
-        (README.count("\n", 0, match.start()) + 1, match[2])
-        for match in FENCE.finditer(README)
+        (page.count("\n", 0, match.start()) + 1, match[2])
+        for match in FENCE.finditer(page)
         if match[1] == language
     ]
 
@@ -47,13 +51,14 @@ def commands():
     return [line for _, source in blocks("sh") for line in source.splitlines() if line]
 
 
-def test_python_blocks_run_in_order_and_print_what_they_say(tmp_path):
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_python_blocks_run_in_order_and_print_what_they_say(path, tmp_path):
     results = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
-    script = [(line, source, results.findall(source)) for line, source in blocks("python")]
-    assert script
-    (tmp_path / "README.md").write_text(README, encoding="utf-8")  # AutoGraph reads the source.
+    page = path.read_text(encoding="utf-8")
+    script = [(line, source, results.findall(source)) for line, source in blocks("python", page)]
+    (tmp_path / path.name).write_text(page, encoding="utf-8")  # AutoGraph reads the source.
     done = subprocess.run(
-        [sys.executable, "-c", RUNNER],
+        [sys.executable, "-c", RUNNER, path.name],
         input=json.dumps(script),
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"},
@@ -91,8 +96,8 @@ def test_every_shell_command_is_checked():
     assert {command.split()[0] for command in commands()} <= {"make", "pip", "granet-train"}
 
 
-def test_links_to_files_exist():
-    links = re.findall(r"\]\((?!https://)([^)#]+)\)", README)
-    assert links
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_to_files_exist(path):
+    links = re.findall(r"\]\((?!https://)([^)#]+)\)", path.read_text(encoding="utf-8"))
     for link in links:
-        assert (ROOT / link).exists(), link
+        assert (path.parent / link).exists(), link

@@ -7,14 +7,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from granet_tf.events import write_scalars
 from granet_tf.training.listeners import Listener
 from granet_tf.training.results import Epoch, Update
-
-# `tf.summary.scalar` needs the package; this is what it writes.
-_SCALAR = tf.compat.v1.SummaryMetadata(
-    plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"),
-    data_class="DATA_CLASS_SCALAR",
-)
 
 
 class TensorBoard(Listener):
@@ -50,9 +45,7 @@ class TensorBoard(Listener):
             self.writer = None
 
     def _write(self, step: int, figures: Mapping[str, float]):
-        with self.writer.as_default(step):
-            for tag, figure in figures.items():
-                tf.summary.write(tag, tf.constant(figure, tf.float32), metadata=_SCALAR)
+        write_scalars(self.writer, step, figures)
 
 
 def epoch_figures(epoch: Epoch) -> dict[str, float]:

@@ -1,0 +1,177 @@
+"""`prune_low_magnitude`, `strip_pruning` and `prune_scope`, as tfmot has them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import keras
+from keras.src.models import Functional
+
+from granet_tf.compiling import SparseCompile, made_sparse, sparse_part
+from granet_tf.graphs import rebuilt
+from granet_tf.model import pruned_weights, strip
+from granet_tf.schedules import PACKAGE, ConstantSparsity, PolynomialDecay
+from granet_tf.sparsity.keras.policy import PruningPolicy
+from granet_tf.sparsity.keras.prunable_layer import has_prunable_weights
+from keras_layers.prune_low_magnitude import PruneLowMagnitude
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class PrunedSequential(SparseCompile, keras.Sequential):
+    """A sequential model whose `compile` makes its optimizer update the masks."""
+
+    def build(self, input_shape=None):
+        super().build(input_shape)
+        # Where only data has told the shape, compile() has come too early.
+        waiting = self.compiled and sparse_part(self.optimizer) is None
+        if waiting and all(layer.built for layer in self._flatten_layers(include_self=False)):
+            with self.distribute_strategy.scope():
+                self.optimizer = made_sparse(self.optimizer, self)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class PrunedFunctional(SparseCompile, Functional):
+    """A functional model whose `compile` makes its optimizer update the masks."""
+
+
+def prune_low_magnitude(
+    to_prune: keras.Layer | Sequence[keras.Layer],
+    pruning_schedule: Callable = ConstantSparsity(0.5, 0),  # noqa: B008
+    block_size: tuple[int, int] = (1, 1),
+    block_pooling_type: str = "AVG",
+    pruning_policy: PruningPolicy | None = None,
+    sparsity_m_by_n: tuple[int, int] | None = None,
+    *,
+    mask_only: bool = True,
+    **kwargs,
+) -> keras.Layer | list[keras.Layer]:
+    """Wraps every layer that has something to prune in `PruneLowMagnitude`.
+
+    Layers with nothing to prune, and frozen ones, stay as they are; `granet_tf.summarize(model)`
+    lists what is pruned and what is not, and why. Weights are shared with `to_prune`, not copied.
+
+    A model comes back not compiled. Its `compile` takes care that masks are updated. A model that
+    you put together of wrapped layers needs `callbacks=[UpdatePruningStep()]` in `fit`, or
+    `granet_tf.SparseOptimizer(optimizer, model)` in `compile`; without, a warning says so.
+
+    Args:
+        to_prune: A layer, a list of layers, or a sequential or functional model, also nested.
+        pruning_schedule: When and how much, ours or tfmot's: `step -> (should_prune, sparsity)`.
+        block_size: See `PruneLowMagnitude`, as for `block_pooling_type` and `sparsity_m_by_n`.
+        block_pooling_type: "AVG" or "MAX".
+        pruning_policy: Which layers; None for all that can be pruned.
+        sparsity_m_by_n: (m, n), m zeros in every n consecutive inputs.
+        mask_only: Whether pruned weights keep their value behind the mask until they are stripped;
+            if False they are 0 at any moment, also in files.
+        **kwargs: For the wrapper of a single layer; not used else.
+
+    Returns:
+        The same as `to_prune`: a layer, a list of layers or a model.
+
+    Raises:
+        ValueError: If `to_prune` is none of these, or has a layer of yours that does not say what
+            of it to prune; if the policy does not fit the model.
+
+    Source: `tfmot.sparsity.keras.prune_low_magnitude`.
+
+    Example:
+
+    >>> from granet_tf.sparsity.keras import ConstantSparsity, strip_pruning
+    >>> dense = keras.layers.Dense(4)
+    >>> model = keras.Sequential([keras.Input((4,)), dense])
+    >>> pruned = prune_low_magnitude(model, ConstantSparsity(0.75, 0, frequency=1))
+    >>> pruned.compile("sgd", "mse")
+    >>> x = keras.random.normal((8, 4))
+    >>> history = pruned.fit(x, x, verbose=0)
+    >>> int(keras.ops.count_nonzero(strip_pruning(pruned).layers[0].kernel))
+    4
+    """
+    settings = {
+        "pruning_schedule": pruning_schedule,
+        "block_size": block_size,
+        "block_pooling_type": block_pooling_type,
+        "sparsity_m_by_n": sparsity_m_by_n,
+        "mask_only": mask_only,
+    }
+
+    def wrapped(layer, **options):
+        if isinstance(layer, (PruneLowMagnitude, keras.layers.InputLayer)):
+            return layer
+        if isinstance(layer, (keras.Sequential, Functional)):
+            return rebuilt(layer, each)
+        if not isinstance(layer, keras.Layer) or isinstance(layer, keras.Model):
+            raise ValueError(
+                "`to_prune` must be a Keras 3 layer, a list of layers, or a sequential or "
+                "functional model. To prune a model of a class of your own, use "
+                f"granet_tf.wrap(model). Received: {layer!r} of {type(layer)}"
+            )
+        if pruning_policy is not None and not pruning_policy.allow_pruning(layer):
+            return layer
+        return PruneLowMagnitude(layer, **options) if has_prunable_weights(layer) else layer
+
+    @functools.cache  # A layer that is used twice is wrapped once.
+    def each(layer):
+        return wrapped(layer, **settings)
+
+    if isinstance(to_prune, list):
+        return [each(layer) for layer in to_prune]
+    if isinstance(to_prune, (keras.Sequential, Functional)):
+        if pruning_policy is not None:
+            pruning_policy.ensure_model_supports_pruning(to_prune)
+        return rebuilt(
+            to_prune, each, sequential=PrunedSequential, functional=_functional(type(to_prune))
+        )
+    return wrapped(to_prune, **{**settings, **kwargs})
+
+
+def strip_pruning(model: keras.Model) -> keras.Model:
+    """The model without wrappers, its pruned weights 0.
+
+    Args:
+        model: A model from `prune_low_magnitude`, or with wrapped layers.
+
+    Returns:
+        A new graph of the layers inside the wrappers, not compiled; `model` itself where nothing in
+        it is wrapped.
+
+    Raises:
+        ValueError: If `model` is not a Keras model, or one of your own class with wrapped layers.
+
+    Source: `tfmot.sparsity.keras.strip_pruning`.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    >>> [type(x).__name__ for x in strip_pruning(prune_low_magnitude(model)).layers]
+    ['Dense']
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a Keras 3 model. Received: {model!r} of {type(model)}")
+    return strip(model) if pruned_weights(model) or _has_wrappers(model) else model
+
+
+def prune_scope() -> keras.saving.CustomObjectScope:
+    """A scope in which models with wrapped layers load; `import granet_tf` is enough, too.
+
+    Source: `tfmot.sparsity.keras.prune_scope`.
+
+    Example:
+
+    >>> with prune_scope():
+    ...     keras.saving.get_registered_object("PolynomialDecay").__name__
+    'PolynomialDecay'
+    """
+    classes = (PruneLowMagnitude, PrunedSequential, PrunedFunctional)
+    schedules = (ConstantSparsity, PolynomialDecay)
+    return keras.saving.custom_object_scope({c.__name__: c for c in (*classes, *schedules)})
+
+
+def _functional(kind):
+    """What makes the pruned model: a class of yours with a train_step stays itself."""
+    own = kind is not Functional and kind.__init__ is Functional.__init__
+    return kind if own else PrunedFunctional
+
+
+def _has_wrappers(model):
+    return any(isinstance(layer, PruneLowMagnitude) for layer in model._flatten_layers())
