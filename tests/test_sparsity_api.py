@@ -109,7 +109,7 @@ def test_the_defaults_are_half_every_hundred_steps():
     assert layer.pruning_schedule == api.ConstantSparsity(0.5, 0, end_step=-1, frequency=100)
     settings = (layer.block_size, layer.block_pooling_type, layer.sparsity_m_by_n)
     assert settings == ((1, 1), "AVG", None)
-    assert layer.mask_only
+    assert not layer.mask_only
 
 
 def test_layers_wrapped_already_keep_their_settings():
@@ -318,7 +318,7 @@ def test_settings_are_in_the_config():
         with api.prune_scope():
             again = keras.saving.deserialize_keras_object(config)
         assert {name: getattr(again, name) for name in settings} == settings
-        assert again.pruning_schedule == HALF and again.mask_only
+        assert again.pruning_schedule == HALF and not again.mask_only
 
 
 def test_schedules_are_pickled():
@@ -599,8 +599,8 @@ for name in ("single", "4x1 AVG"):
         ours(settings[name], schedule, 0.05, 7),
         theirs(settings[name], later, 0.05, 8),
     )
-    zero, _ = ours({**settings[name], "mask_only": False}, schedule, 0.05, 7)
-    report[f"{name}, trained"] = [same(c, d[1:]), c_left == d_left, same(zero, d[1:])]
+    kept, _ = ours({**settings[name], "mask_only": True}, schedule, 0.05, 7)
+    report[f"{name}, trained"] = [same(c, d[1:]), c_left == d_left, same(kept, d[1:])]
 
 
 def groups_of_ours(weight, m, n):

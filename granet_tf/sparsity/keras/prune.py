@@ -43,7 +43,7 @@ def prune_low_magnitude(
     pruning_policy: PruningPolicy | None = None,
     sparsity_m_by_n: tuple[int, int] | None = None,
     *,
-    mask_only: bool = True,
+    mask_only: bool = False,
     **kwargs,
 ) -> keras.Layer | list[keras.Layer]:
     """Wraps every layer that has something to prune in `PruneLowMagnitude`.
@@ -62,8 +62,8 @@ def prune_low_magnitude(
         block_pooling_type: "AVG" or "MAX".
         pruning_policy: Which layers; None for all that can be pruned.
         sparsity_m_by_n: (m, n), m zeros in every n consecutive inputs.
-        mask_only: Whether pruned weights keep their value behind the mask until they are stripped;
-            if False they are 0 at any moment, also in files.
+        mask_only: Whether pruned weights keep their value behind the mask until they are stripped,
+            as in the original gradual pruning. Without it they are 0 at any moment, also in files.
         **kwargs: For the wrapper of a single layer; not used else.
 
     Returns:
