@@ -125,6 +125,11 @@ class Method:
         """Whether masks can grow, so that the dense gradient is needed; True if in doubt."""
         return True
 
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether growth ranks the dense gradient, which costs FLOPs; True if in doubt."""
+        return self.regenerates
+
     # What the optimizer and the model ask.
 
     def resolve(self, total_steps: int) -> Method:
@@ -481,6 +486,10 @@ class SET(RigL):
     frequency: int | None = None
     final_drop_fraction: float = 0.3
     distribution: str | Callable = "er"
+
+    @property
+    def needs_gradient(self):
+        return False
 
     def grow_score(self, weight, gradient, seed):
         return tf.random.stateless_uniform(weight.shape, seed, alg="philox")

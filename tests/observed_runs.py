@@ -4,7 +4,7 @@
 
 RUNS is JSON: a list of {"flags": [...]}, which run one after the other in this process. It has two
 logical CPUs, and one strategy of each kind. "signal" and "at" of a run: which signal this process
-sends itself, from which step on. OUT gets a pickled list of dicts, what `observe` returns.
+sends itself, from which step on. OUT gets a pickled list of what `observe` returns, after each run.
 """
 
 import functools
@@ -21,13 +21,13 @@ with without_notes():
     import keras
     import tensorflow as tf
 
+    from granet_tf.training import command_line, loop, main, models, strategies
+    from granet_tf.training.errors import TrainingStopped, UsageError
+    from granet_tf.training.listeners import Listener
+
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-
-from granet_tf.training import command_line, loop, main, models, strategies
-from granet_tf.training.errors import TrainingStopped, UsageError
-from granet_tf.training.listeners import Listener
 
 
 def network(name, input_shape, classes, width):
@@ -127,6 +127,8 @@ if __name__ == "__main__":
     models.make = network
     strategies.STRATEGIES |= {name: once(make) for name, make in strategies.STRATEGIES.items()}
     out, runs = sys.argv[1:]
-    seen = [observe(run) for run in json.loads(runs)]
-    with open(out, "wb") as file:
-        pickle.dump(seen, file)
+    seen = []
+    for run in json.loads(runs):
+        seen.append(observe(run))
+        with open(out, "wb") as file:
+            pickle.dump(seen, file)

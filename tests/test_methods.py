@@ -267,3 +267,18 @@ def test_bad_parameters_are_named(make, message):
 def test_a_method_without_a_schedule_says_so():
     with pytest.raises(NotImplementedError, match="Method must implement make_schedule"):
         Method().make_schedule()
+
+
+@pytest.mark.parametrize(
+    ("method", "needs"),
+    [
+        (granet_tf.GraNet(0.5), True),
+        (granet_tf.RigL(0.5), True),
+        (granet_tf.SET(0.5), False),  # grows at random
+        (granet_tf.GMP(0.5), False),
+        (granet_tf.StaticSparse(0.5), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_which_methods_need_the_dense_gradient(method, needs):
+    assert method.needs_gradient is needs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -135,11 +136,10 @@ class Checkpoints:
             manager.save(checkpoint_number=self.position.batches)
         except (tf.errors.OpError, OSError) as error:
             _remove_partial(Path(manager.directory), self.position.batches)
-            reason = " ".join(str(error).split())[:300]
             raise TrainingStopped(
-                f"The checkpoint of step {self.position.batches:,} could not be written: {reason} "
-                f"{self.last()} Make room, and the same command, without --overwrite, goes on from "
-                f"it. Received: {manager.directory}"
+                f"The checkpoint of step {self.position.batches:,} could not be written: "
+                f"{_reason(error)}. {self.last()} Make room, and the same command, without "
+                f"--overwrite, goes on from it. Received: {manager.directory}"
             ) from error
 
     def _read(self, path):
@@ -147,10 +147,16 @@ class Checkpoints:
             self._checkpoint.restore(path).assert_consumed()
             _set(self.position, json.loads(self._text.numpy()))
         except _DAMAGE as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = _reason(error)
             print(f"warning: checkpoint {path} is damaged and left out: {reason}", flush=True)
             return False
         return True
+
+
+def _reason(error: Exception) -> str:
+    """In one line, without the names of TensorFlow's own functions."""
+    text = re.sub(r"\{\{.*?\}\}|\[Op:\w*\]", "", str(error))
+    return " ".join(text.split())[:300]
 
 
 def _set(position: Position, values: dict) -> None:

@@ -53,6 +53,8 @@ class CsvLog(Listener):
 
     def update(self, update):
         self.updates.append(update)
+        # At once: a checkpoint may count it as done before the epoch ends.
+        write(self._paths[1], Update, self.updates)
 
     def epoch(self, epoch):
         self.epochs.append(epoch)

@@ -107,7 +107,7 @@ def train(
 
             # A step that loss scaling skips updates nothing.
             updated = next_update(first, int(iterations.numpy())) is not None
-            dense_gradients = int(updated and method.regenerates)
+            dense_gradients = int(updated and method.needs_gradient)
             _advance(position, loop, totals, elapsed)
             position.flops += cost.training(masks.nonzeros, loop, dense_gradients)
             if updated:

@@ -68,6 +68,7 @@ def main(values: FlagValues, given: Collection[str] = ()) -> None:
     flags.check_length(values, length)
     names = flags.runs(values)
     methods = {name: _method(name, values, length) for name in names}
+    _check_fit(methods, values, data)
 
     chief = strategies.is_chief(strategy)
     if chief:
@@ -149,7 +150,6 @@ def _set_up(values: FlagValues) -> None:
     keras.utils.set_random_seed(values.seed)
     if values.deterministic:
         tf.config.experimental.enable_op_determinism()
-    keras.config.set_dtype_policy(_POLICIES[values.precision])
     tf.config.list_logical_devices()  # Starts TensorFlow.
 
 
@@ -198,6 +198,24 @@ def _method(name: str, values: FlagValues, length: TrainingLength):
         raise UsageError(f"--method={name}: {error}") from error
 
 
+def _check_fit(methods, values: FlagValues, data) -> None:
+    """Whether each method suits the network; better known now than when its turn has come."""
+    import keras
+
+    import granet_tf
+
+    network = models.make(values.model, data.input_shape, data.classes, values.width)
+    shapes = {row.path: row.shape for row in granet_tf.summarize(network).rows if row.pruned}
+    for name, method in methods.items():
+        try:
+            if method is not None:
+                method.initial_masks(shapes)
+                method.distribute(shapes, method.final_sparsity)
+        except ValueError as error:
+            raise UsageError(f"--method={name}: {error}") from error
+    keras.backend.clear_session(free_memory=False)
+
+
 def _train(name, method, values, strategy, data, length, workdir, listeners, stop):
     """Trains to the end; returns the model, what it costs and where it is."""
     from granet_tf.training.checkpoints import Checkpoints, Position
@@ -228,6 +246,8 @@ def _train(name, method, values, strategy, data, length, workdir, listeners, sto
                 "All workers must see the same work directory, to go on from its checkpoints. "
                 f"Received: --workdir={values.workdir}, here at step {position.batches:,}"
             )
+        if chief and position.batches:
+            print(f"{name}: going on after step {position.batches:,} of {length.steps:,}")
         try:
             with strategies.losses_as_errors(strategy, checkpoints.last):
                 train(name, model, device, data, plan, checkpoints, cost, listeners, stop)
@@ -255,6 +275,7 @@ def _model(method, values, data, length):
     from granet_tf.training import weight_decay
 
     keras.utils.set_random_seed(values.seed)
+    keras.config.set_dtype_policy(_POLICIES[values.precision])  # clear_session() forgets it.
     model = models.make(values.model, data.input_shape, data.classes, values.width)
     weight_decay.add(model, values.weight_decay, weight_decay.DECAYS[values.decay])
     if method is not None:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import granet_tf
 from granet_tf.training import files
-from granet_tf.training.cost import Cost, active_weights
+from granet_tf.training.cost import Cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,14 +158,15 @@ def finished(epochs: Sequence[Epoch], model: keras.Model, cost: Cost, batch_size
 
     Args:
         epochs: All of its epochs.
-        model: What it trained, with the masks of the last epoch.
+        model: What it trained.
         cost: What that model costs.
         batch_size: Samples of one optimizer step.
     """
     last = epochs[-1]
     by_test = best(epochs, "test_accuracy")
     by_validation = best(epochs, "validation_accuracy")
-    flops = cost.inference(active_weights(model))
+    # Not those of `model`, which may be of the epoch that was selected.
+    flops = round(last.inference_flops * cost.dense)
     images = last.step * batch_size
     return Run(
         name=last.run,
@@ -182,7 +183,7 @@ def finished(epochs: Sequence[Epoch], model: keras.Model, cost: Cost, batch_size
         nonzeros=last.nonzeros,
         flops_dense=cost.dense,
         flops_sparse=flops,
-        inference_flops=flops / cost.dense if cost.dense else 1.0,
+        inference_flops=last.inference_flops,
         training_flops=last.training_flops,
         training_flops_absolute=last.training_flops * cost.training({}, steps=images),
         seconds=last.seconds,

@@ -39,6 +39,13 @@ def add(model: Any, amount: float, decays: Callable[[Any], bool]) -> None:
         for variable in layer._trainable_variables:
             if decays(variable):
                 variable.regularizer = keras.regularizers.L2(amount / 2)
-                name = f"{variable.name.removesuffix('_kernel')}_regularizer"
-                if hasattr(layer, name):
-                    setattr(layer, name, variable.regularizer)
+                for name in _places(variable.name):
+                    if hasattr(layer, name):
+                        setattr(layer, name, variable.regularizer)
+
+
+def _places(name: str) -> tuple[str, ...]:
+    """Attributes in which layers keep the regularizer of a variable of this name."""
+    own = f"{name.removesuffix('_kernel')}_regularizer"
+    # That of DepthwiseConv2D is called "kernel" too.
+    return (own, "depthwise_regularizer") if name == "kernel" else (own,)
