@@ -492,7 +492,9 @@ class SET(RigL):
         return False
 
     def grow_score(self, weight, gradient, seed):
-        return tf.random.stateless_uniform(weight.shape, seed, alg="philox")
+        # Floats drawn under XLA are others (tensorflow#117644); bits are the same everywhere.
+        bits = tf.random.stateless_uniform(weight.shape, seed, None, None, tf.uint32, alg="philox")
+        return tf.bitcast((bits & 0x7FFFFF) | 0x3F800000, tf.float32) - 1.0
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

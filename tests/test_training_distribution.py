@@ -363,6 +363,17 @@ def test_the_strategy_is_not_made_without_the_other_hosts(monkeypatch):
         strategies.make(values)
 
 
+@pytest.mark.parametrize("config", ["[1]", "{", '{"cluster": {"worker": ["a:1"]}}'])
+def test_a_cluster_in_another_form_is_refused(monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config)
+    values, _ = flags.parse(["--strategy=multiworker"])
+    with pytest.raises(UsageError) as error:
+        strategies.make(values)
+    assert str(error.value).endswith(
+        f'"task": {{"type": "worker", "index": 0}}}}. Received: TF_CONFIG={config}'
+    )
+
+
 @pytest.mark.parametrize(
     ("jobs", "task", "chief"),
     [
@@ -421,6 +432,7 @@ METHODS = {
     "gmp": (granet_tf.GMP(0.8, frequency=3), False),
     "gmp_mask_only": (granet_tf.GMP(0.8, frequency=3), True),
     "granet_mask_only": (granet_tf.GraNet(0.8, frequency=3), True),
+    "set": (granet_tf.SET(0.8, frequency=3), False),
 }
 
 
@@ -460,7 +472,7 @@ def as_on_a_tpu(monkeypatch):
     monkeypatch.setattr(tf.distribute, "TPUStrategy", tf.distribute.Strategy)
 
 
-@pytest.mark.parametrize("name", ["granet", "gmp_mask_only", "granet_mask_only"])
+@pytest.mark.parametrize("name", ["granet", "gmp_mask_only", "granet_mask_only", "set"])
 def test_the_step_of_a_tpu_compiles_and_does_what_the_plain_one_does(name, request):
     strategy = tf.distribute.get_strategy()
     plain = compiled(strategy, name)

@@ -49,13 +49,10 @@ def _none(values):
 def _mirrored(values):
     import tensorflow as tf
 
-    devices = [
-        f"{kind}:{i}"
-        for kind in ("GPU", "CPU")
-        for i in range(len(tf.config.list_logical_devices(kind)))
-    ]
-    kind = devices[0].split(":")[0]
-    return tf.distribute.MirroredStrategy([name for name in devices if name.startswith(kind)])
+    with without_notes():
+        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        devices = [f"{kind}:{i}" for i in range(len(tf.config.list_logical_devices(kind)))]
+        return tf.distribute.MirroredStrategy(devices)
 
 
 def _multiworker(values):
@@ -65,7 +62,13 @@ def _multiworker(values):
         task = {"type": "worker", "index": values.worker_index}
         cluster = {"cluster": {"worker": values.workers}, "task": task}
         os.environ["TF_CONFIG"] = json.dumps(cluster)
-    addresses, index = _places(json.loads(os.environ["TF_CONFIG"]))
+    try:
+        addresses, index = _places(json.loads(os.environ["TF_CONFIG"]))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(
+            'TF_CONFIG must be like {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": '
+            f'"worker", "index": 0}}}}. Received: TF_CONFIG={os.environ["TF_CONFIG"]}'
+        ) from error
     settings = {k: v for k, v in flags.as_dict(values).items() if k not in _OF_ONE_HOST}
     rendezvous.meet(addresses, index, values.connect_timeout, settings)
     others = ", ".join(address for i, address in enumerate(addresses) if i != index)
