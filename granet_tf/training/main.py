@@ -110,7 +110,7 @@ def main(values: FlagValues, given: Collection[str] = ()) -> None:
     print(f"\n{names[0]}, layer by layer:\n{table}")
     print(f"\nAfter the last epoch:\n{report.comparison_table(runs)}")
     if data.skipped():
-        print(f"\n{data.skipped():,} samples could not be read and were skipped.")
+        print(f"\nSamples that could not be read and were skipped: {data.skipped():,}")
 
     layers_csv.write(workdir / files.LAYERS, layers)
     written[files.LAYERS] = "sparsity and FLOPs layer by layer"
