@@ -58,8 +58,7 @@ class Method:
             (negative from the end) or a pattern for the weight's path.
         capped: {weight: sparsity} of weights that go no higher than this, such as `{-1: 0.8}`.
         pattern: What is pruned as one unit: `Element()`, `Block((4, 1))`, `Filter()` or
-            `NM(2, 4)`. Counts,
-            sparsities and drop fractions are then those of units.
+            `NM(2, 4)`. Counts, sparsities and drop fractions are then those of units.
         seed: Seeds initial masks and random growth, together with each weight's path and the step.
         total_steps: Length of training in optimizer steps; None takes it from `fit`.
 
@@ -156,8 +155,7 @@ class Method:
 
     def initial_masks(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tf.Tensor]:
         """Random masks at `initial_sparsity`: exact counts, the same in every process."""
-        self._check_pattern()
-        self._check_feasible(shapes)
+        self.check_fits(shapes)
         sparsities = self.distribute(shapes, self.initial_sparsity)
         masks = {}
         for (path, shape), seed in zip(shapes.items(), self._seeds(shapes, 0), strict=True):
@@ -254,6 +252,11 @@ class Method:
             zlib.crc32(name.encode()) ^ (self.seed * 0x9E3779B1 % 2**32) for name in _lasting(paths)
         ]
         return [tf.stack([tf.constant(k - 2**31, tf.int32), tf.cast(step, tf.int32)]) for k in keys]
+
+    def check_fits(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises ValueError if the pattern, pins or caps do not suit weights of these shapes."""
+        self._check_pattern()
+        self._check_feasible(shapes)
 
     def _check_pattern(self):
         """A pattern that can't be drawn or grown needs a method that only prunes from dense."""

@@ -103,7 +103,7 @@ def observe(run):
     keras.backend.clear_session(free_memory=False)  # The same names in each run.
     run_loop, loop.train = loop.train, train
     try:
-        main.main(*command_line.read(run["flags"]))
+        main.main(command_line.read(run["flags"]))
     except (UsageError, TrainingStopped) as error:
         seen["error"] = (error.exit_code, str(error))
     finally:

@@ -24,7 +24,7 @@ def run(*argv):
     output = io.StringIO()
     keras.backend.clear_session(free_memory=False)  # Each run is the first of its process.
     with contextlib.redirect_stdout(output):
-        main.main(*command_line.read([str(arg) for arg in argv]))
+        main.main(command_line.read([str(arg) for arg in argv]))
     return output.getvalue()
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.core.utils import gcs_utils
-from tfds_on_disk import context, damage, record_starts, write
+from tfds_on_disk import batches, context, damage, record_starts, same, write
 
 from granet_tf.training import data
 from granet_tf.training.data import salvage
@@ -59,18 +59,6 @@ def cifar(tmp_path_factory):
 
 def load_cifar(cifar, batch_size=8, seed=0, **options):
     return data.load("cifar10", batch_size=batch_size, seed=seed, data_dir=str(cifar[0]), **options)
-
-
-def batches(dataset):
-    return list(dataset.as_numpy_iterator())
-
-
-def same(first, second):
-    return len(first) == len(second) and all(
-        np.array_equal(x, y)
-        for pair in zip(first, second, strict=True)
-        for x, y in zip(*pair, strict=True)
-    )
 
 
 def pixels(images):

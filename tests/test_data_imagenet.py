@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from tfds_on_disk import context, damage, write
+from tfds_on_disk import batches, context, damage, same, write
 
 from granet_tf.training import data
 from granet_tf.training.data import images
@@ -116,20 +116,8 @@ def load(data_dir, batch_size=4, seed=0, image_size=32, **options):
     )
 
 
-def batches(dataset):
-    return list(dataset.as_numpy_iterator())
-
-
 def labels_of(dataset):
     return np.concatenate([y for _, y, *_ in dataset.as_numpy_iterator()]).tolist()
-
-
-def same(first, second):
-    return len(first) == len(second) and all(
-        np.array_equal(x, y)
-        for pair in zip(first, second, strict=True)
-        for x, y in zip(*pair, strict=True)
-    )
 
 
 def test_what_was_prepared_from_the_raw_files(imagenet):

@@ -1,5 +1,7 @@
-"""Small sets in the form that tensorflow_datasets has on disk, and damage to their files."""
+"""Small sets in the form that tensorflow_datasets has on disk, damage to their files, and what
+comes out of them."""
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -38,3 +40,15 @@ def damage(path, record, byte=20):
     content = bytearray(path.read_bytes())
     content[record_starts(content)[record] + byte] ^= 0xFF
     path.write_bytes(content)
+
+
+def batches(dataset):
+    return list(dataset.as_numpy_iterator())
+
+
+def same(first, second):
+    return len(first) == len(second) and all(
+        np.array_equal(x, y)
+        for pair in zip(first, second, strict=True)
+        for x, y in zip(*pair, strict=True)
+    )

@@ -13,20 +13,19 @@ from granet_tf.training import flags
 from granet_tf.training.errors import Interrupted, TrainingStopped, UsageError
 
 
-def read(argv: Sequence[str]) -> tuple[FlagValues, frozenset[str]]:
-    """As `flags.parse`; prints the help and exits where that was asked for.
+def read(argv: Sequence[str]) -> FlagValues:
+    """The flags, by `flags.parse`; prints the help and exits where that was asked for.
 
     Example:
 
-    >>> values, given = read(["--seed=3"])
-    >>> values.seed, sorted(given)
-    (3, ['seed'])
+    >>> read(["--seed=3"]).seed
+    3
     """
-    values, given = flags.parse(argv)
+    values, _ = flags.parse(argv)
     if flags.wants_help(values):
         print(flags.help_text(), end="", flush=True)
         sys.exit()
-    return values, given
+    return values
 
 
 @contextlib.contextmanager

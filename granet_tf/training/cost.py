@@ -83,6 +83,10 @@ class Cost:
         """FLOPs of inference."""
         return self.report(nonzeros).sparse
 
+    def inference_ratio(self, nonzeros: Nonzeros) -> float:
+        """FLOPs of inference as a fraction of the dense network's; 1 where nothing costs any."""
+        return self.inference(nonzeros) / self.dense if self.dense else 1.0
+
     def training(self, nonzeros: Nonzeros, steps: int = 1, dense_gradients: int = 0) -> int:
         """FLOPs of `steps` training steps, on one sample each, while the masks stay the same.
 

@@ -190,7 +190,7 @@ def _evaluated(name, model, device, data, held_out, position, masks, cost, steps
         test_accuracy=test.accuracy,
         sparsity=masks.sparsity,
         nonzeros=masks.active,
-        inference_flops=cost.inference(masks.nonzeros) / cost.dense if cost.dense else 1.0,
+        inference_flops=cost.inference_ratio(masks.nonzeros),
         training_flops=cost.relative(position.flops, steps),
     )
 
@@ -210,7 +210,7 @@ def _tell_update(listeners, name, step, epoch, before: Masks, after: Masks, cost
         changed=(grown + dropped) / after.size,
         nonzeros=after.active,
         sparsity=after.sparsity,
-        inference_flops=cost.inference(after.nonzeros) / cost.dense if cost.dense else 1.0,
+        inference_flops=cost.inference_ratio(after.nonzeros),
         layers=after.layers(),
     )
     for listener in listeners:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl.flags import FlagValues
@@ -29,12 +29,11 @@ _FREE = frozenset(
 )
 
 
-def main(values: FlagValues, given: Collection[str] = ()) -> None:
+def main(values: FlagValues) -> None:
     """One run and its twins, from where an earlier session of the same command left them.
 
     Args:
         values: The flags, parsed.
-        given: Names of those that count as given (see `flags.parse`).
 
     Raises:
         UsageError: If what was asked for cannot be done.
@@ -209,8 +208,9 @@ def _check_fit(methods, values: FlagValues, data) -> None:
     for name, method in methods.items():
         try:
             if method is not None:
-                method.initial_masks(shapes)
-                method.distribute(shapes, method.final_sparsity)
+                method.check_fits(shapes)
+                for sparsity in (method.initial_sparsity, method.final_sparsity):
+                    method.distribute(shapes, sparsity)
         except ValueError as error:
             raise UsageError(f"--method={name}: {error}") from error
     keras.backend.clear_session(free_memory=False)
@@ -349,4 +349,4 @@ def cli(argv: Sequence[str] | None = None) -> None:
     """The console script: prints errors as one line and exits with their code."""
     warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
     with command_line.errors_in_one_line(), files.full_disk_as_error():
-        main(*command_line.read(sys.argv[1:] if argv is None else argv))
+        main(command_line.read(sys.argv[1:] if argv is None else argv))
