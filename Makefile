@@ -35,3 +35,7 @@ $(VENV)/test.installed: setup.py pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+
+# A mistyped target.
+.DEFAULT:
+	@echo "There is no target $@. There are: demo, test, lint, clean." >&2; exit 2

@@ -30,6 +30,7 @@ from granet_tf import sparsity as sparsity
 from granet_tf.export import TFLiteReport as TFLiteReport
 from granet_tf.export import export_tflite as export_tflite
 from granet_tf.flops import count_flops as count_flops
+from granet_tf.linear_warmup import LinearWarmup as LinearWarmup
 from granet_tf.methods import GMP as GMP
 from granet_tf.methods import SET as SET
 from granet_tf.methods import GraNet as GraNet
@@ -49,7 +50,6 @@ from granet_tf.schedules import GraNetSchedule as GraNetSchedule
 from granet_tf.schedules import PolynomialDecay as PolynomialDecay
 from granet_tf.schedules import PruningSchedule as PruningSchedule
 from granet_tf.summary import summarize as summarize
-from granet_tf.warmup import LinearWarmup as LinearWarmup
 from keras_layers import PruneLowMagnitude as PruneLowMagnitude
 from keras_layers import default_prunable as default_prunable
 

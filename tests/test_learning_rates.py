@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from granet_tf.linear_warmup import LinearWarmup
 from granet_tf.training import learning_rates, optimizers
 from granet_tf.training.learning_rates import Course, make
-from granet_tf.warmup import LinearWarmup
 
 
 def constant(step, highest, steps, milestones):

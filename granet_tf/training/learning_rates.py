@@ -81,7 +81,7 @@ def _step(course: Course) -> Any:
     schedule = PiecewiseConstantDecay(boundaries, rates)
     if not course.warmup:
         return schedule
-    from granet_tf.warmup import LinearWarmup
+    from granet_tf.linear_warmup import LinearWarmup
 
     return LinearWarmup(schedule, course.warmup)
 
