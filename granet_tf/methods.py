@@ -224,7 +224,9 @@ class Method:
         active_before = (
             self.pattern.expand(u, w.shape) for u, w in zip(pruned, weights, strict=True)
         )
-        survivors = [n & p & m for n, p, m in zip(new_masks, active_before, masks, strict=True)]
+        survivors = [n & a for n, a in zip(new_masks, active_before, strict=True)]
+        if dormant_compete:  # Else what pruning leaves was active before.
+            survivors = [s & m for s, m in zip(survivors, masks, strict=True)]
         return new_masks, survivors
 
     def is_due(self, step: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 _BINS = 1 << 16
 _ROW = 256
-_LOWEST = tf.int32.min
+# A negative NaN, which orders below all else.
+_INELIGIBLE = -1
 # Ties are located first by block and then inside one block, which spares a long cumulative sum.
 _BLOCK = 4096
 
@@ -49,7 +50,7 @@ class Ranking(NamedTuple):
     """Scores made ready for `top`, which may be asked more than once."""
 
     shape: tf.TensorShape
-    keys: tf.Tensor
+    bits: tf.Tensor
     histogram: tf.Tensor
 
 
@@ -65,12 +66,12 @@ def rank(score: tf.Tensor, eligible: tf.Tensor) -> Ranking:
 
 def top(rankings: Sequence[Ranking], k: int | tf.Tensor) -> list[tf.Tensor]:
     """`select`, of what has been ranked already."""
-    keys, histograms = [r.keys for r in rankings], [r.histogram for r in rankings]
+    bits, histograms = [r.bits for r in rankings], [r.histogram for r in rankings]
     k = tf.cast(k, tf.int64)
-    if len(keys) == 1:
-        masks = [_top_of_one(*keys, *histograms, k)]
+    if len(bits) == 1:
+        masks = [_top_of_one(*bits, *histograms, k)]
     else:
-        masks = _top(keys, histograms, k, _lower_histogram)
+        masks = _top(bits, histograms, k, _lower_histogram)
     return [tf.reshape(m, r.shape) for m, r in zip(masks, rankings, strict=True)]
 
 
@@ -85,10 +86,10 @@ def _once(*signature):
 
 @_once(([None], tf.float32), ([None], tf.bool))
 def _rank(score, eligible):
-    keys = tf.where(eligible, _sortable(score), _LOWEST)
-    # A logical shift leaves the negative keys in the upper half of the bins: one pass less.
-    halves = tf.bitwise.right_shift(tf.bitcast(keys, tf.uint32), 16)
-    return keys, _histogram(tf.bitcast(halves, tf.int32))
+    bits = tf.where(eligible, tf.bitcast(score, tf.int32), _INELIGIBLE)
+    # A logical shift leaves the negative scores in the upper half of the bins: one pass less.
+    halves = tf.bitwise.right_shift(tf.bitcast(bits, tf.uint32), 16)
+    return bits, _histogram(tf.bitcast(halves, tf.int32))
 
 
 def _lower(keys, base):
@@ -101,16 +102,17 @@ _lower_histogram = _once(([None], tf.int32), ([], tf.int32))(_lower)
 
 
 @_once(([None], tf.int32), ([_BINS], tf.int32), ([], tf.int64))
-def _top_of_one(keys, histogram, k):
-    return _top([keys], [histogram], k, _lower)[0]
+def _top_of_one(bits, histogram, k):
+    return _top([bits], [histogram], k, _lower)[0]
 
 
-def _top(keys, histograms, k, lower_histogram):
-    upper, k_in_bin, _ = _bin_of_kth(_rows(histograms, lowest=_BINS // 2), k)
+def _top(bits, histograms, k, lower_histogram):
+    total = _sum(histograms)
+    keys = _sortable(bits, total)
+    upper, k_in_bin, _ = _bin_of_kth(_rows(_in_order(total)), k)
     base = tf.bitwise.left_shift(upper - _BINS // 2, 16)
-    lower, ties_wanted, ties = _bin_of_kth(
-        _rows([lower_histogram(key, base) for key in keys]), k_in_bin
-    )
+    lower_total = _sum([lower_histogram(key, base) for key in keys])
+    lower, ties_wanted, ties = _bin_of_kth(_rows(lower_total), k_in_bin)
     kth = base + lower
 
     def cut_ties():
@@ -130,15 +132,19 @@ def count(mask: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.reduce_sum(tf.cast(mask, tf.int32)), tf.int64)
 
 
-def _sortable(score: tf.Tensor) -> tf.Tensor:
-    """int32 keys that order as the float32 scores do, negative ones included."""
-    bits = tf.bitcast(tf.cast(score, tf.float32), tf.int32)
+def _sortable(bits: Sequence[tf.Tensor], histogram: tf.Tensor) -> list[tf.Tensor]:
+    """int32 keys that order as the float32 scores do; most scores are magnitudes, and are so."""
 
     def flip_negative():
-        flipped = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 31), tf.int32.max)
-        return tf.bitwise.bitwise_xor(bits, flipped)
+        # Of the negative, the one that is further from 0 is less.
+        signs = [tf.bitwise.right_shift(b, 31) for b in bits]
+        return [
+            tf.bitwise.bitwise_xor(b, tf.bitwise.bitwise_and(s, tf.int32.max))
+            for b, s in zip(bits, signs, strict=True)
+        ]
 
-    return tf.cond(tf.reduce_min(bits) >= 0, lambda: bits, flip_negative)
+    negative = histogram[_BINS // 2 : -1]
+    return tf.cond(tf.reduce_any(negative > 0), flip_negative, lambda: list(bits))
 
 
 def _histogram(values: tf.Tensor) -> tf.Tensor:
@@ -146,15 +152,22 @@ def _histogram(values: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.Bincount(arr=values, size=_BINS, weights=tf.constant([], tf.int32))
 
 
-def _rows(counts: Sequence[tf.Tensor], lowest: int = 0) -> tf.Tensor:
-    """All histograms together, bin `lowest` first, as 256 rows of bins."""
+def _sum(histograms: Sequence[tf.Tensor]) -> tf.Tensor:
     # One tensor has less than 2**31 entries, all of them may have more.
-    total = counts[0] if len(counts) == 1 else tf.add_n([tf.cast(c, tf.int64) for c in counts])
-    if lowest:
-        # The lowest bin holds what is not eligible, and nothing else but negative NaNs.
-        total = tf.concat([total[lowest + 1 :], total[:lowest]], 0)
-        total = tf.concat([tf.zeros_like(total[:1]), total], 0)
-    return tf.reshape(total, [-1, _ROW])
+    if len(histograms) == 1:
+        return histograms[0]
+    return tf.add_n([tf.cast(h, tf.int64) for h in histograms])
+
+
+def _in_order(histogram: tf.Tensor) -> tf.Tensor:
+    """The bins of the upper halves, those of negative scores first and nothing ineligible."""
+    negative, positive = histogram[_BINS // 2 : -1], histogram[: _BINS // 2]
+    return tf.concat([tf.zeros_like(negative[:1]), tf.reverse(negative, [0]), positive], 0)
+
+
+def _rows(histogram: tf.Tensor) -> tf.Tensor:
+    """Rows of 256 bins."""
+    return tf.reshape(histogram, [-1, _ROW])
 
 
 def _bin_of_kth(rows: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
