@@ -15,6 +15,7 @@ from keras.src.models import Functional
 from granet_tf.compiling import SparseCompile
 from granet_tf.graphs import rebuilt
 from granet_tf.methods import GraNet, Method
+from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, carries_masks, weights_of
@@ -25,6 +26,7 @@ def wrap(
     model: keras.Model,
     method: Method | None = None,
     *,
+    pattern: str | Pattern | None = None,
     mask_only: bool = False,
     prunable: Callable | Sequence[str] | None = None,
 ) -> SparseModel:
@@ -35,6 +37,8 @@ def wrap(
             shared layers. Layers in it that are wrapped in PruneLowMagnitude keep their settings.
         method: How masks evolve; None is `GraNet()`: to 90 % sparsity, dense at first, pruned
             until half of the training that `fit` is asked for.
+        pattern: What is pruned as one unit, in place of the method's own `pattern`: a pattern or
+            its name, such as "litert" for what LiteRT runs fast; see `granet_tf.Method`.
         mask_only: False sets pruned weights to zero, as the paper does. True is the original
             gradual magnitude pruning: the model computes with w · mask, w keeps its value.
         prunable: Which weights. None is `granet_tf.default_prunable`; else a callable
@@ -45,8 +49,10 @@ def wrap(
         A `SparseModel`, to compile and fit as usual.
 
     Raises:
-        TypeError: If `model` is not a Keras 3 model, or `method` not a method.
-        ValueError: If `model` is wrapped already, is not built, or has nothing to prune.
+        TypeError: If `model` is not a Keras 3 model, `method` not a method or `pattern` not a
+            pattern.
+        ValueError: If `model` is wrapped already, is not built, or has nothing to prune; on a
+            pattern's name that is none.
 
     Example:
 
@@ -60,6 +66,9 @@ def wrap(
     (8, True)
     """
     _check_model(model)
+    method = _checked_method(method)
+    if pattern is not None:
+        method = dataclasses.replace(method, pattern=pattern)
     with model.distribute_strategy.scope():
         return SparseModel(model, method, mask_only=mask_only, prunable=prunable)
 
@@ -150,7 +159,8 @@ class SparseModel(SparseCompile, keras.Model):
 
     def _start_sparse(self):
         shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
-        masks = self.method.initial_masks(shapes) if shapes else {}
+        layouts = {p.path: p.layout for p in self.pruned}
+        masks = self.method.initial_masks(shapes, layouts) if shapes else {}
         for pruned in self.pruned:
             pruned.mask.assign(masks[pruned.path])
             if not self.mask_only:
