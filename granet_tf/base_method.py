@@ -304,11 +304,11 @@ class Method:
         least = match(self.capped, shapes, "capped") | pinned
         capacities = self.capacities(shapes, layouts)
         for path, capacity in capacities.items():
-            if path not in least and self.final_sparsity < capacity.least_sparsity - 1e-9:
+            if not least and self.final_sparsity < capacity.least_sparsity - 1e-9:
                 raise ValueError(
                     f"`final_sparsity` must be at least {capacity.least_sparsity:g}, which the "
                     f"pattern of {path} needs, or else more weights of its groups are active. "
-                    f"Received: final_sparsity={self.final_sparsity}, pattern={self.pattern}"
+                    f"Received: final_sparsity={self.final_sparsity}, pattern={self.pattern!r}"
                 )
         if self.scope == "global":
             for pattern in dict.fromkeys(self._pattern(path, layouts)[0] for path in shapes):
@@ -335,7 +335,7 @@ class Method:
             raise ValueError(
                 f"`pinned` must leave room for the {left:.0f} weights that final_sparsity="
                 f"{self.final_sparsity} keeps, and there is room for {room:.0f}: pin to less. "
-                f"Received: pinned={self.pinned}, pattern={self.pattern}"
+                f"Received: pinned={self.pinned}, pattern={self.pattern!r}"
             )
 
     def distribute(
@@ -349,15 +349,16 @@ class Method:
         Args:
             shapes: Shapes of the weights by path.
             sparsity: That of all weights together.
-            floors: The least sparsity of a weight, as an N:M pattern has one. It counts from there
-                on: at a lower `sparsity`, before the pattern is reached, a weight may be denser.
+            floors: The least sparsity of a weight, as an N:M pattern has one. It holds at the final
+                sparsity. Before, it holds from there on: a method may start denser.
         """
         if sparsity == 0.0:
             return dict.fromkeys(shapes, 0.0)
         spread = DISTRIBUTIONS.get(self.distribution, self.distribution)
         fixed = match(self.pinned, shapes, "pinned")
         capped = match(self.capped, shapes, "capped")
-        floors = {path: f for path, f in (floors or {}).items() if 0.0 < f <= sparsity}
+        final = sparsity == self.final_sparsity
+        floors = {p: f for p, f in (floors or {}).items() if f > 0.0 and (final or f <= sparsity)}
         while True:
             wanted = spread(shapes, sparsity, fixed)
             beyond = {path: cap for path, cap in capped.items() if wanted[path] > cap}

@@ -206,8 +206,8 @@ class Block(Pattern):
         return matrices.back(weights[:, : matrices.inputs, : matrices.outputs])
 
     def _matrices(self, shape):
-        inputs, outputs = (-2, -1) if self.axes is None else self.axes
-        return _Matrices.of(shape, inputs, outputs, "Blocks")
+        _check_rank(shape, "Blocks")
+        return _Matrices.of(shape, *((-2, -1) if self.axes is None else self.axes))
 
     def _blocks(self, values, filler):
         """(positions, rows of blocks, inputs of a block, columns of blocks, outputs of a block)."""
@@ -377,10 +377,11 @@ class NM(Pattern):
         return Capacity(rows * groups * self.m, rows * groups * self.n, rows * fitting)
 
     def _matrices(self, shape):
+        _check_rank(shape, "N:M groups")
         inputs = _positive(-2 if self.axis is None else self.axis, len(shape))
         # What comes before them is a position, which spares moving axes in most kernels.
         outputs = tuple(range(max(inputs, default=-1) + 1, len(shape)))
-        return _Matrices.of(shape, inputs, outputs, "N:M groups")
+        return _Matrices.of(shape, inputs, outputs)
 
     def _groups(self, matrices, filler):
         """(1, groups, weights of a group, everything else)."""
@@ -399,12 +400,7 @@ class _Matrices:
     outputs: int
 
     @classmethod
-    def of(cls, shape, inputs: Axes, outputs: Axes, what: str) -> _Matrices:
-        if len(shape) < 2:
-            raise ValueError(
-                f"{what} need a weight with two axes or more. "
-                f"Received: a weight of shape {tuple(shape)}"
-            )
+    def of(cls, shape, inputs: Axes, outputs: Axes) -> _Matrices:
         inputs, outputs = _positive(inputs, len(shape)), _positive(outputs, len(shape))
         positions = tuple(i for i in range(len(shape)) if i not in (*inputs, *outputs))
         sizes = (math.prod(shape[i] for i in axes) for axes in (inputs, outputs))
@@ -421,6 +417,14 @@ class _Matrices:
     @property
     def _moves(self):
         return self.order != tuple(range(len(self.order)))
+
+
+def _check_rank(shape, what):
+    if len(shape) < 2:
+        raise ValueError(
+            f"{what} need a weight with two axes or more. "
+            f"Received: a weight of shape {tuple(shape)}"
+        )
 
 
 def _checked_axes(axes: Axes, name: str) -> Axes:

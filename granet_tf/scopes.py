@@ -88,7 +88,7 @@ def units_to_keep(capacities: Sequence[Capacity], sparsity: float | tf.Tensor) -
 
     >>> from granet_tf.patterns import NM
     >>> capacity = NM(2, 4).capacity((3, 1))  # One group of 3, and a zero that fills it up.
-    >>> [int(units_to_keep([capacity], s)) for s in (0.0, 0.5, 0.75)]
+    >>> [int(units_to_keep([capacity], s)) for s in (0.25, 0.5, 0.75)]
     [3, 2, 1]
     """
     k = keep_count(sum(c.slots for c in capacities), sparsity)
