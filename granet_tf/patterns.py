@@ -117,6 +117,10 @@ class Element(Pattern):
         del shape
         return units
 
+    def capacity(self, shape):
+        size = math.prod(shape)
+        return Capacity(size, size, size)
+
 
 # {pooling: (reduction over a block, what fills up a block at the edge)}
 _POOLINGS: dict[str, tuple[Callable, float]] = {
