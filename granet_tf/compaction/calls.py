@@ -19,11 +19,13 @@ class Call:
 
     Attributes:
         node: The call in Keras's graph.
-        inputs: A number for each tensor that goes in.
+        tensors: The tensors that go in, but for masks.
+        inputs: A number for each of them.
         outputs: A number for each tensor that comes out.
     """
 
     node: Node
+    tensors: tuple[keras.KerasTensor, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
@@ -35,7 +37,7 @@ class Call:
     @property
     def input_shapes(self) -> list[tuple]:
         """Shapes of the inputs, with the batch dimension."""
-        return [tuple(tensor.shape) for tensor in self.node.input_tensors]
+        return [tuple(tensor.shape) for tensor in self.tensors]
 
     @property
     def output_shape(self) -> tuple:
@@ -49,13 +51,12 @@ class Call:
 
     @property
     def masked(self) -> bool:
-        """Whether a mask comes with an input."""
-        tensors = self.node.input_tensors
-        return any(getattr(tensor, "_keras_mask", None) is not None for tensor in tensors)
+        """Whether a mask says which positions count."""
+        return self.node.arguments.kwargs.get("mask") is not None
 
     def run(self, values: list) -> Any:
-        """Calls the operation at inference on these tensors."""
-        given = {id(x): v for x, v in zip(self.node.input_tensors, values, strict=True)}
+        """Calls the operation at inference on these tensors, without a mask."""
+        given = {id(x): v for x, v in zip(self.tensors, values, strict=True)}
         args, kwargs = self.node.arguments.fill_in(given)
         # Whatever a layer notes down while it runs is dropped.
         with keras.StatelessScope(collect_losses=True):
@@ -126,18 +127,26 @@ def _walk(model, given: list[int], graph: CallGraph, number: Iterator[int]) -> l
         for node in model._nodes_by_depth[depth]:
             if node.is_input:
                 continue
-            inputs = [numbers[id(tensor)] for tensor in node.input_tensors]
             if is_graph(node.operation) and all(map(_plain, node.operation._inbound_nodes)):
+                inputs = [numbers[id(x)] for x in node.input_tensors]
                 outputs = _walk(_functional(node.operation), inputs, graph, number)
             else:
                 outputs = list(itertools.islice(number, len(node.outputs)))
-                graph.calls.append(Call(node, tuple(inputs), tuple(outputs)))
+                masks = {id(x) for x in keras.tree.flatten(node.arguments.kwargs.get("mask"))}
+                tensors = tuple(x for x in node.input_tensors if id(x) not in masks)
+                inputs = tuple(numbers[id(x)] for x in tensors)
+                graph.calls.append(Call(node, tensors, inputs, tuple(outputs)))
             numbers |= {id(x): n for x, n in zip(node.outputs, outputs, strict=True)}
     return [numbers[id(tensor)] for tensor in model.outputs]
 
 
 def _plain(node) -> bool:
-    """Whether a model is called on nothing but its inputs."""
-    options = node.arguments.kwargs.values()
-    inputs = node.operation.inputs
-    return not any(x is not None for x in options) and len(node.input_tensors) == len(inputs)
+    """Whether a model is called on nothing but its inputs, in the order in which it has them."""
+    args, kwargs = node.arguments.args, node.arguments.kwargs
+    if len(args) != 1 or any(x is not None for x in kwargs.values()):
+        return False
+    return _structure(args[0]) == _structure(_functional(node.operation).input)
+
+
+def _structure(tensors):
+    return keras.tree.lists_to_tuples(keras.tree.map_structure(lambda x: None, tensors))

@@ -106,7 +106,7 @@ def _along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
 
 
 def _tensor(values: np.ndarray, call):
-    return keras.ops.convert_to_tensor(values, call.node.input_tensors[0].dtype)
+    return keras.ops.convert_to_tensor(values, call.tensors[0].dtype)
 
 
 class Elementwise(Channelwise):
@@ -134,11 +134,12 @@ class ElementwiseOperation(Elementwise):
 
 
 class Dropping(Elementwise):
-    """Nothing at inference, unless its noise has a shape of its own."""
+    """Nothing at inference, unless the shape of its noise counts channels."""
 
     def obstacle(self, inputs):
-        if getattr(self.layer, "noise_shape", None) is not None:
-            return "its `noise_shape` is fixed"
+        x, noise_shape = inputs[0], getattr(self.layer, "noise_shape", None)
+        if x is not None and noise_shape is not None and noise_shape[x.axis] not in (None, 1):
+            return "its `noise_shape` counts channels"
         return super().obstacle(inputs)
 
 

@@ -20,7 +20,7 @@ class Joining(Rule):
         if not axes:
             return None
         [axis, *others] = axes
-        if others or len({len(shape) for shape in shapes}) > 1 or self.call.masked:
+        if others or len({len(shape) for shape in shapes}) > 1:
             return "it joins tensors whose channels are not on one axis"
         return self.misfit(axis, shapes)
 
@@ -73,7 +73,7 @@ class ChannelByChannel(Joining):
         shape = [-1 if i == first.axis else 1 for i in range(rank)]
         values = [
             keras.ops.convert_to_tensor(x.value.reshape(shape), tensor.dtype)
-            for x, tensor in zip(inputs, self.call.node.input_tensors, strict=True)
+            for x, tensor in zip(inputs, self.call.tensors, strict=True)
         ]
         value = keras.ops.convert_to_numpy(self.call.run(values)).ravel().astype("float64")
         return first.with_constants(known, value)

@@ -123,6 +123,6 @@ def _reason(each: int, plan: Plan) -> str:
 
 def _ends(rule: Rule, each: int, known: bool) -> bool:
     """Whether an id does not go through this call, or its constant does not."""
-    if rule.output is None or each not in rule.output.ids:
+    if rule.makes_channels or rule.output is None or each not in rule.output.ids:
         return True
     return known and not rule.output.known[rule.output.ids == each].all()

@@ -33,19 +33,21 @@ class Flattening(Moving):
     """Each channel becomes as many as it has positions."""
 
     def obstacle(self, inputs):
-        shape = self.call.input_shapes[0]
-        if inputs[0] is not None and (None in shape[1:] or inputs[0].axis != self._axis()):
-            return "its input has an open shape, or channels on another axis"
+        if inputs[0] is not None and None in self.call.input_shapes[0][1:]:
+            return "its input has an open shape"
         return super().obstacle(inputs)
 
-    def _axis(self):
-        return channel_axis(self.layer, len(self.call.input_shapes[0]))
-
     def moved(self, x):
-        # Channels come last in any case: Keras moves them there first.
-        shape = self.call.input_shapes[0]
-        positions = int(np.prod(shape[1:])) // shape[self._axis()]
-        return x.arranged(lambda array: np.tile(array, positions), 1)
+        shape = self.call.input_shapes[0][1:]
+        around = [-1 if axis == x.axis else 1 for axis in range(1, len(shape) + 1)]
+        # Keras moves channels behind before it flattens.
+        last = channel_axis(self.layer, len(shape) + 1) - 1
+
+        def arrange(array):
+            everywhere = np.broadcast_to(array.reshape(around), shape)
+            return np.moveaxis(everywhere, last, -1).ravel()
+
+        return x.arranged(arrange, 1)
 
 
 class Permuting(Moving):

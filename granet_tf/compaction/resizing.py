@@ -37,7 +37,8 @@ def resized(model: keras.Model, plan: Plan) -> keras.Model:
         if is_graph(layer) and layer not in rules:
             return rebuilt(layer, change, change_input=change_input)
         rule = rules[layer]
-        changes = rule.resized(plan) if rule.resizes else Resized({}, {})
+        fixed = all(channels is None for channels in (rule.output, *rule.inputs))
+        changes = rule.resized(plan) if rule.resizes and not fixed else Resized({}, {})
         new = _anew(layer, changes.config)
         made.append((layer, new, changes))
         return new
