@@ -26,7 +26,7 @@ ERRORS = {"float32": 1e-6, "float16": 2e-3, "dynamic_range": 0.05, "int8": 0.1}
 
 
 def pruned(*parts, sparsity=0.9, blocks=1):
-    """Random weights; whole blocks of inputs are zero in dense kernels, single weights elsewhere."""
+    """Random weights; blocks of inputs are zero in dense kernels, single weights elsewhere."""
     model = keras.Sequential(parts)
     rng = np.random.default_rng(0)
     for weight in model.weights:
@@ -336,7 +336,7 @@ def test_arguments_that_do_not_fit(tmp_path, options, text):
 
 def test_a_data_set_that_is_not_there_is_named(tmp_path):
     model = pruned(keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(4))
-    with pytest.raises(ValueError, match="data set on disk, or a directory.*--dataset=cifer10"):
+    with pytest.raises(ValueError, match=r"data set on disk, or a directory.*--dataset=cifer10"):
         granet_tf.export_tflite(
             model, tmp_path / "m.tflite", format="int8", representative_data="cifer10"
         )
@@ -395,5 +395,5 @@ def test_the_decoder_reads_what_the_converter_encodes(tmp_path):
 
 def test_what_is_no_file_of_tflite(tmp_path):
     (tmp_path / "a.tflite").write_bytes(b"PK\3\4 a zip archive")
-    with pytest.raises(ValueError, match="not a .tflite file. Received: 18 bytes that begin with"):
+    with pytest.raises(ValueError, match=r"not a .tflite file. Received: 18 bytes that begin with"):
         read_weights(tmp_path / "a.tflite")

@@ -60,9 +60,9 @@ _DEQUANTIZED = Way(dequantize=True)
 _TRANSPOSED = Way(data=2)
 _TABLE = Way(place=0, data=1)
 
-# {(operation, weights, what they are applied to): way}. What is not here keeps dense weights. Float16
-# under TRANSPOSE_CONV, CONV_3D and GATHER is left out on purpose: XNNPACK does not take these, and
-# then expands float16 to wrong numbers.
+# {(operation, weights, what they are applied to): way}. What is not here keeps dense weights.
+# Float16 under TRANSPOSE_CONV, CONV_3D and GATHER is left out on purpose: XNNPACK does not take
+# these, and then expands float16 to wrong numbers.
 WAYS: dict[tuple[str, str, str], Way] = {
     ("FULLY_CONNECTED", "float32", "float32"): dataclasses.replace(_DENSE_LAYER, native_block=4),
     ("FULLY_CONNECTED", "float16", "float32"): _EXPANDED,

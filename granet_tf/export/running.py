@@ -36,7 +36,7 @@ class Runner:
                 experimental_op_resolver_type=OpResolverType[resolver],
                 num_threads=threads,
             )
-            self._run = self._interpreter.get_signature_runner()
+            self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise RuntimeError(
                 f"The converted model does not run in LiteRT: {_text(error)}. Received: a file of "
@@ -50,7 +50,8 @@ class Runner:
             RuntimeError: If an operation fails.
         """
         try:
-            return self._run(**feed)
+            # Not kept: `invoke` refuses to run while it is there.
+            return self._interpreter.get_signature_runner()(**feed)
         except (RuntimeError, ValueError) as error:
             shapes = {name: array.shape for name, array in feed.items()}
             raise RuntimeError(
