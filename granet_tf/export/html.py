@@ -26,7 +26,8 @@ p, .soft { color: var(--soft); }
 .card b { display: block; font-size: 1.6rem; } .card span { color: var(--soft); font-size: .85rem; }
 svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui; }
 svg .soft { fill: var(--soft); }
-.before { fill: var(--before); } .after { fill: var(--after); }
+.before { fill: var(--before); background: var(--before); }
+.after { fill: var(--after); background: var(--after); }
 .sparse { fill: var(--sparse); background: var(--sparse); }
 .densified { fill: var(--densified); background: var(--densified); }
 .dense { fill: var(--dense); background: var(--dense); }
@@ -98,11 +99,16 @@ def _cards(report: ExportReport) -> str:
 def _execution(report: ExportReport) -> str:
     if not report.rows:
         return ""
-    share = {
-        place: svg.shares(
-            [(row.flops_dense or row.size, _COLOURS[getattr(row, place)][0]) for row in report.rows]
-        )
-        for place in ("x86", "arm")
+    rows = {
+        name: [
+            svg.Part(
+                row.flops_dense or row.size,
+                _COLOURS[getattr(row, place)][0],
+                f"{_name(row)}: {getattr(row, place)}. {row.why}",
+            )
+            for row in report.rows
+        ]
+        for name, place in (("x86", "x86"), ("ARM", "arm"))
     }
     legend = "".join(
         f'<i class="{colour}"></i>{escape(text)}' for colour, text in _COLOURS.values()
@@ -121,7 +127,11 @@ def _bytes(report: ExportReport) -> str:
         svg.Bar(_name(row), row.bytes_before, row.bytes_after, f"{row.sparsity:.1%} zeros")
         for row in report.rows
     ]
-    return f"<h2>Bytes of each layer, before and after</h2>\n{svg.bars(bars, _bytes_text)}"
+    legend = '<i class="before"></i>stored densely<i class="after"></i>in this file'
+    return (
+        f"<h2>Bytes of each layer</h2>\n{svg.bars(bars, _bytes_text)}\n"
+        f'<p class="legend">{legend}</p>'
+    )
 
 
 def _latency(report: ExportReport) -> str:

@@ -6,6 +6,7 @@ told by their values: up to a factor for each channel, which batch normalization
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -26,10 +27,38 @@ _ROUNDING = 0.02
 _FIRST = 256
 
 
-def matched(
-    model: keras.Model, stored: Sequence[StoredWeight]
-) -> list[tuple[StoredWeight, keras.Variable | None]]:
-    """Each weight of a file with the variable that it comes from; None where there is none.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Match:
+    """A weight of a file and where it comes from.
+
+    Attributes:
+        stored: The weight in the file.
+        variable: The Keras variable; None where there is none.
+        values: Its values in the file's layout, before normalization is folded in and numbers are
+            rounded; None where there is no variable.
+    """
+
+    stored: StoredWeight
+    variable: keras.Variable | None = None
+    values: np.ndarray | None = None
+
+    @property
+    def rounded_to_zero(self) -> int:
+        """Weights that are not zero in Keras, and are in the file."""
+        if self.values is None:
+            return 0
+        return int(np.count_nonzero((self.values != 0) & (self.stored.values == 0)))
+
+    @property
+    def added(self) -> int:
+        """Weights that are zero in Keras, and are not in the file."""
+        if self.values is None:
+            return 0
+        return int(np.count_nonzero((self.values == 0) & (self.stored.values != 0)))
+
+
+def matched(model: keras.Model, stored: Sequence[StoredWeight]) -> list[Match]:
+    """The weights of a file, each with the variable that it comes from.
 
     Args:
         model: The Keras model that was converted.
@@ -42,35 +71,42 @@ def matched(
     >>> model = keras.Sequential([keras.Input((32,)), *layers])
     >>> _ = granet_tf.export_tflite(model, "/tmp/two.tflite", encoding="dense")
     >>> weights = granet_tf.export.read_weights("/tmp/two.tflite")
-    >>> [variable.path.split("/")[1] for _, variable in matched(model, weights)]
+    >>> [match.variable.path.split("/")[1] for match in matched(model, weights)]
     ['first', 'second']
     """
-    free = [
-        v for v in model.variables if len(v.shape) > 1 and keras.backend.is_float_dtype(v.dtype)
-    ]
+    free = [v for v in model.variables if len(v.shape) > 1 and _is_float(v)]
     values = {id(v): keras.ops.convert_to_numpy(v) for v in free}
-    pairs = []
+    matches = []
     for weight in stored:
         if weight.values.ndim < 2 or weight.values.dtype == np.int32:
             continue
-        found = next((v for v in free if _same(values[id(v)], weight.values)), None)
-        if found is not None:
-            # By identity: variables compare by value.
-            free = [v for v in free if v is not found]
-        pairs.append((weight, found))
-    return pairs
+        match = Match(weight)
+        for variable in free:
+            found = _as_stored(values[id(variable)], weight.values)
+            if found is not None:
+                match = Match(weight, variable, found)
+                break
+        # By identity: variables compare by value.
+        free = [v for v in free if v is not match.variable]
+        matches.append(match)
+    return matches
 
 
-def _same(ours: np.ndarray, stored: np.ndarray) -> bool:
+def _is_float(variable: keras.Variable) -> bool:
+    return keras.backend.is_float_dtype(variable.dtype)
+
+
+def _as_stored(ours: np.ndarray, stored: np.ndarray) -> np.ndarray | None:
+    """Ours in the layout of the stored values; None if they are not the same."""
     if ours.size != stored.size:
-        return False
+        return None
     theirs = _normalized(stored.astype("float32"))
     for candidate in _layouts(ours, stored.shape):
-        candidate = _normalized(candidate)
-        first = np.abs(candidate.flat[:_FIRST] - theirs.flat[:_FIRST])
-        if first.max() <= _ROUNDING and np.abs(candidate - theirs).max() <= _ROUNDING:
-            return True
-    return False
+        fractions = _normalized(candidate)
+        first = np.abs(fractions.flat[:_FIRST] - theirs.flat[:_FIRST])
+        if first.max() <= _ROUNDING and np.abs(fractions - theirs).max() <= _ROUNDING:
+            return candidate
+    return None
 
 
 def _layouts(ours: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:

@@ -40,6 +40,8 @@ class LayerExport:
         encoding: "dense", "sparse", or "sparse, blocks of 4".
         size: Number of weights.
         nonzeros: How many are not zero in the file.
+        rounded_to_zero: How many more are not zero in Keras: int8 and float16 have no room for
+            them.
         bytes_before: Bytes in the same format, stored densely.
         bytes_after: Bytes in the file, indices included.
         flops_dense: FLOPs for one sample if there were no zeros.
@@ -58,6 +60,7 @@ class LayerExport:
     encoding: str
     size: int
     nonzeros: int
+    rounded_to_zero: int
     bytes_before: int
     bytes_after: int
     flops_dense: int
@@ -240,7 +243,8 @@ def _rows(model: keras.Model, made: Converted) -> tuple[LayerExport, ...]:
     graph = Graph.of(model, weights)
     flops = {cost.path: cost for row in count_flops(model).rows for cost in row.costs if cost.path}
     rows = []
-    for weight, variable in layers.matched(model, weights):
+    for match in layers.matched(model, weights):
+        weight, variable = match.stored, match.variable
         verdict = verdict_on(weight, graph)
         cost = flops.get(variable.path) if variable is not None else None
         layer, name = (
@@ -256,6 +260,7 @@ def _rows(model: keras.Model, made: Converted) -> tuple[LayerExport, ...]:
                 encoding=_encoding(weight),
                 size=weight.values.size,
                 nonzeros=weight.nonzeros,
+                rounded_to_zero=match.rounded_to_zero,
                 bytes_before=weight.values.nbytes,
                 bytes_after=weight.nbytes,
                 flops_dense=cost.dense if cost else 0,

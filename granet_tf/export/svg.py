@@ -38,7 +38,7 @@ def bars(items: Sequence[Bar], text: Callable[[float], str]) -> str:
     2
     """
     longest = max((max(item.before, item.after) for item in items), default=0) or 1
-    scale = (_WIDTH - _NAMES - 210) / longest
+    scale = (_WIDTH - _NAMES - 260) / longest
     parts = []
     for i, item in enumerate(items):
         y = i * _ROW
@@ -54,36 +54,39 @@ def bars(items: Sequence[Bar], text: Callable[[float], str]) -> str:
     return _svg(len(items) * _ROW, parts)
 
 
-def shares(parts: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """(fraction of the sum, class) of each part.
+class Part(NamedTuple):
+    """A part of a bar.
 
-    Example:
-
-    >>> shares([(1, "a"), (3, "b")])
-    [(0.25, 'a'), (0.75, 'b')]
+    Attributes:
+        size: Its length, on any scale.
+        colour: A class of the page's style.
+        title: What is shown when the pointer is on it.
     """
-    total = sum(size for size, _ in parts) or 1
-    return [(size / total, colour) for size, colour in parts]
+
+    size: float
+    colour: str
+    title: str
 
 
-def stripes(rows: Mapping[str, Sequence[tuple[float, str]]]) -> str:
+def stripes(rows: Mapping[str, Sequence[Part]]) -> str:
     """Bars of full length, each divided into parts of a colour.
 
     Args:
-        rows: {name: (fraction, class) of each part}.
+        rows: {name: parts}.
 
     Example:
 
-    >>> stripes({"x86": [(0.5, "dense"), (0.5, "sparse")]}).count("<rect")
+    >>> stripes({"x86": [Part(1, "dense", "stem"), Part(3, "sparse", "head")]}).count("<rect")
     2
     """
     left, parts = 60, []
     for i, (name, row) in enumerate(rows.items()):
         parts.append(_text(left - 8, 34 * i + 20, name, "end"))
-        x = float(left)
-        for fraction, colour in row:
-            width = fraction * (_WIDTH - left)
-            parts.append(_rect(x, 34 * i + 4, max(0.4, width - 1), 24, colour))
+        x, scale = float(left), (_WIDTH - left) / (sum(part.size for part in row) or 1)
+        for part in row:
+            width = part.size * scale
+            y = 34 * i + 4
+            parts.append(_rect(x, y, max(0.4, width - 1), 24, part.colour, part.title))
             x += width
     return _svg(34 * len(rows), parts)
 
@@ -123,10 +126,10 @@ def _svg(height: float, parts: Sequence[str]) -> str:
     )
 
 
-def _rect(x: float, y: float, width: float, height: float, colour: str) -> str:
+def _rect(x: float, y: float, width: float, height: float, colour: str, title: str = "") -> str:
     return (
         f'<rect class="{colour}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
-        f'height="{height:.1f}" rx="2"/>'
+        f'height="{height:.1f}" rx="2"><title>{escape(title)}</title></rect>'
     )
 
 

@@ -31,10 +31,10 @@ def main(values: FlagValues) -> None:
     with without_notes():
         found = models.load(values.model, values.run)
     model = _compacted(found.model) if values.compact else found.model
-    print(f"{found.source}: {model.count_params():,} parameters", flush=True)
     output = values.output or found.output
     try:
         with masked_weights(model) as plain:
+            print(f"{found.source}: {plain.count_params():,} parameters", flush=True)
             samples = data.find(Inputs(plain), values, found.settings)
         print(f"Checked on {samples.description}.", flush=True)
         report = granet_tf.export_report(

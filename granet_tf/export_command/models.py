@@ -86,7 +86,7 @@ def _keras_file(path: Path) -> keras.Model:
         return keras.models.load_model(path, compile=False)
     # Keras lets pass whatever zip, JSON, HDF5 and the layers' constructors raise.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         raise UsageError(
             f"The file cannot be read as a Keras 3 model: {reason}. Received: --model={path}"
         ) from error
@@ -132,7 +132,7 @@ def _restored(checkpoint: str, run: str, settings: FlagValues) -> Any:
         restored = tf.train.Checkpoint(variables=variables).restore(checkpoint)
         restored.assert_existing_objects_matched().expect_partial()
     except (tf.errors.OpError, ValueError, AssertionError, IndexError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300].rstrip(".")
         raise UsageError(
             f"The checkpoint cannot be read: {reason}. Received: --model={checkpoint}"
         ) from error
