@@ -30,6 +30,7 @@ from granet_tf import distributions as distributions
 from granet_tf import sparsity as sparsity
 from granet_tf.compaction import compact as compact
 from granet_tf.export import TFLiteReport as TFLiteReport
+from granet_tf.export import export_report as export_report
 from granet_tf.export import export_tflite as export_tflite
 from granet_tf.flops import count_flops as count_flops
 from granet_tf.linear_warmup import LinearWarmup as LinearWarmup
