@@ -487,7 +487,7 @@ def test_wrap_takes_a_model_whose_layers_all_have_settings_of_their_own():
     [
         (
             lambda: Wrapped("dense", HALF),
-            TypeError,
+            ValueError,
             r"`layer` must be a Keras 3 layer\. Received: ",
         ),
         (
@@ -501,9 +501,9 @@ def test_wrap_takes_a_model_whose_layers_all_have_settings_of_their_own():
             r"`pruning_schedule` must be a pruning schedule, a callable step -> .*Received: 0\.5",
         ),
         (
-            lambda: Wrapped(L.BatchNormalization(), HALF)(np.ones((2, 2))),
+            lambda: Wrapped(L.Dense(2, trainable=False), HALF)(np.ones((2, 2))),
             ValueError,
-            r"`layer` must have a weight to prune: .*Received: layer=<BatchNormalization",
+            r"`layer` must have a weight to prune: .*Received: layer=<Dense.*'frozen'",
         ),
         (
             lambda: Wrapped(L.Dense(2), HALF, prunable=["other/*"])(np.ones((2, 2))),
