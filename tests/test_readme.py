@@ -49,8 +49,9 @@ def blocks(language, page=README):
 
 
 def commands():
-    """All lines of the shell blocks of all pages."""
-    sources = [source for path in PAGES for _, source in blocks("sh", path.read_text("utf-8"))]
+    """All lines of the shell blocks of the pages that tell how to use it."""
+    pages = [README, (ROOT / "docs" / "exporting.md").read_text(encoding="utf-8")]
+    sources = [source for page in pages for _, source in blocks("sh", page)]
     return [line for source in sources for line in source.splitlines() if line]
 
 
