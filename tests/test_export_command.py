@@ -127,13 +127,18 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
         calibration.images_of(tmp_path, (4, 4), 3)
 
 
-def test_compact_is_called_before_the_export(tmp_path, monkeypatch):
-    small = keras.Sequential([keras.Input((64,)), keras.layers.Dense(3)])
-    monkeypatch.setattr(granet_tf, "compact", lambda model: small, raising=False)
-    keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)]).save(tmp_path / "m.keras")
+def test_compact_removes_dead_units_before_the_export(tmp_path, capsys):
+    model = keras.Sequential(
+        [keras.Input((64,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(8)]
+    )
+    alive = np.arange(32) < 3
+    model.layers[0].kernel.assign(model.layers[0].kernel * alive)
+    model.save(tmp_path / "m.keras")
     with pytest.warns(UserWarning, match="Nothing in the file is sparse"):
         run(f"--model={tmp_path / 'm.keras'}", "--compact")
-    assert [weight.values.shape for weight in kernels(tmp_path / "m.tflite")] == [(3, 64)]
+    assert "Compacted: 227 of 2,344 parameters are left." in capsys.readouterr().out
+    shapes = [weight.values.shape for weight in kernels(tmp_path / "m.tflite")]
+    assert shapes == [(3, 64), (8, 3)]
 
 
 def test_choices_are_those_of_the_library():

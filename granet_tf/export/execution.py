@@ -151,7 +151,7 @@ RULES: tuple[Rule, ...] = (
             "LiteRT's own kernel multiplies the stored blocks only; XNNPACK leaves the layer to "
             "it. On x86, XNNPACK's dense int8 kernel can be faster all the same.",
             "Dense kernels in int8: where latency below shows no gain, encoding='dense' is as "
-            "fast, and format float32 with block_size=(4, 1) gains.",
+            "fast, and format float32 with pattern='litert', block_size=(4, 1), gains.",
         ),
     ),
     Rule(
@@ -160,7 +160,7 @@ RULES: tuple[Rule, ...] = (
             DENSIFIED,
             DENSIFIED,
             "Zeros are not in blocks that a kernel knows: expanded when the file is loaded.",
-            "Dense kernels: prune with block_size=(4, 1), that is pattern=granet_tf.Block((4, 1)), "
+            "Dense kernels: use pattern='litert', or block_size=(4, 1) of prune_low_magnitude; "
             "inputs a multiple of 4.",
         ),
     ),
@@ -170,8 +170,8 @@ RULES: tuple[Rule, ...] = (
             DENSIFIED,
             DENSIFIED,
             "There is no kernel for sparse float16: expanded to float32 when the file is loaded.",
-            "Dense kernels: float16 is never computed sparse; format float32 with block_size="
-            "(4, 1) is.",
+            "Dense kernels: float16 is never computed sparse; format float32 with "
+            "pattern='litert', block_size=(4, 1), is.",
         ),
     ),
     Rule(
@@ -182,7 +182,7 @@ RULES: tuple[Rule, ...] = (
             "Zeros are not in blocks that a kernel knows: expanded when the file is loaded, and "
             "computed by LiteRT's own kernel, as XNNPACK cannot take such int8 weights.",
             "Dense kernels in int8: encoding='dense' leaves them to XNNPACK; for sparse kernels, "
-            "prune with block_size=(16, 1), or use float32 with (4, 1).",
+            "use pattern='litert_int8', block_size=(16, 1), or float32 with 'litert', (4, 1).",
         ),
     ),
     Rule(

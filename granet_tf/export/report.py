@@ -16,10 +16,10 @@ from granet_tf.export import execution, html, layers
 from granet_tf.export.execution import Graph, verdict_on
 from granet_tf.export.flatbuffer import read_weights
 from granet_tf.export.running import Latency, Runner, measure
-from granet_tf.export.tflite import Converted, TFLiteReport, check_keras, converted
+from granet_tf.export.tflite import Converted, TFLiteReport, converted
 from granet_tf.export.writing import check_suffix, writing
 from granet_tf.flops import count_flops
-from granet_tf.model import masked_weights
+from granet_tf.model import check_keras, masked_weights
 from granet_tf.table import aligned
 from quiet_tensorflow import without_notes
 
@@ -214,7 +214,7 @@ def export_report(
         An `ExportReport`: prints as text, and `save` writes HTML, JSON or text.
 
     Raises:
-        ValueError, RuntimeError: As `export_tflite`.
+        TypeError, ValueError, RuntimeError: As `export_tflite`.
 
     Example:
 
