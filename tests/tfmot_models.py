@@ -1,8 +1,8 @@
 """Run as a script, beside Keras 3: converts models that tfmot has pruned, and prints what it saw.
 
-    python tests/tfmot_models.py [FOLDER]
+    python tests/tfmot_models.py FOLDER FORMAT...
 
-With a FOLDER, also models that were saved to it, in each of the formats that follow it.
+Saves a model to FOLDER, too: in each FORMAT, with its inputs, outputs and masks beside it.
 """
 
 import json
@@ -35,14 +35,17 @@ def images():
     x = L.Concatenate()([L.GlobalAveragePooling2D()(x), aux])
     shared = L.Dense(8, activation="relu", name="shared")
     x = L.Dropout(0.5)(shared(shared(x)))
-    top = tf_keras.Sequential([L.Dense(4, input_shape=(8,)), L.LeakyReLU(0.1)], name="top")
+    top = tf_keras.Sequential(
+        [L.Dense(4, input_shape=(8,), name="in_top"), L.LeakyReLU()], name="top"
+    )
     return tf_keras.Model([image, aux], [top(x), L.Dense(2, name="other")(x)])
 
 
 def series():
     """Recurrent layers, attention, wrappers of layers; a function that Keras 3 has changed."""
     inputs = tf_keras.Input((6,), dtype="int32")
-    x = L.Embedding(20, 8, name="embedding")(inputs)
+    wide = tf_keras.initializers.RandomNormal(stddev=1.0)
+    x = L.Embedding(20, 8, embeddings_initializer=wide, name="embedding")(inputs)
     x = L.MultiHeadAttention(2, 4)(x, x)
     x = L.LayerNormalization()(L.Add()([x, x]))
     x = L.Bidirectional(L.LSTM(3, return_sequences=True))(x)
@@ -215,16 +218,16 @@ def report():
     yield "refused", refusals()
 
 
-def files(folder, formats):
+def saved(folder, formats):
     layers = [L.Dense(16, activation="relu", input_shape=(8,)), L.BatchNormalization(), L.Dense(4)]
     schedule = api.PolynomialDecay(**RISING, frequency=2)
-    model = api.prune_low_magnitude(tf_keras.Sequential(layers), schedule)
-    theirs, x = trained(model)
+    model, x = trained(api.prune_low_magnitude(tf_keras.Sequential(layers), schedule))
     for name in formats:
-        theirs.save(f"{folder}/{name}")
-        yield name, compared(theirs, from_tfmot(f"{folder}/{name}"), x)
+        model.save(f"{folder}/{name}")
+    masks = [layer.pruning_vars[0][1].numpy() > 0 for layer in wrappers(model).values()]
+    np.savez(f"{folder}/expected.npz", *masks, x=x, y=model.predict(x, verbose=0))
 
 
 if __name__ == "__main__":
-    seen = dict(files(sys.argv[1], sys.argv[2:]) if sys.argv[1:] else report())
-    print(json.dumps(seen))
+    saved(sys.argv[1], sys.argv[2:])
+    print(json.dumps(dict(report())))
