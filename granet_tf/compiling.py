@@ -31,7 +31,8 @@ class SparseCompile:
     def get_compile_config(self):
         config = super().get_compile_config()
         if config:
-            config["optimizer"] = keras.saving.serialize_keras_object(innermost(self.optimizer))
+            # As it is, with the loss scaling that Keras adds under mixed_float16 and forgets.
+            config["optimizer"] = keras.saving.serialize_keras_object(self.optimizer)
         return config
 
     def compile_from_config(self, config):

@@ -231,6 +231,21 @@ class SparseModel(SparseCompile, keras.Model):
             callbacks = [follow, *(c for c in given if c is not None)]
         return super().fit(*args, callbacks=callbacks, **kwargs)
 
+    def save(self, filepath, *args, **kwargs):
+        """As `keras.Model.save`, to a `.keras` file: method, masks and optimizer are in it."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "`filepath` must end in '.keras', as HDF5 holds functional and sequential models "
+                "only; or save granet_tf.strip(model). "
+                f"Received: filepath={str(filepath)!r}"
+            )
+        return super().save(filepath, *args, **kwargs)
+
+    def export(self, filepath, *args, **kwargs):
+        """As `keras.Model.export`, of the model that was wrapped, its weights masked."""
+        with masked_weights(self) as plain:
+            return plain.export(filepath, *args, **kwargs)
+
     def resolve(self, total_steps: int) -> None:
         """Fixes durations given as fractions, for a training of `total_steps` optimizer steps.
 

@@ -135,8 +135,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 self.build(trainable_variables)
         if not self._groups:
             raise ValueError(
-                "This SparseOptimizer was loaded from a file, where it has no model. Compile with "
-                "SparseOptimizer(optimizer.inner_optimizer, model) to go on training. "
+                "This SparseOptimizer was loaded from a file, where it has no model. To go on "
+                "training, pass callbacks=[UpdatePruningStep()] to fit(), or compile with "
+                "SparseOptimizer(optimizer.inner_optimizer, model). "
                 "Received: no masks"
             )
         self.has_stepped = True
