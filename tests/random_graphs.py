@@ -6,7 +6,7 @@ import numpy as np
 layers = keras.layers
 
 # With f(0) = 0 and without, bounded and not, as a layer and as an operation.
-ACTIVATIONS = ["relu", "sigmoid", "softplus", "tanh", "gelu", "relu6", "leaky_relu", "softmax"]
+ACTIVATIONS = ["relu", "sigmoid", "softplus", "tanh", "gelu", "relu6", "leaky_relu"]
 OPERATIONS = [keras.ops.relu, keras.ops.sigmoid, lambda x: x + 0.5, keras.ops.square]
 
 
@@ -40,7 +40,7 @@ class RandomGraph:
         return options[self.draw(0, len(options))]
 
     def activation(self):
-        return self.choice([None, *ACTIVATIONS])
+        return self.choice([None, *ACTIVATIONS, "softmax"]) if self.draw(0, 2) else "softplus"
 
     def step(self, pool):
         recent = pool[-3:]
@@ -48,17 +48,15 @@ class RandomGraph:
         kinds = [
             *[self.convolution] * 4,
             *[self.simple] * 4,
-            self.nested,
-            self.twice,
-            lambda x: self.joined(recent),
-            lambda x: self.joined(recent),
+            *[self.nested, self.twice] * 2,
+            *[lambda x: self.joined(recent)] * 3,
         ]
         return self.choice(kinds)(x)
 
     def convolution(self, x):
-        size, bias, filters = self.draw(1, 4), bool(self.draw(0, 2)), self.draw(2, 9)
+        size, bias, filters = self.choice([1, 2, 3, 3]), bool(self.draw(0, 2)), self.draw(3, 9)
         common = {
-            "padding": self.choice(["same", "valid"]) if x.shape[1] > 4 else "same",
+            "padding": self.choice(["same", "same", "valid"]) if x.shape[1] > 4 else "same",
             "activation": self.activation(),
             "use_bias": bias,
         }
@@ -70,8 +68,7 @@ class RandomGraph:
         group = self.choice(groups)
         return self.choice(
             [
-                layers.Conv2D(filters, size, **plain, **common),
-                layers.Conv2D(filters, size, **plain, **common),
+                *[layers.Conv2D(filters, size, **plain, **common)] * 4,
                 layers.Conv2D(2 * group, size, groups=group, **common),
                 layers.DepthwiseConv2D(size, depth_multiplier=self.draw(1, 3), **common),
                 layers.SeparableConv2D(filters, size, depth_multiplier=self.draw(1, 3), **common),
@@ -90,7 +87,7 @@ class RandomGraph:
                 layers.PReLU(shared_axes=self.choice([None, [1, 2]])),
                 layers.MaxPooling2D(2, strides=1, padding=self.choice(["same", "valid"])),
                 layers.AveragePooling2D(3, strides=1, padding="same"),
-                layers.ZeroPadding2D(1),
+                *[layers.ZeroPadding2D(1)] * 2,
                 layers.UpSampling2D(2) if x.shape[1] < 6 else layers.Cropping2D(1),
                 layers.Dropout(0.5),
                 layers.LayerNormalization(),
@@ -140,11 +137,13 @@ class RandomGraph:
             elif len(variable.shape) > 1:
                 value = value / np.sqrt(np.prod(value.shape[:-1]))
                 value = value * self.mask(value.shape)
-            elif self.rng.random() < 0.3:
+            elif self.rng.random() < 0.1:
                 value = value * 0
             variable.assign(value)
 
     def mask(self, shape):
-        mask = self.rng.random(shape) < self.choice([1.0, 0.5, 0.2, 0.05])
-        mask = mask & (self.rng.random(shape[-1]) < self.choice([1.0, 0.6, 0.3]))
-        return mask & (self.rng.random(shape[-2])[:, None] < self.choice([1.0, 0.6, 0.0]))
+        """Some filters and inputs are dead, now and then the layer."""
+        mask = self.rng.random(shape) < self.choice([1.0, 1.0, 0.6, 0.2])
+        mask = mask & (self.rng.random(shape[-1]) < self.choice([1.0, 0.6, 0.4]))
+        mask = mask & (self.rng.random(shape[-2])[:, None] < self.choice([1.0, 1.0, 0.7]))
+        return mask & (self.rng.random() < 0.97)

@@ -15,11 +15,13 @@ from keras.src.models import Functional
 
 from granet_tf.compaction.analysis import planned
 from granet_tf.compaction.calls import is_graph
+from granet_tf.compaction.channelwise import Elementwise as Elementwise
 from granet_tf.compaction.report import CompactionReport as CompactionReport
 from granet_tf.compaction.report import LayerSize as LayerSize
 from granet_tf.compaction.report import LeftChannels as LeftChannels
 from granet_tf.compaction.report import report_of
 from granet_tf.compaction.resizing import resized
+from granet_tf.compaction.rules import register as register
 from granet_tf.model import check_keras, masked_weights
 
 
