@@ -164,6 +164,31 @@ def test_a_zero_constant_passes_padding(rng):
     assert small.get_layer("b").kernel.shape == (3, 3, 2, 3)
 
 
+def test_constants_in_a_frame_of_zeros(rng):
+    model = sequential(
+        (6, 6, 2),
+        layers.Conv2D(6, 3, activation="sigmoid", name="a"),
+        layers.ZeroPadding2D(2),
+        layers.Conv2D(3, 3, name="b"),
+    )
+    fill(model, rng, zero=[("a", [1, 2, 4])])
+    # In the frame there are zeros, so that one of the three carries the others.
+    assert compacted(model, rng).get_layer("a").filters == 4
+
+
+def test_constants_that_a_padded_depthwise_convolution_spoils(rng):
+    model = sequential(
+        (6, 6, 2),
+        layers.Conv2D(4, 3, activation="sigmoid", name="a"),
+        layers.DepthwiseConv2D(3, padding="same", name="depthwise"),
+        layers.Conv2D(3, 1, name="b"),
+    )
+    fill(model, rng, zero=[("a", [1, 2])])
+    assert compacted(model, rng).count_params() == model.count_params()
+    [left] = compaction.explain(model).left
+    assert left.reason == "'depthwise' makes its constant differ from position to position"
+
+
 def test_taps_that_meet_no_padding_carry_constants(rng):
     model = sequential(
         (5, 5, 2),
