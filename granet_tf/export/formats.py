@@ -21,13 +21,17 @@ class Format:
         tolerance: Largest difference from Keras that passes, as a fraction of an output's largest
             magnitude. That of int8 only tells rounding from garbage.
         needs_data: Whether activations are quantized, for which their ranges must be measured.
-        options: What the converter is told.
+        quantizes: Whether weights are stored in fewer bits.
+        types: Names of the types that weights are stored in, where not as the converter chooses.
+        operations: Name of the only set of operations allowed, where not any.
     """
 
     description: str
     tolerance: float
     needs_data: bool = False
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    quantizes: bool = False
+    types: tuple[str, ...] = ()
+    operations: str | None = None
 
     def converter_options(self, calibration: Calibration | None) -> dict[str, Any]:
         """Options for `keras.Model.export`, with the data where they are needed.
@@ -37,32 +41,37 @@ class Format:
         >>> FORMATS["float32"].converter_options(None)
         {}
         """
-        data = {"representative_dataset": calibration} if self.needs_data else {}
-        return {**self.options, **data}
+        options: dict[str, Any] = {}
+        # tf.lite loads when it is first used, which is not when granet_tf is imported.
+        if self.quantizes:
+            options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+        if self.needs_data:
+            options["representative_dataset"] = calibration
+        if self.types:
+            types = [tf.dtypes.as_dtype(name) for name in self.types]
+            options["target_spec"] = {"supported_types": types}
+        if self.operations:
+            allowed = [tf.lite.OpsSet[self.operations]]
+            options["target_spec"] = {"supported_ops": allowed}
+        return options
 
-
-_SMALLER = {"optimizations": [tf.lite.Optimize.DEFAULT]}
 
 FORMATS: dict[str, Format] = {
     "float32": Format("float32", 1e-4),
     "float16": Format(
-        "float16 weights, computed in float32",
-        1e-2,
-        options={**_SMALLER, "target_spec": {"supported_types": [tf.float16]}},
+        "float16 weights, computed in float32", 1e-2, quantizes=True, types=("float16",)
     ),
-    "dynamic_range": Format("int8 weights, float32 activations", 0.5, options=_SMALLER),
+    "dynamic_range": Format("int8 weights, float32 activations", 0.5, quantizes=True),
     "int8": Format(
         "int8 weights and activations, float32 inputs and outputs",
         0.5,
         needs_data=True,
+        quantizes=True,
         # No SELECT_TF_OPS: TensorFlow's own operations do not compute in int8.
-        options={
-            **_SMALLER,
-            "target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
-        },
+        operations="TFLITE_BUILTINS_INT8",
     ),
 }
-"""By name. "int8" fails where an operation has no int8 kernel."""
+"""By name."""
 
 
 def format_named(name: str) -> Format:
