@@ -27,6 +27,10 @@ if keras.backend.backend() != "tensorflow":
 
 from granet_tf import distributions as distributions
 from granet_tf import sparsity as sparsity
+from granet_tf.at_initialization import SNIP as SNIP
+from granet_tf.at_initialization import GraSP as GraSP
+from granet_tf.at_initialization import MagnitudeAtInit as MagnitudeAtInit
+from granet_tf.at_initialization import SynFlow as SynFlow
 from granet_tf.export import TFLiteReport as TFLiteReport
 from granet_tf.export import export_tflite as export_tflite
 from granet_tf.flops import count_flops as count_flops

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -129,7 +129,28 @@ class Method:
         """Whether growth ranks the dense gradient, which costs FLOPs; True if in doubt."""
         return self.regenerates
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether masks are drawn from data before the first step; see `granet_tf.SNIP`."""
+        return False
+
     # What the optimizer and the model ask.
+
+    def draw_masks(
+        self, model: Any, batches: Iterable[Any] = (), loss: Any = None
+    ) -> dict[str, tf.Tensor]:
+        """The masks that a model begins training with, of those that it is wrapped with.
+
+        Args:
+            model: A `SparseModel`.
+            batches: Batches of data where the method `needs_data`.
+            loss: As for `compile`; None is the one that the model was compiled with.
+        """
+        del batches, loss
+        return {p.path: tf.convert_to_tensor(p.mask) for p in model.pruned}
+
+    def check_drawn(self, pruned: Sequence[Any]) -> None:
+        """Raises RuntimeError if the method `needs_data`, and masks have not been drawn yet."""
 
     def resolve(self, total_steps: int) -> Method:
         """The same method for a training of `total_steps`; a length given before stays."""

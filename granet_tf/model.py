@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras.src.models import Functional
 
+from granet_tf import first_batches
 from granet_tf.compiling import SparseCompile
 from granet_tf.graphs import rebuilt
 from granet_tf.methods import GraNet, Method
@@ -145,16 +148,82 @@ class SparseModel(SparseCompile, keras.Model):
         own = {id(v) for v in model.non_trainable_weights}
         states = [v for v in model.non_trainable_variables if id(v) not in own]
         track(self, "_random_state", states)
-        self._start_sparse()
-        self.built = True
-
-    def _start_sparse(self):
+        self._emptied: set[str] = set()
         shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
-        masks = self.method.initial_masks(shapes) if shapes else {}
+        self._set_masks(self.method.initial_masks(shapes) if shapes else {})
+        self.built = True
+        # A model that is being loaded gets the masks of the file.
+        if _verdicts is None and self.pruned and not self.method.needs_data:
+            self._set_masks(self.method.draw_masks(self))
+
+    def _set_masks(self, masks):
         for pruned in self.pruned:
             pruned.mask.assign(masks[pruned.path])
             if not self.mask_only:
                 pruned.variable.assign(masked_value(pruned))
+
+    def start(self, batches: Iterable, loss: Any = None) -> None:
+        """Draws the masks of a method that needs data for that, as SNIP and GraSP do.
+
+        The first `fit` does this by itself, from the first batches that it is given. In a custom
+        training loop, call it once before the first step; on several workers, on each of them with
+        its share of the data: gradients are averaged, so that all get the same masks.
+
+        Args:
+            batches: `(x, y)` or `(x, y, sample_weight)` each, global batches under a strategy.
+                As many are taken as the method asks for.
+            loss: As for `compile`. None is the one that the model was compiled with.
+
+        Raises:
+            ValueError: If the method draws no masks from data, if they are drawn already, if there
+                is no loss or not enough data, or if the gradients tell nothing.
+
+        Warns:
+            UserWarning: If nothing is left of a layer.
+
+        Example:
+
+        >>> import granet_tf
+        >>> keras_model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+        >>> model = granet_tf.wrap(keras_model, granet_tf.SNIP(0.9))
+        >>> model.start([(np.random.rand(32, 8), np.random.rand(32, 10))], loss="mse")
+        >>> model.nonzeros
+        8
+        """
+        if not self.method.needs_data:
+            raise ValueError(
+                "`start` is for methods that draw masks from data, such as granet_tf.SNIP: the "
+                f"masks of others are there once a model is wrapped. Received: {self.method}"
+            )
+        if self.has_drawn:
+            raise ValueError(
+                "`start` must be called once, before any training, and the masks of this model are "
+                f"drawn already. Received: a model at sparsity {self.sparsity:.4f}"
+            )
+        with self.distribute_strategy.scope():
+            batches = first_batches.merged(batches)
+            self._set_masks(self.method.draw_masks(self, batches, loss))
+        self.warn_of_emptied()
+
+    @property
+    def has_drawn(self) -> bool:
+        """Whether masks are as training begins with, drawn from data where the method needs it."""
+        try:
+            self.method.check_drawn(self.pruned)
+        except RuntimeError:
+            return False
+        return True
+
+    def warn_of_emptied(self) -> None:
+        """Warns of each layer that has been pruned away, once."""
+        for pruned in self.pruned:
+            if pruned.path not in self._emptied and not np.any(pruned.mask.numpy()):
+                self._emptied.add(pruned.path)
+                warnings.warn(
+                    f"All of {pruned.path} has been pruned: nothing passes through it any more. "
+                    f"Cap it, as with capped={{{pruned.path!r}: 0.99}}, or use scope='layer'.",
+                    stacklevel=3,
+                )
 
     @property
     def nonzeros(self) -> int:
@@ -194,7 +263,13 @@ class SparseModel(SparseCompile, keras.Model):
             return super()._get_regularization_losses()
 
     def fit(self, *args, callbacks=None, **kwargs):
-        """As `keras.Model.fit`; the first one fixes durations given as fractions of training."""
+        """As `keras.Model.fit`; the first one fixes durations given as fractions of training.
+
+        A method that `needs_data` draws its masks from the first batches. None of these is lost to
+        training; arrays give a random sample.
+        """
+        if self.method.needs_data and not self.has_drawn:
+            args, kwargs = (), self._started(args, kwargs)
         follow = _FollowTraining()
         if isinstance(callbacks, keras.callbacks.CallbackList):
             follow.set_params(callbacks.params)
@@ -204,6 +279,17 @@ class SparseModel(SparseCompile, keras.Model):
             given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
             callbacks = [follow, *(c for c in given if c is not None)]
         return super().fit(*args, callbacks=callbacks, **kwargs)
+
+    def _started(self, args, kwargs):
+        """Arguments for `fit` once it has drawn masks from the data among them."""
+        arguments = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        self._assert_compile_called("fit")
+        if keras.ops.convert_to_numpy(self.optimizer.iterations) == 0:
+            asked = (self.method.batches, self.method.seed)
+            with self.distribute_strategy.scope():
+                batches, arguments = first_batches.of_fit(arguments, *asked)
+            self.start(batches)
+        return arguments
 
     def resolve(self, total_steps: int) -> None:
         """Fixes durations given as fractions, for a training of `total_steps` optimizer steps.
@@ -263,10 +349,6 @@ class SparseModel(SparseCompile, keras.Model):
 class _FollowTraining(keras.callbacks.Callback):
     """Tells the model how long training is, and the user when a layer has been emptied."""
 
-    def __init__(self):
-        super().__init__()
-        self._emptied: set[str] = set()
-
     def on_train_begin(self, logs=None):
         given = self.model.method.total_steps
         if given is None:
@@ -286,14 +368,7 @@ class _FollowTraining(keras.callbacks.Callback):
         return int(steps) * epochs // batches_per_update
 
     def on_epoch_end(self, epoch, logs=None):
-        for pruned in self.model.pruned:
-            if pruned.path not in self._emptied and not np.any(pruned.mask.numpy()):
-                self._emptied.add(pruned.path)
-                warnings.warn(
-                    f"All of {pruned.path} has been pruned: nothing passes through it any more. "
-                    f"Cap it, as with capped={{{pruned.path!r}: 0.99}}, or use scope='layer'.",
-                    stacklevel=2,
-                )
+        self.model.warn_of_emptied()
 
 
 def _without_wrappers(model):
