@@ -11,7 +11,7 @@ import dataclasses
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -136,21 +136,8 @@ class Method:
 
     # What the optimizer and the model ask.
 
-    def draw_masks(
-        self, model: Any, batches: Iterable[Any] = (), loss: Any = None
-    ) -> dict[str, tf.Tensor]:
-        """The masks that a model begins training with, of those that it is wrapped with.
-
-        Args:
-            model: A `SparseModel`.
-            batches: Batches of data where the method `needs_data`.
-            loss: As for `compile`; None is the one that the model was compiled with.
-        """
-        del batches, loss
-        return {p.path: tf.convert_to_tensor(p.mask) for p in model.pruned}
-
     def check_drawn(self, pruned: Sequence[Any]) -> None:
-        """Raises RuntimeError if the method `needs_data`, and masks have not been drawn yet."""
+        """Raises RuntimeError if masks are still to be drawn; see `AtInitialization.draw_masks`."""
 
     def resolve(self, total_steps: int) -> Method:
         """The same method for a training of `total_steps`; a length given before stays."""

@@ -152,9 +152,9 @@ class SparseModel(SparseCompile, keras.Model):
         shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
         self._set_masks(self.method.initial_masks(shapes) if shapes else {})
         self.built = True
-        # A model that is being loaded gets the masks of the file.
-        if _verdicts is None and self.pruned and not self.method.needs_data:
-            self._set_masks(self.method.draw_masks(self))
+        # A model that is being loaded gets the masks of its file.
+        if _verdicts is None and not self.method.needs_data and not self.has_drawn:
+            self.start()
 
     def _set_masks(self, masks):
         for pruned in self.pruned:
@@ -162,8 +162,8 @@ class SparseModel(SparseCompile, keras.Model):
             if not self.mask_only:
                 pruned.variable.assign(masked_value(pruned))
 
-    def start(self, batches: Iterable, loss: Any = None) -> None:
-        """Draws the masks of a method that needs data for that, as SNIP and GraSP do.
+    def start(self, batches: Iterable = (), loss: Any = None) -> None:
+        """Draws the masks of a method that chooses them before training, from data: SNIP, GraSP.
 
         The first `fit` does this by itself, from the first batches that it is given. In a custom
         training loop, call it once before the first step; on several workers, on each of them with
@@ -175,8 +175,8 @@ class SparseModel(SparseCompile, keras.Model):
             loss: As for `compile`. None is the one that the model was compiled with.
 
         Raises:
-            ValueError: If the method draws no masks from data, if they are drawn already, if there
-                is no loss or not enough data, or if the gradients tell nothing.
+            ValueError: If the masks are drawn already, as other methods do in `wrap`; if there is no
+                loss or not enough data; or if the gradients tell nothing.
 
         Warns:
             UserWarning: If nothing is left of a layer.
@@ -190,15 +190,11 @@ class SparseModel(SparseCompile, keras.Model):
         >>> model.nonzeros
         8
         """
-        if not self.method.needs_data:
-            raise ValueError(
-                "`start` is for methods that draw masks from data, such as granet_tf.SNIP: the "
-                f"masks of others are there once a model is wrapped. Received: {self.method}"
-            )
         if self.has_drawn:
             raise ValueError(
-                "`start` must be called once, before any training, and the masks of this model are "
-                f"drawn already. Received: a model at sparsity {self.sparsity:.4f}"
+                "`start` is for methods that choose masks from data before training, such as "
+                "granet_tf.SNIP, and to be called once. The masks of this model are drawn already. "
+                f"Received: method={self.method}, at sparsity {self.sparsity:.4f}"
             )
         with self.distribute_strategy.scope():
             batches = first_batches.merged(batches)
@@ -207,7 +203,7 @@ class SparseModel(SparseCompile, keras.Model):
 
     @property
     def has_drawn(self) -> bool:
-        """Whether masks are as training begins with, drawn from data where the method needs it."""
+        """Whether the masks are those that training begins with, or later ones."""
         try:
             self.method.check_drawn(self.pruned)
         except RuntimeError:
@@ -265,10 +261,10 @@ class SparseModel(SparseCompile, keras.Model):
     def fit(self, *args, callbacks=None, **kwargs):
         """As `keras.Model.fit`; the first one fixes durations given as fractions of training.
 
-        A method that `needs_data` draws its masks from the first batches. None of these is lost to
-        training; arrays give a random sample.
+        A method that chooses masks by data draws them from the first batches. None of these is lost
+        to training; arrays give a random sample.
         """
-        if self.method.needs_data and not self.has_drawn:
+        if not self.has_drawn:
             args, kwargs = (), self._started(args, kwargs)
         follow = _FollowTraining()
         if isinstance(callbacks, keras.callbacks.CallbackList):
@@ -281,14 +277,15 @@ class SparseModel(SparseCompile, keras.Model):
         return super().fit(*args, callbacks=callbacks, **kwargs)
 
     def _started(self, args, kwargs):
-        """Arguments for `fit` once it has drawn masks from the data among them."""
+        """Draws the masks, and returns arguments for `fit` as if the data were untouched."""
         arguments = inspect.signature(super().fit).bind(*args, **kwargs).arguments
         self._assert_compile_called("fit")
-        if keras.ops.convert_to_numpy(self.optimizer.iterations) == 0:
-            asked = (self.method.batches, self.method.seed)
-            with self.distribute_strategy.scope():
-                batches, arguments = first_batches.of_fit(arguments, *asked)
-            self.start(batches)
+        if keras.ops.convert_to_numpy(self.optimizer.iterations) > 0:
+            return arguments
+        count = self.method.batches if self.method.needs_data else 0
+        with self.distribute_strategy.scope():
+            batches, arguments = first_batches.of_fit(arguments, count, self.method.seed)
+        self.start(batches)
         return arguments
 
     def resolve(self, total_steps: int) -> None:

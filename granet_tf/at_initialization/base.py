@@ -122,7 +122,20 @@ class AtInitialization(Method):
         """The saliency: `draw_masks` hands it over in place of the weight. No step is due."""
         return weight
 
-    def draw_masks(self, model, batches=(), loss=None):
+    def draw_masks(
+        self, model: Any, batches: Iterable[Any] = (), loss: Any = None
+    ) -> dict[str, tf.Tensor]:
+        """{path: mask} to train a model with; the model stays as it is.
+
+        Args:
+            model: A `SparseModel`.
+            batches: `(x, y)` or `(x, y, sample_weight)` each, from which the first are taken.
+            loss: As for `compile`. None is the one that the model was compiled with.
+
+        Raises:
+            ValueError: If there are not enough batches, if there is no loss where one is needed, or
+                if the saliency tells nothing.
+        """
         self.check_fits({p.path: tuple(p.variable.shape) for p in model.pruned})
         batches = self._as_many_as_asked_for(batches)
         paths = [p.path for p in model.pruned]
@@ -140,8 +153,8 @@ class AtInitialization(Method):
         if not some_are_dormant(pruned):
             raise RuntimeError(
                 f"The masks of {type(self).__name__} must be drawn before the first step, and were "
-                "not. fit() does it; in a custom training loop, or around train_on_batch(), call "
-                "start(batches) of the wrapped model once, before the first step. "
+                "not. The first fit() does it. In a custom training loop, or around "
+                "train_on_batch(), call start(batches) of the wrapped model once, before the loop. "
                 f"Received: {len(pruned)} masks with no zero"
             )
 
@@ -158,10 +171,11 @@ class AtInitialization(Method):
 
     def _check_some_are_dormant(self, masks):
         if all(bool(tf.reduce_all(mask)) for mask in masks.values()):
+            size = sum(mask.shape.num_elements() for mask in masks.values())
             raise ValueError(
                 "`final_sparsity` must be high enough to prune a weight. Received: "
-                f"final_sparsity={self.final_sparsity}, of {sum(map(tf.size, masks.values()))} "
-                f"weights, pinned={self.pinned}, capped={self.capped}"
+                f"final_sparsity={self.final_sparsity}, of {size} weights, pinned={self.pinned}, "
+                f"capped={self.capped}"
             )
 
 
