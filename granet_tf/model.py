@@ -30,6 +30,7 @@ def wrap(
     *,
     mask_only: bool = False,
     prunable: Callable | Sequence[str] | None = None,
+    start: bool = True,
 ) -> SparseModel:
     """Makes a model train sparse. The model itself is used, not a copy.
 
@@ -43,6 +44,9 @@ def wrap(
         prunable: Which weights. None is `granet_tf.default_prunable`; else a callable
             `(layer, weight) -> bool`, or a list of patterns of weight paths such as
             `["encoder/*/kernel"]`.
+        start: Whether a method that chooses masks once, and needs no data for that (SynFlow),
+            does so now. False leaves it to the first `fit`, or `SparseModel.start`: good where a
+            checkpoint is going to bring the masks.
 
     Returns:
         A `SparseModel`, to compile and fit as usual.
@@ -64,7 +68,10 @@ def wrap(
     """
     _check_model(model)
     with model.distribute_strategy.scope():
-        return SparseModel(model, method, mask_only=mask_only, prunable=prunable)
+        sparse = SparseModel(model, method, mask_only=mask_only, prunable=prunable)
+    if start and not sparse.has_drawn and not sparse.method.needs_data:
+        sparse.start()
+    return sparse
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -152,9 +159,6 @@ class SparseModel(SparseCompile, keras.Model):
         shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
         self._set_masks(self.method.initial_masks(shapes) if shapes else {})
         self.built = True
-        # A model that is being loaded gets the masks of its file.
-        if _verdicts is None and not self.method.needs_data and not self.has_drawn:
-            self.start()
 
     def _set_masks(self, masks):
         for pruned in self.pruned:
@@ -175,8 +179,8 @@ class SparseModel(SparseCompile, keras.Model):
             loss: As for `compile`. None is the one that the model was compiled with.
 
         Raises:
-            ValueError: If the masks are drawn already, as other methods do in `wrap`; if there is no
-                loss or not enough data; or if the gradients tell nothing.
+            ValueError: If the masks are drawn already, as other methods do in `wrap`; if there is
+                no loss or not enough data; or if the gradients tell nothing.
 
         Warns:
             UserWarning: If nothing is left of a layer.

@@ -23,7 +23,9 @@ class SynFlow(AtInitialization):
 
     R is what the network returns for an input of ones with all weights positive, activations
     linear and no offsets (see `linearized`). It needs no data, so the masks are there once the
-    model is wrapped. No layer is pruned away as long as there is a sparsity that spares them all.
+    model is wrapped. In a chain of layers every layer has the same sum of scores, and with enough
+    rounds none is pruned away. Beside a branch that carries much more, such as the main path of a
+    residual block, a layer can be, and `wrap` warns.
 
     R grows with the power of the depth, beyond float32 for networks such as ResNet-50. It is
     computed in float64, and scores are divided by one power of two before they are ranked, which

@@ -246,7 +246,7 @@ def _train(name, method, values, strategy, data, length, workdir, listeners, sto
                 "All workers must see the same work directory, to go on from its checkpoints. "
                 f"Received: --workdir={values.workdir}, here at step {position.batches:,}"
             )
-        if method is not None and method.needs_data and not position.batches:
+        if method is not None and not (model.has_drawn or position.batches):
             _start(name, model, data, values)
         if chief and position.batches:
             print(f"{name}: going on after step {position.batches:,} of {length.steps:,}")
@@ -281,7 +281,8 @@ def _model(method, values, data, length):
     model = models.make(values.model, data.input_shape, data.classes, values.width)
     weight_decay.add(model, values.weight_decay, weight_decay.DECAYS[values.decay])
     if method is not None:
-        model = granet_tf.wrap(model, method, mask_only=values.mask_only)
+        # Masks come from a checkpoint, if there is one.
+        model = granet_tf.wrap(model, method, mask_only=values.mask_only, start=False)
         model.resolve(length.steps)
     options = {"momentum": values.momentum, "nesterov": values.nesterov}
     rate = rates.make(values.learning_rate_schedule, flags.course(values, length))
@@ -296,7 +297,7 @@ def _model(method, values, data, length):
 
 
 def _start(name, model, data, values: FlagValues) -> None:
-    """Draws masks that are chosen by data: on every host by the same batches, the first of all."""
+    """Draws masks that are chosen before training, on every host by the same first batches."""
     import tensorflow as tf
 
     from granet_tf.training.device import crossentropy
