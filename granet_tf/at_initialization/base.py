@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -63,12 +63,11 @@ class AtInitialization(Method):
     custom training loop by `SparseModel.start(batches)`.
 
     A subclass implements `saliency`. Where that looks at batches, it overrides `needs_data`, and
-    has a field `batches`, how many of them.
+    has a field `batches`, how many of them. Where it changes with what is pruned, it has a field
+    `rounds`: in how many to get to the final sparsity, with a new saliency of what is left in each.
 
     Args:
         final_sparsity: The sparsity, all through training, in (0, 1).
-        rounds: In how many rounds to get there, with a new saliency of what is left in each; see
-            `RoundsBeforeTraining`.
         **kwargs: See `Method`. `scope` is "global" here, and `distribution`, which counts in scope
             "layer", "uniform".
 
@@ -79,7 +78,7 @@ class AtInitialization(Method):
     _: dataclasses.KW_ONLY
     scope: str = "global"
     distribution: str | Callable = "uniform"
-    rounds: int = 1
+    rounds: ClassVar[int] = 1
 
     def __post_init__(self):
         super().__post_init__()

@@ -51,6 +51,7 @@ class GraSP(AtInitialization):
     20
     """
 
+    rounds: int = 1
     batches: int = 1
     temperature: float = 200.0
 

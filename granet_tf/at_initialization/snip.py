@@ -42,6 +42,7 @@ class SNIP(AtInitialization):
     20
     """
 
+    rounds: int = 1
     batches: int = 1
 
     def __post_init__(self):
