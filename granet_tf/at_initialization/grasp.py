@@ -38,7 +38,7 @@ class GraSP(AtInitialization):
     Raises:
         ValueError: On a parameter out of range.
 
-    Source: Wang et al. (2020), equation 8 and Algorithm 2; the temperature from the authors' code.
+    Source: Wang et al. (2020), S(-w) = -w · (H g); the temperature from the authors' code.
 
     Example:
 

@@ -28,7 +28,7 @@ class SNIP(AtInitialization):
     Raises:
         ValueError: On a parameter out of range.
 
-    Source: Lee et al. (2019), equations 4 to 6. The loss is that of the data: regularizers of
+    Source: Lee et al. (2019), connection sensitivity. The loss is that of the data: regularizers of
     weights do not count.
 
     Example:

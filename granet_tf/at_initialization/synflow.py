@@ -41,7 +41,7 @@ class SynFlow(AtInitialization):
     Raises:
         ValueError: On a parameter out of range; in `wrap`, if the input shape is not known.
 
-    Source: Tanaka et al. (2020), equation 4 and Algorithm 1.
+    Source: Tanaka et al. (2020), Algorithm 1.
 
     Example:
 
