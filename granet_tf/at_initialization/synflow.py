@@ -53,6 +53,12 @@ class SynFlow(AtInitialization):
     rounds: int = 100
     input_shape: Any = None
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.input_shape is not None:  # Tuples come back from JSON as lists.
+            shape = keras.tree.map_shape_structure(tuple, self.input_shape)
+            object.__setattr__(self, "input_shape", shape)
+
     def saliency(self, model, batches=(), loss=None, masks=None):
         return synflow_saliency(model, masks, input_shape=self.input_shape)
 
