@@ -45,7 +45,7 @@ with without_notes():
     import tensorflow as tf
 
     import granet_tf
-    from granet_tf.methods import keep_count
+    from granet_tf.scopes import keep_count
     from granet_tf.selection import count, select
     from granet_tf.table import aligned
 

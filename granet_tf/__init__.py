@@ -45,10 +45,12 @@ from granet_tf.model import SparseModel as SparseModel
 from granet_tf.model import strip as strip
 from granet_tf.model import wrap as wrap
 from granet_tf.optimizer import SparseOptimizer as SparseOptimizer
+from granet_tf.pattern_names import ByKind as ByKind
 from granet_tf.patterns import NM as NM
 from granet_tf.patterns import Block as Block
 from granet_tf.patterns import Element as Element
 from granet_tf.patterns import Filter as Filter
+from granet_tf.patterns import Pattern as Pattern
 from granet_tf.schedules import ConstantSparsity as ConstantSparsity
 from granet_tf.schedules import GraNetSchedule as GraNetSchedule
 from granet_tf.schedules import PolynomialDecay as PolynomialDecay

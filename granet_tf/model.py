@@ -18,6 +18,7 @@ from granet_tf import first_batches
 from granet_tf.compiling import SparseCompile
 from granet_tf.graphs import rebuilt
 from granet_tf.methods import GraNet, Method
+from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, carries_masks, weights_of
@@ -28,6 +29,7 @@ def wrap(
     model: keras.Model,
     method: Method | None = None,
     *,
+    pattern: str | Pattern | None = None,
     mask_only: bool = False,
     prunable: Callable | Sequence[str] | None = None,
     start: bool = True,
@@ -39,6 +41,8 @@ def wrap(
             shared layers. Layers in it that are wrapped in PruneLowMagnitude keep their settings.
         method: How masks evolve; None is `GraNet()`: to 90 % sparsity, dense at first, pruned
             until half of the training that `fit` is asked for.
+        pattern: What is pruned as one unit, in place of the method's own `pattern`: a pattern or
+            its name, such as "litert" for what LiteRT runs fast; see `granet_tf.Method`.
         mask_only: False sets pruned weights to zero, as the paper does. True is the original
             gradual magnitude pruning: the model computes with w · mask, w keeps its value.
         prunable: Which weights. None is `granet_tf.default_prunable`; else a callable
@@ -52,8 +56,10 @@ def wrap(
         A `SparseModel`, to compile and fit as usual.
 
     Raises:
-        TypeError: If `model` is not a Keras 3 model, or `method` not a method.
-        ValueError: If `model` is wrapped already, is not built, or has nothing to prune.
+        TypeError: If `model` is not a Keras 3 model, `method` not a method or `pattern` not a
+            pattern.
+        ValueError: If `model` is wrapped already, is not built, or has nothing to prune; on a
+            pattern's name that is none.
 
     Example:
 
@@ -67,6 +73,9 @@ def wrap(
     (8, True)
     """
     _check_model(model)
+    method = _checked_method(method)
+    if pattern is not None:
+        method = dataclasses.replace(method, pattern=pattern)
     with model.distribute_strategy.scope():
         sparse = SparseModel(model, method, mask_only=mask_only, prunable=prunable)
     if start and not sparse.has_drawn and not sparse.method.needs_data:
@@ -157,7 +166,8 @@ class SparseModel(SparseCompile, keras.Model):
         track(self, "_random_state", states)
         self._emptied: set[str] = set()
         shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
-        self._set_masks(self.method.initial_masks(shapes) if shapes else {})
+        layouts = {p.path: p.layout for p in self.pruned}
+        self._set_masks(self.method.initial_masks(shapes, layouts) if shapes else {})
         self.built = True
 
     def _set_masks(self, masks):

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from granet_tf.methods import GMP, Method
 from granet_tf.patterns import NM, Block, Element
-from granet_tf.schedules import PACKAGE, ConstantSparsity
+from granet_tf.schedules import PACKAGE, AtSparsity, ConstantSparsity, as_schedule
 from keras_layers.masking import PrunedWeight
 from keras_layers.prunable import carries_masks, unique
 
@@ -222,6 +222,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                     [tf.convert_to_tensor(m) for m in masks],
                     [own(g) for g in gradients] or [None] * len(weights),
                     dormant_compete=group.mask_only,
+                    layouts={p.path: p.layout for p in group.pruned},
                 )
                 for mask, new in zip(masks, new_masks, strict=True):
                     mask.assign(new)
@@ -341,10 +342,14 @@ def _groups_in(model):
 
 def _method_of(layer) -> GMP:
     """What the settings of a PruneLowMagnitude layer mean."""
+    if layer.pattern is not None:
+        return GMP(schedule=layer.pruning_schedule, pattern=layer.pattern)
     if layer.sparsity_m_by_n:
         zeros, size = layer.sparsity_m_by_n
-        once = ConstantSparsity(zeros / size, begin_step=1, end_step=1, frequency=1)
-        return GMP(schedule=once, pattern=NM(size - zeros, size))
+        schedule = ConstantSparsity(zeros / size, begin_step=1, end_step=1, frequency=1)
+        if layer.reselect:
+            schedule = AtSparsity(as_schedule(layer.pruning_schedule), zeros / size)
+        return GMP(schedule=schedule, pattern=NM(size - zeros, size))
     whole = layer.block_size != (1, 1)
     pattern = Block(layer.block_size, layer.block_pooling_type.lower()) if whole else Element()
     return GMP(schedule=layer.pruning_schedule, pattern=pattern)

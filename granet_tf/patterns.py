@@ -1,51 +1,111 @@
 """What is pruned as one unit. Selection ranks units; a pattern says what they are.
 
-A new pattern implements the three methods of `Pattern`: methods and optimizer handle it without
-change, as they only ever see units. Counts and sparsities are then those of units. One whose units
-can't be drawn at random or grown one by one says `prunes_only = True`.
+Methods and optimizer handle a new pattern without change, as they only ever see units: a subclass
+of `Pattern` with `pool`, `units` and `expand`. Counts and sparsities are then those of units. One
+that lets only some units be active together also says so in `tiers`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from granet_tf.schedules import PACKAGE
+from keras_layers.layouts import Layout
+
+Axes = int | tuple[int, ...]
 
 
-class Pattern(Protocol):
-    """Maps a weight tensor to its units and back."""
+@dataclasses.dataclass(frozen=True)
+class Capacity:
+    """How many units of a weight there are, and how many of them may be active.
+
+    They differ in N:M sparsity only, where the last group of an input that is no multiple of m is
+    filled up with zeros.
+
+    Attributes:
+        slots: Units and what fills up: what a sparsity is a fraction of.
+        open: Slots that the pattern lets be active.
+        fitting: Units that fit into these.
+    """
+
+    slots: int
+    open: int
+    fitting: int
+
+    @property
+    def least_sparsity(self) -> float:
+        """Where less is asked for, more units than fit have to be active."""
+        return 1.0 - self.open / self.slots
+
+
+class Pattern:
+    """Maps a weight tensor to its units and back. A base class; saved as its fields."""
 
     def pool(self, score: tf.Tensor) -> tf.Tensor:
         """Scores of single weights -> scores of units."""
+        raise NotImplementedError(f"{type(self).__name__} must implement pool()")
 
     def units(self, mask: tf.Tensor) -> tf.Tensor:
         """Mask of single weights -> mask of units."""
+        raise NotImplementedError(f"{type(self).__name__} must implement units()")
 
     def expand(self, units: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
         """Mask of units -> mask of the weights of a tensor of `shape`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement expand()")
 
+    def tiers(
+        self, score: tf.Tensor, eligible: tf.Tensor, kept: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, ...]:
+        """The `eligible` units in the order in which they may be chosen; none is in two tiers.
 
-class _Plain:
-    """Saved as its fields."""
+        The first tier fits beside the units that are `kept`. The next is for what the first has no
+        room for, where more units have to be active than the pattern lets.
+
+        Args:
+            score: Scores of units; the best of them come into the first tier.
+            eligible: Which units to choose from.
+            kept: Units that are active already, none of them eligible.
+        """
+        del score, kept
+        return (eligible,)
+
+    def capacity(self, shape: tuple[int, ...]) -> Capacity:
+        """How many units a weight of `shape` has room for."""
+        units = self.units(tf.ones(shape, tf.bool)).shape.num_elements()
+        return Capacity(units, units, units)
+
+    def chosen(self, kind: str) -> Pattern:
+        """The pattern of a layer of this kind; see `keras_layers.layouts.KINDS`."""
+        del kind
+        return self
+
+    def bound(self, layout: Layout) -> Pattern:
+        """The pattern with the axes of `layout`, where it was given none."""
+        del layout
+        return self
 
     def get_config(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]):
+    def from_config(cls, config: dict[str, Any]) -> Pattern:
         return cls(**config)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
-class Element(_Plain):
+class Element(Pattern):
     """Each weight is its own unit: unstructured sparsity."""
+
+    def __str__(self):
+        return "weights"
 
     def pool(self, score):
         return score
@@ -56,6 +116,10 @@ class Element(_Plain):
     def expand(self, units, shape):
         del shape
         return units
+
+    def capacity(self, shape):
+        size = math.prod(shape)
+        return Capacity(size, size, size)
 
 
 # {pooling: (reduction over a block, what fills up a block at the edge)}
@@ -68,22 +132,24 @@ _POOLINGS: dict[str, tuple[Callable, float]] = {
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
-class Block(_Plain):
-    """Blocks of `size` = (inputs, outputs): of the last two axes of a kernel.
+class Block(Pattern):
+    """Blocks of `size` = (inputs, outputs) of a kernel.
 
-    A dense kernel (inputs, outputs) is cut as it is; a convolution's, (height, width, inputs,
-    outputs), at each position of the window for itself. Blocks at the edges may be smaller.
+    A dense kernel (inputs, outputs) is cut as it is; a convolution's at each position of the window
+    for itself. Blocks at the edges may be smaller.
 
     On x86, LiteRT runs dense layers faster where zeros come in blocks of (4, 1) float32 or (16, 1)
-    int8 weights.
+    int8 weights; `pattern="litert"` is that.
 
     Args:
         size: Inputs and outputs of a block, both > 0.
         pooling: The score of a block: "sum", "avg" or "max" over its weights' scores. tfmot has
             the latter two, and scores of weights are |w| there as here.
+        axes: (axes of the inputs, axes of the outputs), each an int or several. None takes those of
+            the layer that the weight belongs to, or the last two for a bare tensor.
 
     Raises:
-        ValueError: On a size or pooling that is none of these; on a weight with one axis only.
+        ValueError: On a size, pooling or axes that are none; on a weight with one axis only.
 
     Example:
 
@@ -96,6 +162,7 @@ class Block(_Plain):
 
     size: tuple[int, int]
     pooling: str = "sum"
+    axes: tuple[Axes, Axes] | None = None
 
     def __post_init__(self):
         size = tuple(self.size) if isinstance(self.size, (list, tuple)) else ()
@@ -109,50 +176,72 @@ class Block(_Plain):
                 f"Received: pooling={self.pooling!r}"
             )
         object.__setattr__(self, "size", size)  # A list, when it comes from JSON.
+        if self.axes is not None:
+            axes = tuple(self.axes) if isinstance(self.axes, (list, tuple)) else ()
+            if len(axes) != 2:
+                raise ValueError(
+                    "`axes` must be a pair, the axes of the inputs and of the outputs. "
+                    f"Received: axes={self.axes}"
+                )
+            object.__setattr__(self, "axes", tuple(_checked_axes(each, "axes") for each in axes))
+
+    def __str__(self):
+        return f"blocks {self.size[0]}×{self.size[1]}"
+
+    def bound(self, layout):
+        if self.axes is not None:
+            return self
+        return dataclasses.replace(self, axes=(layout.inputs, layout.outputs))
 
     def pool(self, score):
         reduce, filler = _POOLINGS[self.pooling]
         pooled = reduce(self._blocks(score, filler), axis=(2, 4))
         if self.pooling != "avg":
             return pooled
-        ones = tf.ones(score.shape[-2:], score.dtype)
+        ones = tf.ones(score.shape, score.dtype)
         return pooled / tf.reduce_sum(self._blocks(ones, 0.0), axis=(2, 4))
 
     def units(self, mask):
         return tf.reduce_any(self._blocks(mask, False), axis=(2, 4))
 
     def expand(self, units, shape):
+        matrices = self._matrices(shape)
         weights = tf.repeat(tf.repeat(units, self.size[0], axis=1), self.size[1], axis=2)
-        return tf.reshape(weights[:, : shape[-2], : shape[-1]], shape)
+        return matrices.back(weights[:, : matrices.inputs, : matrices.outputs])
+
+    def _matrices(self, shape):
+        _check_rank(shape, "Blocks")
+        return _Matrices.of(shape, *((-2, -1) if self.axes is None else self.axes))
 
     def _blocks(self, values, filler):
         """(positions, rows of blocks, inputs of a block, columns of blocks, outputs of a block)."""
-        if len(values.shape) < 2:
-            raise ValueError(
-                "Blocks need a weight with two axes or more. "
-                f"Received: a weight of shape {tuple(values.shape)}"
-            )
-        inputs, outputs = values.shape[-2:]
-        edges = [[0, -n % size] for n, size in zip((inputs, outputs), self.size, strict=True)]
-        values = tf.pad(
-            tf.reshape(values, (-1, inputs, outputs)), [[0, 0], *edges], constant_values=filler
-        )
-        rows, columns = (-(-n // s) for n, s in zip((inputs, outputs), self.size, strict=True))
-        return tf.reshape(values, (-1, rows, self.size[0], columns, self.size[1]))
+        values = self._matrices(values.shape)(values)
+        sides = list(zip(values.shape[1:], self.size, strict=True))
+        edges = [[0, 0], *([0, -n % size] for n, size in sides)]
+        rows, columns = (-(-n // size) for n, size in sides)
+        padded = tf.pad(values, edges, constant_values=filler)
+        return tf.reshape(padded, (-1, rows, self.size[0], columns, self.size[1]))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
-class Filter(_Plain):
+class Filter(Pattern):
     """Whole filters and units: all weights that lead to one output.
 
     The score is the sum over them: of |w| to prune and drop, of |gradient| to grow, as in the
     paper's filter pruning (Appendix A, after Li et al., 2017). Sums grow with the size of a filter,
     so scope "layer" is the sensible one.
 
+    A pruned filter keeps its bias, and its channel the offset and the moving statistics of a batch
+    normalisation behind it, so its output is a constant, not always 0. `strip` leaves them, and a
+    filter that is grown again finds them there.
+
     Args:
-        axis: The axis of outputs. The last one in dense and convolution kernels, -2 in those of
-            transposed convolutions.
+        axis: The axis of outputs, or several. None takes that of the layer that the weight belongs
+            to (-2 in transposed convolutions), or the last one for a bare tensor.
+
+    Raises:
+        ValueError: On an `axis` that is none.
 
     Example:
 
@@ -162,61 +251,77 @@ class Filter(_Plain):
     [[True, False], [True, False]]
     """
 
-    axis: int = -1
+    axis: Axes | None = None
+
+    def __post_init__(self):
+        if self.axis is not None:
+            object.__setattr__(self, "axis", _checked_axes(self.axis, "axis"))
+
+    def __str__(self):
+        return "filters"
+
+    def bound(self, layout):
+        return self if self.axis is not None else Filter(layout.outputs)
 
     def pool(self, score):
-        return tf.reduce_sum(score, self._inputs(score.shape))
+        return tf.reduce_sum(score, self._others(score.shape))
 
     def units(self, mask):
-        return tf.reduce_any(mask, self._inputs(mask.shape))
+        return tf.reduce_any(mask, self._others(mask.shape))
 
     def expand(self, units, shape):
-        outputs = [1] * len(shape)
-        outputs[self.axis] = shape[self.axis]
-        return tf.broadcast_to(tf.reshape(units, outputs), shape)
+        others = self._others(shape)
+        return tf.broadcast_to(
+            tf.reshape(units, [1 if i in others else n for i, n in enumerate(shape)]), shape
+        )
 
-    def _inputs(self, shape):
-        return [i for i in range(len(shape)) if i != self.axis % len(shape)]
+    def _others(self, shape):
+        outputs = _positive(-1 if self.axis is None else self.axis, len(shape))
+        return [i for i in range(len(shape)) if i not in outputs]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
-class NM(_Plain):
+class NM(Pattern):
     """N:M sparsity: at most `n` nonzeros in every `m` consecutive inputs, such as 2:4.
 
     Groups run along the inputs of each output, at each position of a convolution's window, as
-    sparse tensor cores want them. Where the inputs are no multiple of `m`, the last group is filled
-    up with zeros. tfmot counts zeros instead: its `sparsity_m_by_n=(1, 4)` is `NM(3, 4)`.
+    sparse tensor cores want them. tfmot counts zeros instead: its `sparsity_m_by_n=(1, 4)` is
+    `NM(3, 4)`.
 
-    Units are single weights, but ranked by their place in their group first: the strongest of all
-    groups, then all the second ones, and so on. So a method that only prunes, and starts dense,
-    comes to N:M from above and is there at sparsity 1 - n / m.
+    Units are single weights. What is chosen, at random, by magnitude or to be grown, is first the
+    best `n` of each group; what does not fit comes after all that does. So:
+
+    - From sparsity 1 - n / m on, no group has more than `n` after any update, and at that sparsity
+      each has exactly `n`. Growth fills groups that what was dropped has left room in.
+    - Below, where a method starts dense or with a small `initial_sparsity`, groups hold more. Only
+      what is beyond the best `n` of its group is pruned, until nothing is. Growth fills groups with
+      less than `n` first, then goes by gradient anywhere, so that counts hold.
+
+    Where the inputs are no multiple of `m`, the last group is filled up with zeros, which a
+    sparsity counts: a convolution of 3 channels keeps 2 of each 3 weights at 2:4 and sparsity 0.5.
 
     Args:
         n: Nonzeros that a group may keep, 0 < n < m.
         m: Weights in a group.
-        axis: The axis of inputs: -2 in dense and convolution kernels, -1 in those of transposed
-            convolutions.
+        axis: The axis of inputs, or several, which then count as one. None takes that of the layer
+            that the weight belongs to (-1 in transposed convolutions), or -2 for a bare tensor.
 
     Raises:
-        ValueError: On `n` and `m` that are not such integers; on a weight with one axis only.
+        ValueError: On `n`, `m` and `axis` that are none; on a weight with one axis only.
 
     Example:
 
     >>> from granet_tf.selection import select
     >>> weight = tf.constant([[1.0], [4.0], [3.0], [2.0]])
-    >>> pooled = NM(2, 4).pool(weight)
-    >>> [chosen] = select([pooled], [tf.ones_like(pooled, tf.bool)], 2)
-    >>> NM(2, 4).expand(chosen, (4, 1)).numpy().ravel().tolist()
+    >>> fitting, others = NM(2, 4).tiers(weight, tf.ones_like(weight, tf.bool))
+    >>> fitting.numpy().ravel().tolist()
     [False, True, True, False]
     """
 
     n: int
     m: int
-    axis: int = -2
-
-    # Growth and random masks rank without regard to what a group has left.
-    prunes_only: ClassVar[bool] = True
+    axis: Axes | None = None
 
     def __post_init__(self):
         integers = isinstance(self.n, int) and isinstance(self.m, int)
@@ -225,39 +330,122 @@ class NM(_Plain):
                 "`n` and `m` must be integers with 0 < n < m, nonzeros in a group of weights. "
                 f"Received: n={self.n}, m={self.m}"
             )
+        if self.axis is not None:
+            object.__setattr__(self, "axis", _checked_axes(self.axis, "axis"))
+
+    def __str__(self):
+        return f"{self.n}:{self.m}"
+
+    def bound(self, layout):
+        return self if self.axis is not None else NM(self.n, self.m, layout.inputs)
 
     def pool(self, score):
-        # In what fills up the last group, -inf: it comes after all weights.
-        groups = self._groups(score, -np.inf)
-        place = tf.zeros_like(groups)
-        for j in range(self.m):
-            other = groups[..., j : j + 1]
-            earlier = tf.range(self.m) > j  # Of equals, the first is the stronger.
-            place += tf.cast((other > groups) | ((other == groups) & earlier), groups.dtype)
-        # Less than half a place, so that it only orders weights of the same place.
-        return 0.4 * tf.sigmoid(groups) - place
+        return score
 
     def units(self, mask):
-        return self._groups(mask, True)
+        return mask
 
     def expand(self, units, shape):
-        order = self._order(len(shape))
-        moved = [shape[i] for i in order]
-        weights = tf.reshape(units, (*moved[:-1], -1))[..., : moved[-1]]
-        return tf.transpose(weights, np.argsort(order))
+        del shape
+        return units
 
-    def _groups(self, values, filler):
-        """(..., groups, weights of a group), inputs last."""
-        if len(values.shape) < 2:
-            raise ValueError(
-                "N:M groups need a weight with two axes or more. "
-                f"Received: a weight of shape {tuple(values.shape)}"
-            )
-        moved = tf.transpose(values, self._order(len(values.shape)))
-        edges = [[0, 0]] * (len(moved.shape) - 1) + [[0, -moved.shape[-1] % self.m]]
-        padded = tf.pad(moved, edges, constant_values=filler)
-        return tf.reshape(padded, (*moved.shape[:-1], -1, self.m))
+    def tiers(self, score, eligible, kept=None):
+        matrices = self._matrices(score.shape)
+        # -inf is behind all that is eligible.
+        ranked = tf.where(eligible, score, tf.constant(-np.inf, score.dtype))
+        groups = self._groups(matrices(ranked), -np.inf)
+        earlier = tf.reshape(tf.range(self.m), (-1, 1))
+        place = tf.zeros(groups.shape, tf.int32)
+        for j in range(self.m):
+            other = groups[:, :, j : j + 1]
+            # Of equals, the first is the stronger.
+            ahead = (other > groups) | ((other == groups) & (earlier > j))
+            place += tf.cast(ahead, tf.int32)
+        room = self.n
+        if kept is not None:
+            taken = self._groups(matrices(kept), False)
+            room -= tf.reduce_sum(tf.cast(taken, tf.int32), axis=2, keepdims=True)
+        shape = (groups.shape[0], -1, groups.shape[3])
+        fits = tf.reshape(place < room, shape)[:, : matrices.inputs]
+        first = eligible & matrices.back(fits)
+        return first, eligible & ~first
 
-    def _order(self, rank):
-        inputs = self.axis % rank
-        return [*(i for i in range(rank) if i != inputs), inputs]
+    def capacity(self, shape):
+        if self.axis == ():  # Nothing to group, as in a depthwise kernel.
+            return super().capacity(shape)
+        inputs = self._matrices(shape).inputs
+        rows = math.prod(shape) // inputs
+        whole, rest = divmod(inputs, self.m)
+        groups = whole + (rest > 0)
+        fitting = whole * self.n + min(self.n, rest)
+        return Capacity(rows * groups * self.m, rows * groups * self.n, rows * fitting)
+
+    def _matrices(self, shape):
+        _check_rank(shape, "N:M groups")
+        inputs = _positive(-2 if self.axis is None else self.axis, len(shape))
+        # What comes before them is a position, which spares moving axes in most kernels.
+        outputs = tuple(range(max(inputs, default=-1) + 1, len(shape)))
+        return _Matrices.of(shape, inputs, outputs)
+
+    def _groups(self, matrices, filler):
+        """(1, groups, weights of a group, everything else)."""
+        edges = [[0, 0], [0, -matrices.shape[1] % self.m], [0, 0]]
+        padded = tf.pad(matrices, edges, constant_values=filler)
+        return tf.reshape(padded, (padded.shape[0], -1, self.m, padded.shape[2]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Matrices:
+    """Views a tensor as (positions, inputs, outputs), and such matrices as the tensor again."""
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    inputs: int
+    outputs: int
+
+    @classmethod
+    def of(cls, shape, inputs: Axes, outputs: Axes) -> _Matrices:
+        inputs, outputs = _positive(inputs, len(shape)), _positive(outputs, len(shape))
+        positions = tuple(i for i in range(len(shape)) if i not in (*inputs, *outputs))
+        sizes = (math.prod(shape[i] for i in axes) for axes in (inputs, outputs))
+        return cls(tuple(shape), (*positions, *inputs, *outputs), *sizes)
+
+    def __call__(self, values):
+        moved = tf.transpose(values, self.order) if self._moves else values
+        return tf.reshape(moved, (-1, self.inputs, self.outputs))
+
+    def back(self, matrices):
+        moved = tf.reshape(matrices, [self.shape[i] for i in self.order])
+        return tf.transpose(moved, np.argsort(self.order)) if self._moves else moved
+
+    @property
+    def _moves(self):
+        return self.order != tuple(range(len(self.order)))
+
+
+def _check_rank(shape, what):
+    if len(shape) < 2:
+        raise ValueError(
+            f"{what} need a weight with two axes or more. "
+            f"Received: a weight of shape {tuple(shape)}"
+        )
+
+
+def _checked_axes(axes: Axes, name: str) -> Axes:
+    """As they are, or a tuple where JSON has made a list of them."""
+    several = tuple(axes) if isinstance(axes, (list, tuple)) else (axes,)
+    if not all(isinstance(axis, int) for axis in several) or len(set(several)) < len(several):
+        raise ValueError(
+            f"`{name}` must be an axis, an integer, or several. Received: {name}={axes!r}"
+        )
+    return axes if isinstance(axes, int) else several
+
+
+def _positive(axes: Axes, rank: int) -> tuple[int, ...]:
+    several = (axes,) if isinstance(axes, int) else axes
+    if not all(-rank <= axis < rank for axis in several):
+        raise ValueError(
+            "The axes of a pattern must be those of the weight. "
+            f"Received: axes {axes} for a weight with {rank} axes"
+        )
+    return tuple(axis % rank for axis in several)

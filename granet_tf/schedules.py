@@ -315,6 +315,35 @@ class GraNetSchedule(PruningSchedule):
 
 
 @dataclasses.dataclass(frozen=True)
+class AtSparsity(PruningSchedule):
+    """Updates when `schedule` does, each at the same `sparsity` whatever it says.
+
+    Example:
+
+    >>> rising = PolynomialDecay(0.0, 0.9, begin_step=0, end_step=100, frequency=10)
+    >>> due, sparsity = AtSparsity(rising, 0.5)(10)
+    >>> bool(due), float(sparsity)
+    (True, 0.5)
+    """
+
+    schedule: PruningSchedule
+    sparsity: float
+
+    def __call__(self, step):
+        return self.schedule(step)[0], tf.constant(self.sparsity, tf.float32)
+
+    def exact_sparsity(self, step):
+        return tf.constant(self.sparsity, tf.float64)
+
+    def regenerate(self, step):
+        return self.schedule.regenerate(step)
+
+    @property
+    def regenerates(self):
+        return self.schedule.regenerates
+
+
+@dataclasses.dataclass(frozen=True)
 class _Foreign(PruningSchedule):
     """Any callable of the step with a schedule's return values."""
 

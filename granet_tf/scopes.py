@@ -1,17 +1,69 @@
 """Pruning to an overall sparsity: across all tensors, or each tensor for itself.
 
-Pins and caps are obeyed in both.
+Pins and caps are obeyed in both. Weights of different patterns are never ranked together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 import tensorflow as tf
 
-from granet_tf.selection import count, rank, top
+from granet_tf.patterns import Capacity, Pattern
+from granet_tf.selection import Ranking, count, rank, top
+
+Tiers = Sequence[Ranking]
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+    """The units of one weight, ranked to be kept.
+
+    Attributes:
+        path: The weight's path.
+        shape: Its shape.
+        pattern: What its units are. Those of equal patterns are ranked together.
+        capacity: How many units the pattern has room for.
+        score: The score of each unit.
+        eligible: Masks of units in tiers, see `Pattern.tiers`.
+        rankings: The ranking of each tier.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    pattern: Pattern
+    capacity: Capacity
+    score: tf.Tensor
+    eligible: tuple[tf.Tensor, ...]
+    rankings: tuple[Ranking, ...]
+
+
+def ranked(score: tf.Tensor, tiers: Sequence[tf.Tensor]) -> tuple[Ranking, ...]:
+    """Makes the tiers of one weight ready for `best`."""
+    return tuple(rank(score, eligible) for eligible in tiers)
+
+
+def best(rankings: Sequence[Tiers], k: int | tf.Tensor) -> list[tf.Tensor]:
+    """Masks of the k best units of all tensors together: of the first tiers while these last.
+
+    Example:
+
+    >>> score, first = tf.constant([5.0, 1.0, 2.0]), tf.constant([False, True, True])
+    >>> [mask] = best([ranked(score, [first, ~first])], 1)
+    >>> mask.numpy().astype(int).tolist()
+    [0, 0, 1]
+    """
+    masks = top([tiers[0] for tiers in rankings], k)
+    for depth in range(1, max(map(len, rankings))):
+        rest = tf.cast(k, tf.int64) - tf.add_n([count(m) for m in masks])
+        deep = [i for i, tiers in enumerate(rankings) if depth < len(tiers)]
+        more = top([rankings[i][depth] for i in deep], tf.maximum(rest, 0))
+        for i, mask in zip(deep, more, strict=True):
+            masks[i] |= mask
+    return masks
 
 
 def keep_count(size: int, sparsity: float | tf.Tensor) -> tf.Tensor:
@@ -27,6 +79,23 @@ def keep_count(size: int, sparsity: float | tf.Tensor) -> tf.Tensor:
     # steps of 2**-20 it is a half again, in graphs as in eager execution.
     kept = tf.round(kept * 2.0**20) / 2.0**20
     return tf.maximum(tf.cast(tf.round(kept), tf.int64), 1)
+
+
+def units_to_keep(capacities: Sequence[Capacity], sparsity: float | tf.Tensor) -> tf.Tensor:
+    """How many units of all these weights stay at `sparsity`, which is one of slots.
+
+    Example:
+
+    >>> from granet_tf.patterns import NM
+    >>> capacity = NM(2, 4).capacity((3, 1))  # One group of 3, and a zero that fills it up.
+    >>> [int(units_to_keep([capacity], s)) for s in (0.25, 0.5, 0.75)]
+    [3, 2, 1]
+    """
+    k = keep_count(sum(c.slots for c in capacities), sparsity)
+    fitting = sum(c.fitting for c in capacities)
+    # Slots that are open, and have nothing but what fills up to take them.
+    empty = sum(c.open for c in capacities) - fitting
+    return k - tf.clip_by_value(k - fitting, 0, empty) if empty else k
 
 
 def match(
@@ -53,50 +122,60 @@ def match(
     return found
 
 
-def _keep_layer(method, shapes, scores, eligible, rankings, sparsity):
+def _keep_layer(method, weights, sparsity):
     """Prunes each tensor to its own count."""
-    sizes = {p: s.shape.num_elements() for p, s in zip(shapes, scores, strict=True)}
-    targets = _targets(method, shapes, sparsity)
-    return [
-        top([r], keep_count(sizes[p], targets[p]))[0] for p, r in zip(shapes, rankings, strict=True)
-    ]
+    targets = _targets(method, weights, sparsity)
+    return [best([w.rankings], units_to_keep([w.capacity], targets[w.path]))[0] for w in weights]
 
 
-def _keep_global(method, shapes, scores, eligible, rankings, sparsity):
-    """Prunes all tensors together; what is pinned or capped first gets the count it must have."""
-    sizes = {p: s.shape.num_elements() for p, s in zip(shapes, scores, strict=True)}
-    pinned = match(method.pinned, sizes, "pinned")
-    capped = match(method.capped, sizes, "capped")
-    targets = _targets(method, shapes, sparsity) if pinned else {}
-    least = {p: keep_count(sizes[p], cap) for p, cap in capped.items()}
-    least |= {p: keep_count(sizes[p], targets[p]) for p in pinned}
-    k = keep_count(sum(sizes.values()), sparsity)
-    if not least:
-        return top(rankings, k)
+def _keep_global(method, weights, sparsity):
+    """Prunes all tensors of a pattern together."""
+    paths = {w.path: w for w in weights}
+    pinned = match(method.pinned, paths, "pinned")
+    capped = match(method.capped, paths, "capped")
+    targets = _targets(method, weights, sparsity) if pinned else {}
+    least = {**capped, **{path: targets[path] for path in pinned}}
+    masks = {}
+    for pattern in {w.pattern: None for w in weights}:
+        alike = [w for w in weights if w.pattern == pattern]
+        kept = _keep_together(alike, sparsity, least, pinned)
+        masks |= {w.path: mask for w, mask in zip(alike, kept, strict=True)}
+    return [masks[w.path] for w in weights]
+
+
+def _keep_together(weights, sparsity, least, pinned):
+    """What is pinned or capped first gets the count it must have."""
+    k = units_to_keep([w.capacity for w in weights], sparsity)
+    if not any(w.path in least for w in weights):
+        return best([w.rankings for w in weights], k)
     masks = [
-        top([r], least[p])[0] if p in least else tf.zeros_like(e)
-        for p, r, e in zip(shapes, rankings, eligible, strict=True)
+        best([w.rankings], units_to_keep([w.capacity], least[w.path]))[0]
+        if w.path in least
+        else tf.zeros_like(w.eligible[0])
+        for w in weights
     ]
-    free = [
-        tf.zeros_like(e) if p in pinned else e & ~m
-        for p, e, m in zip(shapes, eligible, masks, strict=True)
+    others = [
+        ranked(w.score, [e & ~m & (w.path not in pinned) for e in w.eligible])
+        for w, m in zip(weights, masks, strict=True)
     ]
     rest = tf.maximum(k - tf.add_n([count(m) for m in masks]), 0)
-    others = [rank(s, f) for s, f in zip(scores, free, strict=True)]
-    return [m | r for m, r in zip(masks, top(others, rest), strict=True)]
+    return [m | r for m, r in zip(masks, best(others, rest), strict=True)]
 
 
+# {scope: (method, candidates of all weights, overall sparsity) -> masks of the units that stay}
 SCOPES: dict[str, Callable] = {"global": _keep_global, "layer": _keep_layer}
 
 
-def _targets(method, shapes, sparsity):
+def _targets(method, weights, sparsity):
     """Sparsity of each tensor at the overall `sparsity`, a scalar tensor.
 
     Linear between the distributions at the initial and the final sparsity, which keeps the overall
     sparsity exact.
     """
-    first = method.distribute(shapes, method.initial_sparsity)
-    last = method.distribute(shapes, method.final_sparsity)
+    shapes = {w.path: w.shape for w in weights}
+    floors = {w.path: w.capacity.least_sparsity for w in weights}
+    first = method.distribute(shapes, method.initial_sparsity, floors)
+    last = method.distribute(shapes, method.final_sparsity, floors)
     span = method.final_sparsity - method.initial_sparsity
     share = (sparsity - method.initial_sparsity) / span if span else 1.0
 

@@ -6,8 +6,11 @@ import dataclasses
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from granet_tf.model import SparseModel, pruned_weights
+from granet_tf.model import SparseModel
+from granet_tf.optimizer import groups_of
+from granet_tf.patterns import Element, Pattern
 from granet_tf.table import aligned
 from keras_layers.prunable import Weight, carries_masks, weights_of
 
@@ -23,6 +26,9 @@ class WeightSummary:
         nonzeros: Number of active ones: those the mask keeps, or nonzero ones without a mask.
         pruned: Whether it is (or, in a model not wrapped yet, would be) pruned.
         reason: "pruned", or why not.
+        pattern: What is pruned as one unit; None if it has no mask.
+        units: Number of these, and 0 if it has no mask.
+        active_units: Number of those that the mask keeps.
     """
 
     path: str
@@ -31,6 +37,9 @@ class WeightSummary:
     nonzeros: int
     pruned: bool
     reason: str
+    pattern: Pattern | None = None
+    units: int = 0
+    active_units: int = 0
 
     @property
     def sparsity(self) -> float:
@@ -70,7 +79,17 @@ class Summary:
             for row in self.rows
         ]
         lines.append(("all prunable", "", "", *_numbers(self)))
+        patterns = {row.pattern for row in self.rows if row.pattern is not None}
+        if patterns - {Element()}:
+            units = [("pattern", "units"), *(_units(row) for row in self.rows), ("", "")]
+            lines = [line + extra for line, extra in zip(lines, units, strict=True)]
         return aligned(lines, text_columns=3)
+
+
+def _units(row):
+    if row.pattern is None:
+        return "", ""
+    return str(row.pattern), f"{row.active_units:,} of {row.units:,}"
 
 
 def _numbers(row):
@@ -99,7 +118,11 @@ def summarize(model: keras.Model) -> Summary:
     net/head/bias    bias or scale  4            4         0    1.0000
     all prunable                                24         6    0.7500
     """
-    masks = {id(p.variable): p.mask for p in pruned_weights(model)}
+    masks = {
+        id(p.variable): (p.mask.numpy(), *group.method().patterns_of(p.layout))
+        for group in groups_of(model)
+        for p in group.pruned
+    }
     return Summary(tuple(_row(weight, masks) for weight in _verdicts(model)))
 
 
@@ -112,12 +135,17 @@ def _verdicts(model) -> list[Weight]:
 
 
 def _row(weight, masks):
-    mask = masks.get(id(weight.variable), weight.variable)
-    return WeightSummary(
-        weight.path,
-        tuple(weight.variable.shape),
-        int(np.prod(weight.variable.shape)),
-        int(np.count_nonzero(mask.numpy())),
-        weight.prunable,
-        weight.reason,
+    shape = tuple(weight.variable.shape)
+    row = WeightSummary(weight.path, shape, int(np.prod(shape)), 0, weight.prunable, weight.reason)
+    if id(weight.variable) not in masks:
+        nonzeros = int(np.count_nonzero(weight.variable.numpy()))
+        return dataclasses.replace(row, nonzeros=nonzeros)
+    mask, pattern, bound = masks[id(weight.variable)]
+    units = bound.units(tf.constant(mask)).numpy()
+    return dataclasses.replace(
+        row,
+        nonzeros=int(np.count_nonzero(mask)),
+        pattern=pattern,
+        units=units.size,
+        active_units=int(np.count_nonzero(units)),
     )

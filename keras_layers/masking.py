@@ -9,16 +9,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_layers.layouts import Layout, layout_of
 from keras_layers.prunable import Weight
 
 
 @dataclasses.dataclass(frozen=True)
 class PrunedWeight:
-    """A weight and its mask (bool, True = active), both Keras variables of the same shape."""
+    """A weight and its mask (bool, True = active), both Keras variables of the same shape.
+
+    `layout` says which of its axes are inputs and which outputs.
+    """
 
     path: str
     variable: keras.Variable
     mask: keras.Variable
+    layout: Layout = dataclasses.field(default_factory=Layout)
 
 
 def add_masks(owner: keras.Layer, weights: Iterable[Weight]) -> tuple[PrunedWeight, ...]:
@@ -38,7 +43,7 @@ def add_masks(owner: keras.Layer, weights: Iterable[Weight]) -> tuple[PrunedWeig
     ]
     track(owner, "_mask", masks)
     return tuple(
-        PrunedWeight(weight.path, weight.variable, mask)
+        PrunedWeight(weight.path, weight.variable, mask, layout_of(weight.layer, weight.variable))
         for weight, mask in zip(chosen, masks, strict=True)
     )
 

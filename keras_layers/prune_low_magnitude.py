@@ -30,6 +30,11 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         sparsity_m_by_n: (m, n): m zeros in every n consecutive inputs of an output, chosen once, at
             step 1, whatever the schedule says. (2, 4) is what others call 2:4 sparsity; (1, 4) is
             their 3:4.
+        pattern: In place of the three above, a pattern of `granet_tf` or its name, such as
+            "litert".
+        reselect: Whether the groups of `sparsity_m_by_n` are chosen anew at each update of
+            `pruning_schedule`, of which only the steps count, instead of once: by |w| with
+            `mask_only=True`, else by what the schedule regenerates.
         mask_only: If True, the original semantics of gradual magnitude pruning: the layer computes
             with w · mask and w keeps its value. If False, a pruned weight is 0.
         prunable: Which weights: see `granet_tf.wrap`.
@@ -65,6 +70,8 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         block_pooling_type: str = "AVG",
         sparsity_m_by_n: tuple[int, int] | None = None,
         *,
+        pattern=None,
+        reselect: bool = False,
         mask_only: bool = False,
         prunable=None,
         **kwargs,
@@ -98,6 +105,22 @@ class PruneLowMagnitude(keras.layers.Wrapper):
                 "`block_size` and `sparsity_m_by_n` can't be combined. "
                 f"Received: block_size={block_size}, sparsity_m_by_n={sparsity_m_by_n}"
             )
+        if pattern is not None and (groups or blocks != (1, 1)):
+            raise ValueError(
+                "`pattern` can't be combined with `block_size` or `sparsity_m_by_n`. Received: "
+                f"{pattern=}, block_size={block_size}, sparsity_m_by_n={sparsity_m_by_n}"
+            )
+        if reselect and not groups:
+            raise ValueError(
+                "`reselect` is for groups, so `sparsity_m_by_n` must be given. "
+                f"Received: reselect={reselect}, sparsity_m_by_n={sparsity_m_by_n}"
+            )
+        if reselect and not (mask_only or getattr(pruning_schedule, "regenerates", False)):
+            raise ValueError(
+                "`reselect` needs mask_only=True or a schedule that regenerates, such as "
+                "granet_tf.GraNetSchedule: else a pruned weight is 0 and can't be chosen. "
+                f"Received: mask_only={mask_only}, pruning_schedule={pruning_schedule}"
+            )
         kwargs.setdefault("name", f"prune_low_magnitude_{layer.name}")
         # Keras reads off their signatures what to hand to call() and build().
         self.call = _with_signature(self.call, layer.call)
@@ -107,6 +130,8 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         self.block_size = blocks
         self.block_pooling_type = block_pooling_type
         self.sparsity_m_by_n = groups
+        self.pattern = pattern
+        self.reselect = reselect
         self.mask_only = mask_only
         self.prunable = prunable
         self.pruned = ()
@@ -153,10 +178,9 @@ class PruneLowMagnitude(keras.layers.Wrapper):
             )
         if not self.mask_only:
             return self.layer(*args, **kwargs)
-        # N:M groups are chosen once, and no schedule changes them.
-        regenerates = not self.sparsity_m_by_n and getattr(
-            self.pruning_schedule, "regenerates", False
-        )
+        # N:M groups that are chosen once are changed by no schedule.
+        once = self.sparsity_m_by_n and not self.reselect
+        regenerates = not once and getattr(self.pruning_schedule, "regenerates", False)
         return masked_call(
             self.layer, self.pruned, args, kwargs, straight_through=regenerates, owner=self
         )
@@ -180,6 +204,8 @@ class PruneLowMagnitude(keras.layers.Wrapper):
             "block_size": self.block_size,
             "block_pooling_type": self.block_pooling_type,
             "sparsity_m_by_n": self.sparsity_m_by_n,
+            "pattern": keras.saving.serialize_keras_object(self.pattern),
+            "reselect": self.reselect,
             "mask_only": self.mask_only,
             "prunable": keras.saving.serialize_keras_object(self.prunable),
         }
@@ -187,9 +213,9 @@ class PruneLowMagnitude(keras.layers.Wrapper):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for name in ("layer", "pruning_schedule", "prunable"):
+        for name in ("layer", "pruning_schedule", "pattern", "prunable"):
             config[name] = keras.saving.deserialize_keras_object(
-                config[name], custom_objects=custom_objects
+                config.get(name), custom_objects=custom_objects
             )
         return cls(**config)
 

@@ -1,33 +1,22 @@
-"""Patterns against slow NumPy, pooling against TensorFlow's, methods on whole units."""
+"""Patterns against slow NumPy, pooling against TensorFlow's, axes of all kinds of layers, names."""
 
-import itertools
 import json
 
 import keras
 import numpy as np
 import pytest
+import slow_patterns
 import tensorflow as tf
 
 import granet_tf
-from granet_tf import GMP, NM, SET, Block, Element, Filter, GraNet, RigL, StaticSparse
-from granet_tf.selection import select
+from granet_tf import GMP, NM, Block, ByKind, Element, Filter, GraNet, RigL
+from granet_tf.pattern_names import PATTERNS
+from granet_tf.scopes import best, ranked, units_to_keep
+from keras_layers.layouts import KINDS, Layout, layout_of
 
+L = keras.layers
 SHAPES = [(5, 7), (8, 4), (3, 3, 6, 5), (1, 1, 4, 4), (3, 5, 2)]
 SIZES = [(1, 1), (4, 1), (1, 4), (2, 3), (16, 16)]
-
-
-def blocks_of(shape, size):
-    """Index arrays of all blocks, in order: positions, then rows, then columns of blocks."""
-    index = np.arange(np.prod(shape)).reshape(-1, *shape[-2:])
-    for position in index:
-        rows, columns = (range(0, n, s) for n, s in zip(shape[-2:], size, strict=True))
-        for i, j in itertools.product(rows, columns):
-            yield position[i : i + size[0], j : j + size[1]].ravel()
-
-
-def filters_of(shape, axis):
-    index = np.moveaxis(np.arange(np.prod(shape)).reshape(shape), axis, 0)
-    return [part.ravel() for part in index]
 
 
 @pytest.mark.parametrize("pooling", ["sum", "avg", "max"])
@@ -37,14 +26,16 @@ def test_blocks_against_numpy(shape, size, pooling):
     score = np.random.default_rng(0).random(shape, np.float32)
     pattern = Block(size, pooling)
     reduce = {"sum": np.sum, "avg": np.mean, "max": np.max}[pooling]
-    expected = [reduce(score.ravel()[block]) for block in blocks_of(shape, size)]
+    expected = [reduce(score.ravel()[block]) for block in slow_patterns.blocks(shape, size).members]
     pooled = pattern.pool(tf.constant(score))
     np.testing.assert_allclose(pooled.numpy().ravel(), expected, rtol=1e-6)
 
     chosen = np.random.default_rng(1).random(pooled.shape) < 0.5
     mask = pattern.expand(tf.constant(chosen), shape).numpy()
     wanted = np.zeros(np.prod(shape), bool)
-    for block, active in zip(blocks_of(shape, size), chosen.ravel(), strict=True):
+    for block, active in zip(
+        slow_patterns.blocks(shape, size).members, chosen.ravel(), strict=True
+    ):
         wanted[block] = active
     np.testing.assert_array_equal(mask, wanted.reshape(shape))
     np.testing.assert_array_equal(pattern.units(tf.constant(mask)), chosen)
@@ -68,7 +59,7 @@ def test_pooling_is_that_of_tfmot(size, pooling, name):
 def test_filters_against_numpy(shape, axis):
     score = np.random.default_rng(0).random(shape, np.float32)
     pattern = Filter(axis)
-    filters = filters_of(shape, axis)
+    filters = slow_patterns.filters(shape, (axis,)).members
     pooled = pattern.pool(tf.constant(score))
     expected = [score.ravel()[part].sum() for part in filters]
     np.testing.assert_allclose(pooled, expected, rtol=1e-5)
@@ -79,65 +70,41 @@ def test_filters_against_numpy(shape, axis):
     np.testing.assert_array_equal(pattern.units(tf.constant(mask)), chosen)
 
 
-def nm_mask(weight, n, m, axis):
-    """The n largest of every m along `axis`, one group after the other."""
-    moved = np.moveaxis(np.abs(weight), axis, -1)
-    mask = np.zeros(moved.shape, bool)
-    for index in np.ndindex(moved.shape[:-1]):
-        for start in range(0, moved.shape[-1], m):
-            group = moved[index][start : start + m]
-            mask[index][start + np.argsort(-group, kind="stable")[:n]] = True
-    return np.moveaxis(mask, -1, axis)
-
-
-@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize("axis", [-1, -2, (0, 1)])
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (3, 4), (4, 8), (1, 2)])
 @pytest.mark.parametrize("shape", [(5, 7), (8, 4), (3, 3, 3, 5), (1, 1, 1, 4), (3, 5, 2)])
 def test_n_of_m_against_numpy(shape, n, m, axis):
     # Few values, so that many are equal: the first of them stay.
-    weight = np.random.default_rng(0).integers(-3, 4, shape).astype(np.float32)
+    rng = np.random.default_rng(0)
+    score = rng.integers(0, 4, shape).astype(np.float32)
+    eligible, taken = rng.random(shape) < 0.8, rng.random(shape) < 0.2
     pattern = NM(n, m, axis)
-    pooled = pattern.pool(tf.abs(tf.constant(weight)))
-    everything = pattern.units(tf.ones(shape, tf.bool))
-    assert pooled.shape == everything.shape and np.all(everything)
-    [chosen] = select([pooled], [everything], pooled.shape.num_elements() * n // m)
-    mask = pattern.expand(chosen, shape)
-    np.testing.assert_array_equal(mask, nm_mask(weight, n, m, axis))
-    np.testing.assert_array_equal(pattern.expand(pattern.units(mask), shape), mask)
+    slow = slow_patterns.n_of_m(shape, n, m, axis if isinstance(axis, tuple) else (axis,))
+
+    def expected(eligible, kept):
+        tiers = slow.order(score.ravel(), eligible.ravel(), kept.ravel())
+        return [slow.mask(np.isin(np.arange(score.size), tier), shape) for tier in tiers]
+
+    tiers = pattern.tiers(score, tf.constant(eligible))
+    np.testing.assert_array_equal(tiers, expected(eligible, np.zeros(shape, bool)))
+    tiers = pattern.tiers(score, tf.constant(eligible & ~taken), tf.constant(taken))
+    np.testing.assert_array_equal(tiers, expected(eligible & ~taken, taken))
+    capacity = pattern.capacity(shape)
+    for sparsity in (0.0, 0.1, 1.0 - n / m, 0.9):
+        kept = int(units_to_keep([capacity], sparsity))
+        assert min(kept, score.size) == min(slow.to_keep(sparsity), score.size)
 
 
-@pytest.mark.parametrize("mask_only", [False, True])
-def test_gradual_pruning_ends_in_n_of_m(mask_only):
-    layers = [
-        keras.Input((8, 8, 3)),
-        keras.layers.Conv2D(8, 3, name="conv"),
-        keras.layers.GlobalAveragePooling2D(),
-        keras.layers.Dense(6, name="head"),
+def test_what_fits_no_group_comes_last_across_weights():
+    # One full group of four, and one weight without groups, ranked together.
+    score, free = tf.constant([[9.0], [8.0], [7.0], [6.0]]), tf.constant([[5.0], [1.0]])
+    everything = tf.ones((4, 1), tf.bool), tf.ones((2, 1), tf.bool)
+    rankings = [
+        ranked(score, NM(2, 4).tiers(score, everything[0])),
+        ranked(free, Element().tiers(free, everything[1])),
     ]
-    method = GMP(0.5, pattern=NM(2, 4), frequency=3)
-    model = granet_tf.wrap(keras.Sequential(layers), method, mask_only=mask_only)
-    model.compile(keras.optimizers.SGD(0.1), "mse")
-    x = keras.random.normal((24, 8, 8, 3))
-    model.fit(x, keras.random.normal((24, 6)), batch_size=2, verbose=0)
-    conv, head = (p.mask.numpy() for p in model.pruned)
-    assert np.all(conv.sum(axis=2) == 2)
-    assert np.all(head.reshape(2, 4, 6).sum(axis=1) == 2)
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        GraNet(0.5, pattern=NM(2, 4)),
-        RigL(0.5, pattern=NM(2, 4)),
-        StaticSparse(0.5, pattern=NM(2, 4)),
-        GMP(0.5, initial_sparsity=0.2, pattern=NM(2, 4)),
-    ],
-    ids=lambda method: type(method).__name__,
-)
-def test_n_of_m_is_not_grown_or_drawn(method):
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    with pytest.raises(ValueError, match=r"can only be pruned to, from dense: use GMP.*Received: "):
-        granet_tf.wrap(model, method)
+    counts = [[int(np.sum(mask)) for mask in best(rankings, k)] for k in range(7)]
+    assert counts == [[0, 0], [1, 0], [2, 0], [2, 1], [2, 2], [3, 2], [4, 2]]
 
 
 @pytest.mark.parametrize(("n", "m"), [(4, 4), (0, 4), (2.0, 4), (5, 4)])
@@ -146,72 +113,18 @@ def test_an_n_of_m_that_is_none(n, m):
         NM(n, m)
 
 
-def test_an_update_prunes_and_regenerates_whole_filters():
-    """Li et al.: sum of |w| to prune and drop, of |gradient| to grow; worked out by hand."""
-    sums = np.array([5.0, 1.0, 4.0, 2.0, 6.0, 3.0, 8.0, 7.0])  # by filter
-    weight = np.stack([sums / 4, -3 * sums / 4]).astype(np.float32)
-    gradient = np.zeros((2, 8), np.float32)
-    gradient[:, [1, 3]] = [[2.0, -0.5], [-1.0, 0.5]]  # filter 1: 3, filter 3: 1
-    method = GraNet(
-        0.5, scope="layer", distribution="uniform", pattern=Filter(),
-        end_step=1, frequency=1, drop_fraction=0.25, final_drop_fraction=0.25, total_steps=4,
-    )  # fmt: skip
-    [mask], [survivors] = method.update_masks(
-        tf.constant(1, tf.int64),
-        ["w"],
-        [tf.constant(weight)],
-        [tf.ones((2, 8), tf.bool)],
-        [tf.constant(gradient)],
-    )
-    # 4 of 8 stay: 0, 4, 6, 7. One of them, the weakest, goes: 0. The one with most gradient comes.
-    active = np.isin(np.arange(8), [1, 4, 6, 7])
-    np.testing.assert_array_equal(mask, np.stack([active, active]))
-    kept = np.isin(np.arange(8), [4, 6, 7])
-    np.testing.assert_array_equal(survivors, np.stack([kept, kept]))
-
-
 @pytest.mark.parametrize(
-    ("method", "mask_only"),
+    "pattern",
     [
-        (GraNet(0.5, pattern=Block((4, 1))), False),
-        (GraNet(0.5, pattern=Block((2, 2), "avg"), scope="layer"), True),
-        (GMP(0.5, pattern=Block((4, 1), "max"), scope="global"), True),
-        (GMP(0.5, pattern=Filter()), False),
-        (RigL(0.5, pattern=Filter(), frequency=3), False),
-        (SET(0.5, pattern=Block((2, 2)), frequency=3), False),
-        (StaticSparse(0.5, pattern=Block((4, 1))), False),
+        Element(),
+        Block((4, 2), "max"),
+        Block((4, 2), axes=((-3,), (-2, -1))),
+        Filter(-2),
+        NM(2, 4, (-3, -2)),
+        ByKind({"dense": Block((4, 1)), "convolution": NM(2, 4)}, Filter()),
+        PATTERNS["litert"],
     ],
-    ids=lambda value: type(value).__name__,
-)
-def test_methods_keep_units_whole_and_counts_exact(method, mask_only):
-    pattern = method.pattern
-    layers = [
-        keras.Input((8, 8, 4)),
-        keras.layers.Conv2D(8, 3, name="conv"),
-        keras.layers.GlobalAveragePooling2D(),
-        keras.layers.Dense(4, name="head"),
-    ]
-    model = granet_tf.wrap(keras.Sequential(layers), method, mask_only=mask_only)
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
-    x = keras.random.normal((24, 8, 8, 4))
-    model.fit(x, keras.random.normal((24, 4)), batch_size=2, verbose=0)
-
-    kept = total = 0
-    for pruned in model.pruned:
-        mask = pruned.mask.numpy()
-        units = pattern.units(tf.constant(mask))
-        np.testing.assert_array_equal(pattern.expand(units, mask.shape), mask)
-        kept += int(np.count_nonzero(units))
-        total += int(np.prod(units.shape))
-        if not mask_only:
-            assert np.all(pruned.variable.numpy()[~mask] == 0.0)
-    # Random masks are exact for each tensor, what is pruned is exact in all.
-    slack = 0 if isinstance(method, (GMP, GraNet)) else len(model.pruned)
-    assert abs(kept - total / 2) <= slack
-
-
-@pytest.mark.parametrize(
-    "pattern", [Element(), Block((4, 2), "max"), Filter(-2), NM(2, 4)], ids=str
+    ids=str,
 )
 def test_saved_and_loaded(pattern):
     text = json.dumps(keras.saving.serialize_keras_object(GraNet(0.8, pattern=pattern)))
@@ -234,20 +147,216 @@ def test_blocks_of_a_vector():
         Block((2, 1)).pool(tf.ones(3))
 
 
-@pytest.mark.parametrize("pattern", [Block((4, 1)), Filter()], ids=str)
-def test_under_xla(pattern):
-    weight = tf.constant(np.random.default_rng(0).standard_normal((3, 3, 8, 8), np.float32))
-    method = GraNet(0.5, pattern=pattern, end_step=1, frequency=1, total_steps=4)
-
-    def update():
-        return method.update_masks(
-            tf.constant(1, tf.int64), ["w"], [weight], [tf.ones_like(weight, tf.bool)], [-weight]
-        )[0][0]
-
-    np.testing.assert_array_equal(tf.function(update, jit_compile=True)(), update())
+def test_n_of_m_of_a_vector():
+    with pytest.raises(ValueError, match=r"two axes or more\. Received: a weight of shape \(3,\)"):
+        NM(2, 4).capacity((3,))
 
 
-def test_n_of_m_under_xla():
-    weight = tf.constant(np.random.default_rng(0).standard_normal((3, 3, 6, 8), np.float32))
-    pool = NM(2, 4).pool
-    np.testing.assert_allclose(tf.function(pool, jit_compile=True)(weight), pool(weight), atol=1e-6)
+# Axes follow from the layer.
+
+
+def built(layer, *shapes):
+    layer.build(*shapes)
+    return layer
+
+
+def attention():
+    return built(L.MultiHeadAttention(2, 4), (None, 5, 6), (None, 5, 6))
+
+
+# A layer, a weight of it, its kind, and its axes of inputs and outputs, written down by hand.
+LAYOUTS = {
+    "dense": (lambda: built(L.Dense(4), (None, 6)), "kernel", "dense", (-2,), (-1,)),
+    "conv1d": (lambda: built(L.Conv1D(4, 3), (None, 9, 6)), "kernel", "convolution", (-2,), (-1,)),
+    "conv3d": (
+        lambda: built(L.Conv3D(4, 3), (None, 9, 9, 9, 6)), "kernel", "convolution", (-2,), (-1,),
+    ),
+    "transposed": (
+        lambda: built(L.Conv2DTranspose(4, 3), (None, 9, 9, 6)),
+        "kernel", "transposed_convolution", (-1,), (-2,),
+    ),
+    "depthwise": (
+        lambda: built(L.DepthwiseConv2D(3, depth_multiplier=2), (None, 9, 9, 6)),
+        "kernel", "depthwise", (), (-2, -1),
+    ),
+    "pointwise": (
+        lambda: built(L.SeparableConv2D(4, 3), (None, 9, 9, 6)),
+        "pointwise_kernel", "convolution", (-2,), (-1,),
+    ),
+    "lstm": (
+        lambda: built(L.LSTMCell(4), (None, 6)), "recurrent_kernel", "recurrent", (-2,), (-1,),
+    ),
+    "embedding": (lambda: built(L.Embedding(9, 4), None), "embeddings", "embedding", (-2,), (-1,)),
+    "query": (lambda: attention().query_dense, "kernel", "einsum", (-3,), (-2, -1)),
+    "attention output": (lambda: attention().output_dense, "kernel", "einsum", (-3, -2), (-1,)),
+    "ellipsis": (
+        lambda: built(L.EinsumDense("...x,xy->...y", 4), (None, 5, 6)),
+        "kernel", "einsum", (-2,), (-1,),
+    ),
+    "a dense layer for each position": (
+        lambda: built(L.EinsumDense("abc,bcd->abd", (5, 4)), (None, 5, 6)),
+        "kernel", "einsum", (-2,), (-1,),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(name):
+    make, weight, *expected = LAYOUTS[name]
+    layer = make()
+    [variable] = [w for w in layer.weights if w.name == weight]
+    assert layout_of(layer, variable) == Layout(*expected)
+
+
+def test_a_layout_is_of_the_outputs_that_it_leads_to():
+    """Each unit of `Filter` is what one channel of the output depends on, in gradients."""
+    for layer, x in (
+        (L.Conv2DTranspose(4, 3), np.ones((1, 5, 5, 3))),
+        (L.EinsumDense("abc,cde->abde", (None, 2, 4)), np.ones((1, 5, 6))),
+        (L.EinsumDense("abcd,cde->abe", (None, 4)), np.ones((1, 5, 2, 3))),
+        (L.Dense(4), np.ones((1, 6))),
+    ):
+        layer(x)
+        pattern = Filter().bound(layout_of(layer, layer.kernel))
+        with tf.GradientTape() as tape:
+            channel = layer(x)[..., 1]
+            value = tf.reduce_sum(channel[..., 0, :] if channel.shape.rank == 4 else channel)
+            if isinstance(layer, L.EinsumDense) and layer.kernel.shape[0] == 6:
+                value = tf.reduce_sum(layer(x)[..., 0, 1])
+        touched = tape.gradient(value, layer.kernel.value).numpy() != 0.0
+        units = pattern.units(tf.constant(touched)).numpy()
+        assert np.sum(units) == 1
+        np.testing.assert_array_equal(pattern.expand(units, touched.shape), touched)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 6, 5), (4, 6, 5)])
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [((-1,), (-2,)), ((-3,), (-2, -1)), ((-3, -2), (-1,)), ((), (-2, -1))]
+)
+def test_bound_patterns_against_numpy(shape, inputs, outputs):
+    layout = Layout("einsum", inputs, outputs)
+    rng = np.random.default_rng(0)
+    score = rng.random(shape, np.float32)
+    for pattern, slow in (
+        (Block((4, 2)), slow_patterns.blocks(shape, (4, 2), inputs, outputs)),
+        (Filter(), slow_patterns.filters(shape, outputs)),
+    ):
+        pattern = pattern.bound(layout)
+        pooled = pattern.pool(tf.constant(score)).numpy()
+        np.testing.assert_allclose(pooled.ravel(), slow.sums(score), rtol=1e-5)
+        assert pattern.capacity(shape).slots == len(slow.members)
+        chosen = rng.random(pooled.shape) < 0.5
+        mask = pattern.expand(tf.constant(chosen), shape).numpy()
+        np.testing.assert_array_equal(mask, slow.mask(chosen.ravel(), shape))
+        np.testing.assert_array_equal(pattern.units(tf.constant(mask)), chosen)
+    groups = NM(2, 4).bound(layout)
+    slow = slow_patterns.n_of_m(shape, 2, 4, inputs)
+    first, _ = groups.tiers(tf.constant(score), tf.ones(shape, tf.bool))
+    expected = slow.order(score.ravel(), np.ones(score.size, bool), np.zeros(score.size, bool))
+    np.testing.assert_array_equal(np.flatnonzero(first), np.sort(expected[0]))
+
+
+def test_an_axis_that_is_given_wins():
+    layout = Layout("transposed_convolution", (-1,), (-2,))
+    assert Filter().bound(layout).axis == (-2,) and Filter(-1).bound(layout).axis == -1
+    assert NM(2, 4).bound(layout).axis == (-1,) and NM(2, 4, -2).bound(layout).axis == -2
+    assert Block((2, 1)).bound(layout).axes == ((-1,), (-2,))
+    assert Block((2, 1), axes=(-2, -1)).bound(layout).axes == (-2, -1)
+
+
+def test_a_wrapped_model_has_the_axes_of_its_layers():
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 8)),
+            L.Conv2DTranspose(4, 3, name="up"),
+            L.Conv2D(6, 3, name="conv"),
+            L.Flatten(),
+            L.Dense(5, name="head"),
+        ]
+    )
+    sparse = granet_tf.wrap(model, granet_tf.StaticSparse(0.5, pattern=NM(2, 4)))
+    up, conv, head = (p.mask.numpy() for p in sparse.pruned)
+    assert np.all(up.reshape(3, 3, 4, 2, 4).sum(axis=-1) == 2)  # (h, w, outputs, inputs)
+    assert np.all(conv.sum(axis=2) == 2)  # 4 inputs
+    assert np.all(head.reshape(-1, 4, 5).sum(axis=1) == 2)
+    sparse = granet_tf.wrap(
+        model, granet_tf.StaticSparse(0.5, distribution="uniform", pattern=Filter())
+    )
+    up, conv, head = (p.mask.numpy() for p in sparse.pruned)
+    assert [np.any(up, axis=(0, 1, 3)).sum(), np.any(conv, axis=(0, 1, 2)).sum()] == [2, 3]
+    assert [up.sum(), conv.sum(), head.sum()] == [up.size // 2, conv.size // 2, head.size // 5 * 2]
+
+
+def test_n_of_m_of_a_first_convolution_with_three_channels():
+    """Filled up with a zero, 2 of 3 stay; written out for one position and two outputs."""
+    weight = np.array([[[[5.0, -1.0], [-3.0, 2.0], [4.0, 3.0]]]], np.float32)
+    method = GMP(0.5, pattern=NM(2, 4), end_step=1, frequency=1)
+    [mask], _ = method.update_masks(
+        tf.constant(1), ["w"], [weight], [np.ones(weight.shape, bool)], [None]
+    )
+    assert mask.numpy().astype(int).tolist() == [[[[1, 0], [0, 1], [1, 1]]]]
+
+
+# By name, and by kind of layer.
+
+
+def test_names():
+    assert granet_tf.GraNet(0.9, pattern="2:4").pattern == NM(2, 4)
+    litert = RigL(0.9, pattern="litert").pattern
+    assert {kind: litert.chosen(kind) for kind in KINDS} == {
+        **dict.fromkeys(KINDS, Element()),
+        "dense": Block((4, 1)),
+        "einsum": Block((4, 1)),
+    }
+    assert PATTERNS["litert_int8"].chosen("dense") == Block((16, 1))
+    assert granet_tf.GraNet(0.9, pattern="filter").pattern == Filter()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (
+            lambda: GraNet(0.9, pattern="lightrt"),
+            ValueError,
+            r"`pattern` must be one of element, filter, 2:4, litert, litert_int8, .*'lightrt'$",
+        ),
+        (lambda: GraNet(0.9, pattern=(4, 1)), TypeError, r"litert.* Received: pattern=\(4, 1\)$"),
+        (lambda: ByKind({"conv": NM(2, 4)}), ValueError, r"convolution, .*with the kind 'conv'$"),
+        (lambda: ByKind({"dense": "2:4"}), TypeError, r"such as Block.* Received: '2:4'$"),
+        (lambda: Filter("last"), ValueError, r"`axis` must be an axis.*Received: axis='last'$"),
+        (lambda: NM(2, 4, (0, 0)), ValueError, r"`axis` .*Received: axis=\(0, 0\)$"),
+        (lambda: Block((4, 1), axes=-1), ValueError, r"`axes` must be a pair.*axes=-1$"),
+        (lambda: Filter(4).pool(tf.ones((2, 2))), ValueError, r"axes 4 for a weight with 2 axes$"),
+        (
+            lambda: GMP(0.4, pattern=NM(2, 4)).check_fits({"w": (8, 4)}),
+            ValueError,
+            r"`final_sparsity` must be at least 0\.5, .*Received: final_sparsity=0\.4, pattern=NM",
+        ),
+        (
+            lambda: GraNet(0.5, pattern=NM(2, 4), pinned={0: 0.9}).check_fits(
+                {"v": (8, 4), "w": (8, 4)}
+            ),
+            ValueError,
+            r"`pinned` must leave room for the 32 weights .* room for 19: .*Received: pinned",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_patterns_are_told(make, error, text):
+    with pytest.raises(error, match=text):
+        make()
+
+
+def test_wrap_takes_a_pattern_by_name():
+    model = keras.Sequential(
+        [keras.Input((6, 6, 4)), L.Conv2D(8, 3), L.Flatten(), L.Dense(16, name="head")]
+    )
+    sparse = granet_tf.wrap(model, granet_tf.StaticSparse(0.75), pattern="litert")
+    conv, head = (p.mask.numpy() for p in sparse.pruned)
+    blocks = head.reshape(32, 4, 16)
+    assert np.all(blocks.any(axis=1) == blocks.all(axis=1))
+    assert not np.all(conv.any(axis=2) == conv.all(axis=2))
+    summary = granet_tf.summarize(sparse)
+    rows = {row.path.split("/")[-2]: row for row in summary.rows if row.pruned}
+    assert (rows["head"].units, rows["head"].active_units) == (512, blocks.any(axis=1).sum())
+    assert rows["head"].nonzeros == 4 * rows["head"].active_units
+    assert "blocks 4×1" in str(summary) and f"{rows['head'].active_units} of 512" in str(summary)

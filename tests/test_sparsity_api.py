@@ -534,7 +534,6 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 import tensorflow_model_optimization as tfmot
-from granet_tf.selection import select
 from tensorflow_model_optimization.python.core.sparsity.keras import pruning_utils
 
 rng = np.random.default_rng(0)
@@ -604,11 +603,11 @@ for name in ("single", "4x1 AVG"):
 
 
 def groups_of_ours(weight, m, n):
-    pattern = granet_tf.NM(n - m, n)
-    pooled = pattern.pool(tf.abs(weight))
-    kept = round(pooled.shape.num_elements() * (1 - m / n))
-    [chosen] = select([pooled], [tf.ones_like(pooled, tf.bool)], kept)
-    return pattern.expand(chosen, weight.shape).numpy()
+    once = granet_tf.ConstantSparsity(m / n, 0)
+    method = granet_tf.GMP(schedule=once, pattern=granet_tf.NM(n - m, n))
+    everything = tf.ones_like(weight, tf.bool)
+    [mask], _ = method.update_masks(tf.constant(0), ["w"], [weight], [everything], [None])
+    return mask.numpy()
 
 
 def groups_of_theirs(weight, m, n):

@@ -135,7 +135,8 @@ class AtInitialization(Method):
             ValueError: If there are not enough batches, if there is no loss where one is needed, or
                 if the saliency tells nothing.
         """
-        self.check_fits({p.path: tuple(p.variable.shape) for p in model.pruned})
+        layouts = {p.path: p.layout for p in model.pruned}
+        self.check_fits({p.path: tuple(p.variable.shape) for p in model.pruned}, layouts)
         batches = self._as_many_as_asked_for(batches)
         paths = [p.path for p in model.pruned]
         masks = [tf.convert_to_tensor(p.mask) for p in model.pruned]
@@ -143,7 +144,9 @@ class AtInitialization(Method):
             scores = self.saliency(model, batches, loss, masks)
             scores = list(comparable({path: scores[path] for path in paths}).values())
             nothing = [None] * len(paths)
-            masks, _ = self.update_masks(tf.constant(step), paths, scores, masks, nothing)
+            masks, _ = self.update_masks(
+                tf.constant(step), paths, scores, masks, nothing, layouts=layouts
+            )
         drawn = dict(zip(paths, masks, strict=True))
         self._check_some_are_dormant(drawn)
         return drawn

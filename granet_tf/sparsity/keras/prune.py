@@ -11,6 +11,8 @@ from keras.src.models import Functional
 from granet_tf.compiling import SparseCompile, made_sparse, sparse_part
 from granet_tf.graphs import rebuilt
 from granet_tf.model import pruned_weights, strip
+from granet_tf.pattern_names import as_pattern
+from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE, ConstantSparsity, PolynomialDecay
 from granet_tf.sparsity.keras.policy import PruningPolicy
 from granet_tf.sparsity.keras.prunable_layer import has_prunable_weights
@@ -43,6 +45,8 @@ def prune_low_magnitude(
     pruning_policy: PruningPolicy | None = None,
     sparsity_m_by_n: tuple[int, int] | None = None,
     *,
+    pattern: str | Pattern | None = None,
+    reselect: bool = False,
     mask_only: bool = False,
     **kwargs,
 ) -> keras.Layer | list[keras.Layer]:
@@ -62,6 +66,10 @@ def prune_low_magnitude(
         block_pooling_type: "AVG" or "MAX".
         pruning_policy: Which layers; None for all that can be pruned.
         sparsity_m_by_n: (m, n), m zeros in every n consecutive inputs.
+        pattern: What is pruned as one unit, in place of `block_size` and `sparsity_m_by_n`: a
+            pattern or its name, such as "litert"; see `granet_tf.Method`.
+        reselect: Whether the groups of `sparsity_m_by_n` are chosen anew at each update; see
+            `PruneLowMagnitude`.
         mask_only: Whether pruned weights keep their value behind the mask until they are stripped,
             as in the original gradual pruning. Without it they are 0 at any moment, also in files.
         **kwargs: For the wrapper of a single layer; not used else.
@@ -92,6 +100,8 @@ def prune_low_magnitude(
         "block_size": block_size,
         "block_pooling_type": block_pooling_type,
         "sparsity_m_by_n": sparsity_m_by_n,
+        "pattern": None if pattern is None else as_pattern(pattern),
+        "reselect": reselect,
         "mask_only": mask_only,
     }
 
