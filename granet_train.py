@@ -2,6 +2,7 @@
 `granet_tf.training`."""
 
 import contextlib
+import importlib
 import importlib.util
 import sys
 import types
@@ -17,15 +18,15 @@ def main() -> None:
     cli()
 
 
-def start(argv: Sequence[str]) -> None:
+def start(argv: Sequence[str], command: str = "granet_tf.training.command_line") -> None:
     """Exits at once after --help or a mistake in the flags; otherwise imports TensorFlow.
 
     Args:
         argv: The command line without the program's name.
+        command: The module that reads it.
     """
     with _without_the_library():
-        from granet_tf.training import command_line
-
+        command_line = importlib.import_module(command)
         with command_line.errors_in_one_line():
             command_line.read(argv)
     with without_notes():

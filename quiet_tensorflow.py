@@ -14,10 +14,11 @@ import tempfile
 from collections.abc import Iterator
 
 # C++ log lines of the levels INFO and WARNING, among them those from before the log level is read,
-# and the second line of the note on CPU instructions.
+# the second line of the note on CPU instructions, and what the quantizer was told.
 _NOTE = re.compile(
     rb"[IW]\d{4} \d\d:\d\d:|INFO: |\d{4}-\d\d-\d\d [\d:.]+: [IW] |"
-    rb"WARNING: All log messages before absl::|To enable the following instructions: "
+    rb"WARNING: All log messages before absl::|To enable the following instructions: |"
+    rb"fully_quantize: "
 )
 # Logged as an error wherever there is no NVIDIA driver; the first line of a run says "CPU".
 _NO_DRIVER = re.compile(rb"E\d{4} .*failed call to cuInit")

@@ -15,7 +15,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["granet_tf", "granet_tf.*", "keras_layers", "keras_layers.*"]),
-    py_modules=["granet_train", "quiet_tensorflow"],
+    py_modules=["granet_export", "granet_train", "quiet_tensorflow"],
     install_requires=[
         "absl-py",
         "ai-edge-litert",
@@ -36,7 +36,9 @@ setup(
             "tf_keras",
         ],
     },
-    entry_points={"console_scripts": ["granet-train=granet_train:main"]},
+    entry_points={
+        "console_scripts": ["granet-train=granet_train:main", "granet-export=granet_export:main"]
+    },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

@@ -13,6 +13,7 @@ def rebuilt(
     model: keras.Model,
     change: Callable[[keras.Layer], keras.Layer],
     *,
+    change_input: Callable[[keras.layers.InputLayer], keras.layers.InputLayer] | None = None,
     sequential: Callable[..., keras.Model] = keras.Sequential,
     functional: Callable[..., keras.Model] = Functional,
 ) -> keras.Model:
@@ -24,6 +25,7 @@ def rebuilt(
     Args:
         model: A sequential or functional model.
         change: What takes a layer's place; asked once for each layer.
+        change_input: What takes an input layer's place; by default a copy.
         sequential: Makes a sequential model of `(layers, name, trainable)`.
         functional: Makes a functional model of `(inputs, outputs, name, trainable)`.
 
@@ -34,11 +36,14 @@ def rebuilt(
     >>> rebuilt(model, lambda layer: keras.layers.Dense(4)).output_shape
     (None, 4)
     """
-    change = functools.cache(change)
+    change, change_input = functools.cache(change), functools.cache(change_input or _copied)
     options = {"name": model.name, "trainable": model.trainable}
     if isinstance(model, keras.Sequential):
-        return sequential([_kept_input(x) or change(x) for x in model._layers], **options)
-    inputs = keras.tree.map_structure(_new_input, model.input)
+        layers = [(change_input if _is_input(x) else change)(x) for x in model._layers]
+        return sequential(layers, **options)
+    inputs = keras.tree.map_structure(
+        lambda tensor: change_input(tensor._keras_history.operation).output, model.input
+    )
 
     def operation(each):
         return change(each) if isinstance(each, keras.Layer) else each
@@ -47,10 +52,9 @@ def rebuilt(
     return functional(inputs, outputs, **options)
 
 
-def _kept_input(layer):
-    return layer if isinstance(layer, keras.layers.InputLayer) else None
+def _is_input(layer):
+    return isinstance(layer, keras.layers.InputLayer)
 
 
-def _new_input(tensor):
-    layer = tensor._keras_history.operation
-    return type(layer).from_config(layer.get_config()).output
+def _copied(layer):
+    return type(layer).from_config(layer.get_config())

@@ -98,7 +98,7 @@ def strip(model: keras.Model) -> keras.Model:
         TypeError: If `model` is not a Keras model.
         ValueError: If nothing in `model` carries masks.
     """
-    _check_keras(model)
+    check_keras(model)
     pruned = pruned_weights(model)
     if not pruned:
         raise ValueError(
@@ -413,7 +413,8 @@ def _checked_method(method):
     return method
 
 
-def _check_keras(model):
+def check_keras(model: keras.Model) -> None:
+    """Raises a `TypeError` on anything but a Keras 3 model."""
     if isinstance(model, keras.Model):
         return
     if type(model).__module__.startswith(("tf_keras", "keras.src.engine")) or any(
@@ -428,7 +429,7 @@ def _check_keras(model):
 
 
 def _check_model(model):
-    _check_keras(model)
+    check_keras(model)
     wrapped = [layer for layer in model._flatten_layers() if isinstance(layer, SparseModel)]
     if wrapped:
         raise ValueError(

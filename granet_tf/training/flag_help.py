@@ -24,13 +24,16 @@ _MARGIN = 27
 _MOST = 100
 
 
-def text_of(values: FlagValues, sections: Sequence[str], hidden: Collection[str]) -> str:
+def text_of(
+    values: FlagValues, sections: Sequence[str], hidden: Collection[str], usage: str = USAGE
+) -> str:
     """Usage, then each section with its flags.
 
     Args:
         values: The flags, at their defaults.
         sections: The `module_name` of flags that belong together.
         hidden: Names of flags not to be shown.
+        usage: What stands above them.
 
     Example:
 
@@ -41,7 +44,7 @@ def text_of(values: FlagValues, sections: Sequence[str], hidden: Collection[str]
     """
     width = min(shutil.get_terminal_size((_MOST, 0)).columns, _MOST)
     by_section = values.flags_by_module_dict()
-    blocks = [USAGE]
+    blocks = [usage]
     for section in sections:
         shown = (flag for flag in by_section[section] if flag.name not in hidden)
         blocks.append("\n".join([f"{section}:", *(_entry(flag, width) for flag in shown), ""]))

@@ -164,7 +164,7 @@ def _parsed(arguments: Sequence[flagfiles.Arguments]) -> tuple[FlagValues, dict[
         try:
             rest = values(["granet-train", *each.tokens])[1:]
         except flags.Error as error:
-            raise UsageError(_explained(error, values, each)) from error
+            raise UsageError(explained(error, values, each)) from error
         if rest:
             raise UsageError(
                 f"Everything is a flag here, such as --method=granet. Received: {' '.join(rest)}"
@@ -174,7 +174,7 @@ def _parsed(arguments: Sequence[flagfiles.Arguments]) -> tuple[FlagValues, dict[
     return values, places
 
 
-def _explained(error: flags.Error, values: FlagValues, arguments: flagfiles.Arguments) -> str:
+def explained(error: flags.Error, values: FlagValues, arguments: flagfiles.Arguments) -> str:
     """absl's error in our words: the flag, what was expected, what was received and where."""
     place = f" ({arguments.place})" if arguments.place else ""
     if isinstance(error, flags.UnrecognizedFlagError):

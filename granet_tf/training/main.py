@@ -141,6 +141,21 @@ def _tell_finished(workdir: Path) -> None:
         )
 
 
+def start_of(name: str, values: FlagValues):
+    """A run before its first step, and what it trains on: (compiled model, data).
+
+    Args:
+        name: "granet", "dense" and so on.
+        values: The flags of its work directory.
+
+    Raises:
+        UsageError: If the data are not there.
+    """
+    data = _load(values)
+    length = _length(values, data)
+    return _model(_method(name, values, length), values, data, length), data
+
+
 def _set_up(values: FlagValues) -> None:
     """What holds for the whole process."""
     import keras

@@ -1,0 +1,161 @@
+"""Representative data by name: a set of tensorflow_datasets, or a directory of images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from granet_tf.export.samples import Inputs
+
+_SAMPLES = 256
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
+
+
+def representative(data: Any, inputs: Inputs) -> Any:
+    """What `Inputs.calibration` takes, from what `export_tflite` takes.
+
+    Args:
+        data: Arrays or a function, which are returned as they are; a path of a directory; the name
+            of a data set.
+        inputs: What the model takes.
+
+    Raises:
+        ValueError: If there are no such data.
+
+    Example:
+
+    >>> representative(np.ones((2, 4)), None).shape
+    (2, 4)
+    """
+    if not isinstance(data, (str, os.PathLike)):
+        return data
+    size, channels = image_shape(inputs, data)
+    if os.path.isdir(data):
+        return images_of(data, size, channels)
+    # The training binary's own, so that pixels are scaled as in training.
+    from granet_tf.training import data as data_sets
+    from granet_tf.training.errors import UsageError
+
+    try:
+        loaded = data_sets.load(
+            os.fspath(data), batch_size=1, seed=0, image_size=size[0], augment=False
+        )
+    except UsageError as error:
+        raise ValueError(
+            "`representative_data` must be the name of a data set on disk, or a directory of "
+            f"images. {error}"
+        ) from error
+    return first_images(loaded, _SAMPLES)[0]
+
+
+def first_images(data: Any, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a data set's test split, in its order.
+
+    Args:
+        data: A `granet_tf.training.data.Data`.
+        samples: How many, at most.
+
+    Example:
+
+    >>> from granet_tf.training.data import load
+    >>> images, labels = first_images(load("digits", batch_size=8, seed=0), 20)
+    >>> images.shape, labels.shape
+    ((20, 8, 8, 1), (20,))
+    """
+    import tensorflow as tf
+
+    images, labels = [], []
+    for image, label, weight in data.evaluate("test", tf.distribute.InputContext()):
+        real = weight.numpy() > 0
+        images.append(image.numpy()[real])
+        labels.append(label.numpy()[real])
+        if sum(map(len, labels)) >= samples:
+            break
+    return np.concatenate(images)[:samples], np.concatenate(labels)[:samples]
+
+
+def image_shape(inputs: Inputs, data: Any) -> tuple[tuple[int, int], int]:
+    """((height, width), channels) of the images that a model takes.
+
+    Raises:
+        ValueError: If it takes something else.
+
+    Example:
+
+    >>> import keras
+    >>> image_shape(Inputs(keras.Sequential([keras.Input((8, 8, 3))])), "cifar10")
+    ((8, 8), 3)
+    """
+    shapes = [spec.shape for spec in inputs.specs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
+        raise ValueError(
+            "`representative_data` by name needs a model of one image, (height, width, channels); "
+            f"give arrays or a function instead. Received: representative_data={data!r} for "
+            f"inputs of shape {shapes}"
+        )
+    height, width, channels = shapes[0][1:]
+    return (height, width), channels
+
+
+def images_of(
+    directory: str | os.PathLike[str],
+    size: tuple[int, int],
+    channels: int,
+    scaling: str = "imagenet",
+    samples: int = _SAMPLES,
+) -> np.ndarray:
+    """Images in a directory and below it, resized and scaled, every n-th of their sorted paths.
+
+    Args:
+        directory: Holds JPEG, PNG, BMP or GIF files.
+        size: Height and width of the result.
+        channels: 1 or 3.
+        scaling: A name in `SCALINGS`: how bytes become numbers.
+        samples: How many, at most.
+
+    Raises:
+        ValueError: If there are no images, or one cannot be read.
+
+    Example:
+
+    >>> images_of("/tmp/no/such/directory", (8, 8), 3)
+    Traceback (most recent call last):
+        ...
+    ValueError: There must be images (...) in the directory. Received: '/tmp/no/such/directory'
+    """
+    import tensorflow as tf
+
+    paths = sorted(p for p in Path(directory).rglob("*") if p.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise ValueError(
+            f"There must be images ({', '.join(sorted(_SUFFIXES))}) in the directory. "
+            f"Received: {os.fspath(directory)!r}"
+        )
+    images = []
+    for path in paths[:: max(1, -(-len(paths) // samples))]:
+        try:
+            image = tf.io.decode_image(
+                path.read_bytes(), channels=channels, expand_animations=False
+            )
+        except (OSError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(f"An image cannot be read. Received: {os.fspath(path)!r}") from error
+        images.append(tf.image.resize(image, size, antialias=True).numpy())
+    return SCALINGS[scaling](np.stack(images)).astype("float32")
+
+
+def _as_in_training(images: np.ndarray) -> np.ndarray:
+    from granet_tf.training.data import facts
+
+    return facts.streamed_scaling(facts.Facts(), images.shape[-1])(images).numpy()
+
+
+SCALINGS = {
+    "imagenet": _as_in_training,
+    "0_1": lambda images: images / 255.0,
+    "-1_1": lambda images: images / 127.5 - 1.0,
+    "0_255": lambda images: images,
+}
+"""How bytes become numbers: normalised as `granet-train` does with ImageNet, or into a range."""

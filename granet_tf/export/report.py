@@ -1,0 +1,312 @@
+"""`export_report`: what is in an exported file, layer by layer, and how it will run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from granet_tf.export import execution, html, layers
+from granet_tf.export.execution import Graph, verdict_on
+from granet_tf.export.flatbuffer import read_weights
+from granet_tf.export.running import Latency, Runner, measure
+from granet_tf.export.tflite import Converted, TFLiteReport, check_keras, converted
+from granet_tf.export.writing import check_suffix, writing
+from granet_tf.flops import count_flops
+from granet_tf.model import masked_weights
+from granet_tf.table import aligned
+from quiet_tensorflow import without_notes
+
+# Seconds that measuring latency may take, about, and milliseconds that one time should be.
+_BUDGET, _LONG_ENOUGH = 3.0, 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerExport:
+    """One weight of the file.
+
+    Attributes:
+        layer: Path of the Keras layer, or the tensor's name in the file where it is not known.
+        weight: Name of the weight in the layer, such as "kernel".
+        operation: What reads it in the file, such as "CONV_2D".
+        shape: In TFLite's layout.
+        dtype: Of the stored values.
+        encoding: "dense", "sparse", or "sparse, blocks of 4".
+        size: Number of weights.
+        nonzeros: How many are not zero in the file.
+        rounded_to_zero: How many more are not zero in Keras: int8 and float16 have no room for
+            them.
+        bytes_before: Bytes in the same format, stored densely.
+        bytes_after: Bytes in the file, indices included.
+        flops_dense: FLOPs for one sample if there were no zeros.
+        flops_sparse: FLOPs for one sample that involve a nonzero weight.
+        x86: How it is computed there: "sparse kernel", "densified" or "dense".
+        arm: The same on ARM.
+        why: The reason.
+        advice: What to change to get more; None where there is nothing.
+    """
+
+    layer: str
+    weight: str
+    operation: str
+    shape: tuple[int, ...]
+    dtype: str
+    encoding: str
+    size: int
+    nonzeros: int
+    rounded_to_zero: int
+    bytes_before: int
+    bytes_after: int
+    flops_dense: int
+    flops_sparse: int
+    x86: str
+    arm: str
+    why: str
+    advice: str | None
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros."""
+        return 1.0 - self.nonzeros / self.size
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """What `export_report` found; `print` shows it as text.
+
+    Attributes:
+        file: Sizes, largest difference from Keras and accuracies.
+        rows: A `LayerExport` for each weight with two axes or more, in the file's order.
+        latency: Of one inference here, of the file ("sparse") and of the same without sparse
+            encoding ("dense"), in turns; empty where it was not measured.
+        machine: Where it was measured.
+        threads: With how many threads.
+    """
+
+    file: TFLiteReport
+    rows: tuple[LayerExport, ...]
+    latency: dict[str, Latency]
+    machine: str
+    threads: int
+
+    @property
+    def size(self) -> int:
+        """Number of weights in `rows`."""
+        return sum(row.size for row in self.rows)
+
+    @property
+    def nonzeros(self) -> int:
+        """How many of them are not zero."""
+        return sum(row.nonzeros for row in self.rows)
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros among them."""
+        return 1.0 - self.nonzeros / self.size if self.size else 0.0
+
+    @property
+    def speedup(self) -> float | None:
+        """Median latency of the dense file over that of this one; None if not measured."""
+        if not self.latency:
+            return None
+        return self.latency["dense"].median / self.latency["sparse"].median
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What to change to get more, what concerns most FLOPs first."""
+        stake: dict[str, int] = {}
+        for row in self.rows:
+            if row.advice:
+                stake[row.advice] = stake.get(row.advice, 0) + row.flops_dense + 1
+        return tuple(sorted(stake, key=lambda text: -stake[text]))
+
+    def __str__(self) -> str:
+        table = [("layer", "operation", "x86", "ARM", *_NUMBERS)]
+        for row in self.rows:
+            name = f"{row.layer}/{row.weight}" if row.weight else row.layer
+            table.append((name, row.operation, row.x86, row.arm, *_numbers(row)))
+        text = f"{self.file}\n\n{aligned(table, text_columns=4)}"
+        if self.latency:
+            lines = [f"{name}: {latency}" for name, latency in self.latency.items()]
+            text += (
+                f"\n\nLatency on {self.machine}, {self.threads} thread"
+                f"{'s' if self.threads > 1 else ''}, median and middle half:\n  "
+                + "\n  ".join(lines)
+                + f"\n  dense / sparse: {self.speedup:.2f}"
+            )
+        if self.advice:
+            text += "\n\nTo get more:\n" + "\n".join(f"- {each}" for each in self.advice)
+        return text
+
+    def to_json(self) -> str:
+        """Everything as JSON.
+
+        Example:
+
+        >>> import json
+        >>> report = ExportReport(TFLiteReport("m.tflite", 9, 8, 7, 0.0), (), {}, "x86_64", 1)
+        >>> json.loads(report.to_json())["file"]["sparse_bytes"]
+        8
+        """
+        content = dataclasses.asdict(self)
+        for row, written in zip(self.rows, content["rows"], strict=True):
+            written["sparsity"] = row.sparsity
+        more = {"sparsity": self.sparsity, "speedup": self.speedup, "advice": self.advice}
+        return json.dumps({**content, **more}, indent=2) + "\n"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes it: one HTML page with plots, JSON or text, by the path's suffix.
+
+        Args:
+            path: Ends in ".html", ".json" or ".txt". An existing file is replaced.
+
+        Raises:
+            ValueError: On another suffix, or if it cannot be written.
+        """
+        suffix = os.path.splitext(os.fspath(path))[1]
+        if suffix not in _WRITERS:
+            raise ValueError(
+                f"`path` must end with {', '.join(_WRITERS)}. Received: path={os.fspath(path)!r}"
+            )
+        path = check_suffix(path, suffix)
+        with writing(path) as beside, open(beside, "w", encoding="utf-8") as file:
+            file.write(_WRITERS[suffix](self))
+
+
+_WRITERS = {
+    ".html": html.page,
+    ".json": ExportReport.to_json,
+    ".txt": lambda report: f"{report}\n",
+}
+_NUMBERS = ("weights", "sparsity", "bytes before", "after", "dense FLOPs", "sparse")
+
+
+def _numbers(row: LayerExport) -> tuple[str, ...]:
+    counts = (row.bytes_before, row.bytes_after, row.flops_dense, row.flops_sparse)
+    return (f"{row.size:,}", f"{row.sparsity:.4f}", *(f"{count:,}" for count in counts))
+
+
+def export_report(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    latency: bool = True,
+    threads: int = 1,
+    **options: Any,
+) -> ExportReport:
+    """Writes a `.tflite` file as `export_tflite` does, and reports on each of its layers.
+
+    Args:
+        model: As for `export_tflite`.
+        path: As for `export_tflite`.
+        latency: Whether to measure the latency of the file and of the same without sparse
+            encoding, on the first sample, under the default delegate. Takes some seconds.
+        threads: Threads to measure it with.
+        **options: The other arguments of `export_tflite`.
+
+    Returns:
+        An `ExportReport`: prints as text, and `save` writes HTML, JSON or text.
+
+    Raises:
+        ValueError, RuntimeError: As `export_tflite`.
+
+    Example:
+
+    >>> import granet_tf
+    >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64, name="head")])
+    >>> sparse = granet_tf.StaticSparse(0.9, pattern=granet_tf.Block((4, 1)))
+    >>> model = granet_tf.wrap(model, sparse)
+    >>> report = export_report(model, "/tmp/head.tflite", latency=False)
+    >>> [(row.weight, row.x86, row.encoding, row.flops_sparse) for row in report.rows]
+    [('kernel', 'sparse kernel', 'sparse, blocks of 4', 816)]
+    """
+    path = check_suffix(path, ".tflite")
+    check_keras(model)
+    with writing(path) as beside, masked_weights(model) as plain:
+        made = converted(plain, **options)
+        rows = _rows(plain, made)
+        with without_notes():
+            taken = _latency(made, threads) if latency else {}
+        with open(beside, "wb") as file:
+            file.write(made.content)
+    return ExportReport(made.report(path), rows, taken, _machine(), threads)
+
+
+def _rows(model: keras.Model, made: Converted) -> tuple[LayerExport, ...]:
+    weights = read_weights(made.content)
+    graph = Graph.of(model, weights)
+    flops = {cost.path: cost for row in count_flops(model).rows for cost in row.costs if cost.path}
+    rows = []
+    for match in layers.matched(model, weights):
+        weight, variable = match.stored, match.variable
+        verdict = verdict_on(weight, graph)
+        cost = flops.get(variable.path) if variable is not None else None
+        layer, name = (
+            (weight.name, "") if variable is None else variable.path.rsplit("/", maxsplit=1)
+        )
+        rows.append(
+            LayerExport(
+                layer=layer,
+                weight=name,
+                operation=", ".join(weight.operators),
+                shape=weight.values.shape,
+                dtype=weight.values.dtype.name,
+                encoding=_encoding(weight),
+                size=weight.values.size,
+                nonzeros=weight.nonzeros,
+                rounded_to_zero=match.rounded_to_zero,
+                bytes_before=weight.values.nbytes,
+                bytes_after=weight.nbytes,
+                flops_dense=cost.dense if cost else 0,
+                flops_sparse=cost.sparse if cost else 0,
+                **dataclasses.asdict(verdict),
+            )
+        )
+    return tuple(rows)
+
+
+def _encoding(weight: Any) -> str:
+    if not weight.sparse:
+        return execution.DENSE
+    return "sparse" if weight.block == 1 else f"sparse, blocks of {weight.block}"
+
+
+def _latency(made: Converted, threads: int) -> dict[str, Latency]:
+    runners = {
+        "dense": Runner(made.dense, threads=threads),
+        "sparse": Runner(made.content, made.resolver, threads),
+    }
+    one = max(_milliseconds(runner, made.feed) for runner in runners.values())
+    calls = max(1, round(_LONG_ENOUGH / max(one, 1e-3)))
+    turn = sum((calls + 1) * one for _ in runners) / 1e3
+    rounds = min(40, max(5, round(_BUDGET / turn)))
+    return measure(runners, made.feed, rounds=rounds, calls=calls)
+
+
+def _milliseconds(runner: Runner, feed: Any) -> float:
+    runner(feed)
+    begin = time.perf_counter()
+    runner.invoke()
+    return 1e3 * (time.perf_counter() - begin)
+
+
+def _machine() -> str:
+    """The processor, as far as the system tells."""
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            return f"{line.partition(':')[2].strip()} ({platform.machine()})"
+    return platform.processor() or platform.machine()
+
+
+def _lines(path: str) -> Sequence[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().splitlines()
+    except OSError:
+        return ()

@@ -1,0 +1,143 @@
+"""Running a `.tflite` file in the interpreter that applications use."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+DEFAULT, WITHOUT_DELEGATE = "AUTO", "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
+"""Names in `OpResolverType`: with XNNPACK, as every application has it that says nothing else, and
+with LiteRT's own kernels only."""
+
+
+class Runner:
+    """A loaded file.
+
+    Args:
+        content: The file.
+        resolver: `DEFAULT` or `WITHOUT_DELEGATE`.
+        threads: Threads it computes with.
+
+    Raises:
+        RuntimeError: If LiteRT cannot load it.
+    """
+
+    def __init__(self, content: bytes, resolver: str = DEFAULT, threads: int = 1):
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        try:
+            self._interpreter = Interpreter(
+                model_content=content,
+                experimental_op_resolver_type=OpResolverType[resolver],
+                num_threads=threads,
+            )
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise RuntimeError(
+                f"The converted model does not run in LiteRT: {_text(error)}. Received: a file of "
+                f"{len(content):,} bytes, loaded with OpResolverType.{resolver}"
+            ) from error
+
+    def __call__(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name, of inputs by name.
+
+        Raises:
+            RuntimeError: If an operation fails.
+        """
+        try:
+            # Not kept: `invoke` refuses to run while it is there.
+            return self._interpreter.get_signature_runner()(**feed)
+        except (RuntimeError, ValueError) as error:
+            shapes = {name: array.shape for name, array in feed.items()}
+            raise RuntimeError(
+                f"The converted model does not run in LiteRT: {_text(error)}. "
+                f"Received: inputs of shape {shapes}"
+            ) from error
+
+    def invoke(self) -> None:
+        """Computes once more on the inputs of the last call."""
+        self._interpreter.invoke()
+
+    def operations(self) -> list[str]:
+        """Names of the operations, in the order in which they run."""
+        return [each["op_name"] for each in self._interpreter._get_ops_details()]
+
+
+def _text(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """Times of one inference, in milliseconds.
+
+    Attributes:
+        median: Half of the times are below.
+        low, high: First and third quartile: half of the times lie between them.
+        runs: How many times were taken.
+    """
+
+    median: float
+    low: float
+    high: float
+    runs: int
+
+    @classmethod
+    def of(cls, milliseconds: Sequence[float]) -> Latency:
+        """From single times.
+
+        Example:
+
+        >>> Latency.of([1.0, 2.0, 3.0, 4.0, 5.0])
+        Latency(median=3.0, low=2.0, high=4.0, runs=5)
+        """
+        low, median, high = statistics.quantiles(milliseconds, n=4, method="inclusive")
+        return cls(median, low, high, len(milliseconds))
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} ms ({self.low:.3g} to {self.high:.3g})"
+
+
+def measure(
+    runners: Mapping[str, Runner], feed: Mapping[str, Any], *, rounds: int = 30, calls: int = 1
+) -> dict[str, Latency]:
+    """Latency of several files on the same inputs, in turns.
+
+    What else the machine does thus falls on all of them.
+
+    Args:
+        runners: Loaded files by name.
+        feed: Their inputs by name.
+        rounds: How often each has its turn.
+        calls: Inferences in a turn; their mean is one time.
+
+    Example:
+
+    >>> import granet_tf
+    >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2)])
+    >>> model = granet_tf.wrap(model, granet_tf.StaticSparse(0.5))
+    >>> _ = granet_tf.export_tflite(model, "/tmp/measured.tflite", encoding="sparse")
+    >>> with open("/tmp/measured.tflite", "rb") as file:
+    ...     runner = Runner(file.read())
+    >>> measure({"sparse": runner}, {"x": np.ones((1, 4), "float32")}, rounds=5)["sparse"].runs
+    5
+    """
+    for runner in runners.values():
+        runner(feed)
+        runner.invoke()
+    taken: dict[str, list[float]] = {name: [] for name in runners}
+    names = list(runners)
+    for i in range(rounds):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            runner = runners[name]
+            runner.invoke()  # Brings its weights back into the cache.
+            begin = time.perf_counter()
+            for _ in range(calls):
+                runner.invoke()
+            taken[name].append(1e3 * (time.perf_counter() - begin) / calls)
+    return {name: Latency.of(values) for name, values in taken.items()}

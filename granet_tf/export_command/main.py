@@ -1,0 +1,101 @@
+"""granet-export: a model in, a checked `.tflite` file and a report out. Read from `main`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+import keras
+from absl.flags import FlagValues
+
+import granet_tf
+from granet_tf.export import keras_files
+from granet_tf.export.samples import Inputs
+from granet_tf.export_command import command_line, data, models
+from granet_tf.model import masked_weights
+from granet_tf.training.errors import UsageError
+from quiet_tensorflow import without_notes
+
+
+def main(values: FlagValues) -> None:
+    """Exports one model.
+
+    Args:
+        values: The flags, parsed.
+
+    Raises:
+        UsageError: If what was asked for cannot be done. Files that are written are whole.
+    """
+    with without_notes():
+        found = models.load(values.model, values.run)
+    model = _compacted(found.model) if values.compact else found.model
+    output = values.output or found.output
+    try:
+        with masked_weights(model) as plain:
+            print(f"{found.source}: {plain.count_params():,} parameters", flush=True)
+            samples = data.find(Inputs(plain), values, found.settings)
+        print(f"Checked on {samples.description}.", flush=True)
+        report = granet_tf.export_report(
+            model,
+            output,
+            format=values.format,
+            encoding=values.encoding,
+            representative_data=samples.representative,
+            sample_inputs=samples.inputs,
+            labels=samples.labels,
+            tolerance=values.tolerance,
+            latency=values.latency,
+            threads=values.threads,
+            verbose=values.verbose,
+        )
+        print(f"\n{report}")
+        for path in values.report:
+            report.save(path)
+        if values.stripped:
+            keras_files.write_keras(model, values.stripped)
+        if values.saved_model:
+            with without_notes():
+                keras_files.write_saved_model(model, values.saved_model)
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(str(error)) from error
+    written = [output, *values.report, values.stripped, values.saved_model]
+    print("\nWritten:")
+    for path in filter(None, written):
+        print(f"  {path}  ({_size(path):,} bytes)")
+
+
+def _compacted(model: keras.Model) -> keras.Model:
+    if not hasattr(granet_tf, "compact"):
+        raise UsageError("--compact needs granet_tf.compact. Received: --compact")
+    try:
+        return granet_tf.compact(model)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _size(path: str) -> int:
+    """Bytes of a file, or of all files in a directory."""
+    if not os.path.isdir(path):
+        return os.path.getsize(path)
+    return sum(
+        os.path.getsize(os.path.join(folder, name))
+        for folder, _, names in os.walk(path)
+        for name in names
+    )
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """The console script: prints errors as one line and exits with their code.
+
+    Example:
+
+    >>> cli(["--model=no_such_file.keras"])
+    Traceback (most recent call last):
+        ...
+    SystemExit: 2
+    """
+    warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
+    with command_line.errors_in_one_line():
+        main(command_line.read(sys.argv[1:] if argv is None else argv))
