@@ -1,18 +1,22 @@
-# make demo   trains a sparse network on real data and shows what came of it (minutes, no GPU)
-# make test   runs the tests
-# Both make a virtual environment of their own in $(VENV) and install what they need there.
+# make demo      trains a sparse network on real data and shows what came of it (minutes, no GPU)
+# make test      runs the tests
+# make test-all  runs those that take long as well: real models and all file formats (an hour)
+# All make a virtual environment of their own in $(VENV) and install what they need there.
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 demo: $(VENV)/training.installed
 	$(VENV)/bin/granet-train --flagfile=configs/digits_granet.flags --overwrite
 
 test: $(VENV)/test.installed
 	$(VENV)/bin/python -m pytest -n 2 -q
+
+test-all: $(VENV)/test.installed
+	$(VENV)/bin/python -m pytest -n 2 -q -m "slow or not slow"
 
 lint: $(VENV)/test.installed
 	$(VENV)/bin/ruff check .
@@ -38,4 +42,4 @@ $(VENV)/bin/python:
 
 # A mistyped target.
 .DEFAULT:
-	@echo "There is no target $@. There are: demo, test, lint, clean." >&2; exit 2
+	@echo "There is no target $@. There are: demo, test, test-all, lint, clean." >&2; exit 2

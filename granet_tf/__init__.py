@@ -26,6 +26,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from granet_tf import compaction as compaction
+from granet_tf import compat_tfmot as compat_tfmot
 from granet_tf import distributions as distributions
 from granet_tf import sparsity as sparsity
 from granet_tf.at_initialization import SNIP as SNIP
@@ -58,6 +59,7 @@ from granet_tf.schedules import ConstantSparsity as ConstantSparsity
 from granet_tf.schedules import GraNetSchedule as GraNetSchedule
 from granet_tf.schedules import PolynomialDecay as PolynomialDecay
 from granet_tf.schedules import PruningSchedule as PruningSchedule
+from granet_tf.schedules import Shifted as Shifted
 from granet_tf.summary import summarize as summarize
 from keras_layers import PruneLowMagnitude as PruneLowMagnitude
 from keras_layers import default_prunable as default_prunable

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
+import tensorflow as tf
 
 from granet_tf.optimizer import SparseOptimizer
+from keras_layers.prunable import carries_masks
 
 
 class SparseCompile:
@@ -18,16 +22,17 @@ class SparseCompile:
         """
         with self.distribute_strategy.scope():
             optimizer = keras.optimizers.get(optimizer)
-        _check_strategy_options(self.distribute_strategy, innermost(optimizer), kwargs)
+        check_strategy_options(self.distribute_strategy, innermost(optimizer), kwargs)
         with self.distribute_strategy.scope():
-            # Without weights yet, there are no masks to keep.
-            optimizer = made_sparse(optimizer, self) if self.built else optimizer
+            # Without weights yet, or with nothing to prune, there are no masks to keep.
+            optimizer = made_sparse(optimizer, self) if has_masks(self) else optimizer
             super().compile(optimizer, *args, **kwargs)
 
     def get_compile_config(self):
         config = super().get_compile_config()
         if config:
-            config["optimizer"] = keras.saving.serialize_keras_object(innermost(self.optimizer))
+            # As it is, with the loss scaling that Keras adds under mixed_float16 and forgets.
+            config["optimizer"] = keras.saving.serialize_keras_object(self.optimizer)
         return config
 
     def compile_from_config(self, config):
@@ -37,10 +42,52 @@ class SparseCompile:
             self.optimizer.build(self.trainable_variables)
 
 
+def has_masks(model: keras.Model) -> bool:
+    """Whether any layer of `model` has masks by now.
+
+    Example:
+
+    >>> has_masks(keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)]))
+    False
+    """
+    return any(carries_masks(layer) and layer.pruned for layer in model._flatten_layers())
+
+
+def optimizers_of(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
+    """{attribute: optimizer} of a model, which may train its parts by optimizers of their own.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    >>> model.compile("sgd", "mse")
+    >>> list(optimizers_of(model))
+    ['optimizer']
+    """
+    return {
+        name: value
+        for name, value in vars(model).items()
+        if isinstance(value, keras.optimizers.Optimizer)
+    }
+
+
+def make_optimizers_sparse(model: keras.Model) -> None:
+    """Puts a `SparseOptimizer` in the place of each optimizer of `model` that has none.
+
+    One of several updates the masks of the weights that it is given to train.
+    """
+    optimizers = optimizers_of(model) if has_masks(model) else {}
+    for name, optimizer in optimizers.items():
+        if sparse_part(optimizer) is None:
+            setattr(model, name, made_sparse(optimizer, model, partly=len(optimizers) > 1))
+            model.train_function = None  # It has the optimizer of before in it.
+
+
 def made_sparse(
-    optimizer: keras.optimizers.Optimizer, model: keras.Model
+    optimizer: keras.optimizers.Optimizer, model: keras.Model, *, partly: bool = False
 ) -> keras.optimizers.Optimizer:
     """`optimizer` with a `SparseOptimizer` for `model` in it, inside of loss scaling.
+
+    `partly`: for those weights only that it will train.
 
     Example:
 
@@ -51,6 +98,7 @@ def made_sparse(
     'SparseOptimizer'
     """
     sparse = SparseOptimizer(innermost(optimizer), model)
+    sparse.updates_all = not partly
     if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return sparse
     optimizer.inner_optimizer = sparse
@@ -73,7 +121,10 @@ def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimiz
     return optimizer
 
 
-def _check_strategy_options(strategy, optimizer, options):
+def check_strategy_options(
+    strategy: tf.distribute.Strategy, optimizer: keras.optimizers.Optimizer, options: Mapping
+) -> None:
+    """Raises ValueError on options of `compile` that TensorFlow cannot combine with `strategy`."""
     if not strategy.extended._in_multi_worker_mode() and strategy.num_replicas_in_sync == 1:
         return
     asked = {

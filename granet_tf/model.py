@@ -15,9 +15,10 @@ import numpy as np
 from keras.src.models import Functional
 
 from granet_tf import first_batches
-from granet_tf.compiling import SparseCompile
+from granet_tf.compiling import SparseCompile, innermost, optimizers_of
 from granet_tf.graphs import rebuilt
 from granet_tf.methods import GraNet, Method
+from granet_tf.own_classes import forget_training, is_own_class, own_class, replaced
 from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
@@ -88,7 +89,8 @@ def strip(model: keras.Model) -> keras.Model:
 
     Args:
         model: A `SparseModel`, or a model with PruneLowMagnitude layers. The latter, functional or
-            sequential, comes back as a new graph of the same inner layers.
+            sequential, comes back as a new graph of the same inner layers; one of a class of your
+            own is the same object, with the inner layers in their wrappers' place, not compiled.
 
     Returns:
         The very model that was wrapped. Dormant weights are 0 in it; a model wrapped with
@@ -98,17 +100,29 @@ def strip(model: keras.Model) -> keras.Model:
         TypeError: If `model` is not a Keras model.
         ValueError: If nothing in `model` carries masks.
     """
+    stripped, _ = _stripped(model)
+    if stripped is model:
+        forget_training(model)
+        for name, optimizer in optimizers_of(model).items():
+            setattr(model, name, innermost(optimizer))
+    return stripped
+
+
+def _stripped(model):
+    """What `strip` returns, and how to undo what has changed in place."""
     check_keras(model)
-    pruned = pruned_weights(model)
-    if not pruned:
+    if not any(carries_masks(layer) for layer in model._flatten_layers()):
         raise ValueError(
             "`model` must be a model from granet_tf.wrap(), or have PruneLowMagnitude layers. "
             f"Received: model={model}"
         )
-    stripped = _without_wrappers(model.model if isinstance(model, SparseModel) else model)
-    for weight in pruned:
-        weight.variable.assign(masked_value(weight))
-    return stripped
+    pruned = pruned_weights(model)
+    with contextlib.ExitStack() as undo:
+        inner = model.model if isinstance(model, SparseModel) else model
+        stripped = _without_wrappers(inner, undo)
+        for weight in pruned:
+            weight.variable.assign(masked_value(weight))
+        return stripped, undo.pop_all().close
 
 
 def pruned_weights(model: keras.Layer) -> tuple[PrunedWeight, ...]:
@@ -119,11 +133,13 @@ def pruned_weights(model: keras.Layer) -> tuple[PrunedWeight, ...]:
 
 @contextlib.contextmanager
 def masked_weights(model: keras.Model) -> Iterator[keras.Model]:
-    """Yields the user's model with masked weights; kept values are back afterwards."""
+    """Yields the user's model with masked weights; all is as it was afterwards."""
     kept = [(p.variable, p.variable.numpy()) for p in pruned_weights(model)]
+    stripped, undo = _stripped(model) if kept else (model, lambda: None)
     try:
-        yield strip(model) if kept else model
+        yield stripped
     finally:
+        undo()
         for variable, value in kept:
             variable.assign(value)
 
@@ -302,6 +318,21 @@ class SparseModel(SparseCompile, keras.Model):
         self.start(batches)
         return arguments
 
+    def save(self, filepath, *args, **kwargs):
+        """As `keras.Model.save`, to a `.keras` file: method, masks and optimizer are in it."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "`filepath` must end in '.keras', as HDF5 holds functional and sequential models "
+                "only; or save granet_tf.strip(model). "
+                f"Received: filepath={str(filepath)!r}"
+            )
+        return super().save(filepath, *args, **kwargs)
+
+    def export(self, filepath, *args, **kwargs):
+        """As `keras.Model.export`, of the model that was wrapped, its weights masked."""
+        with masked_weights(self) as plain:
+            return plain.export(filepath, *args, **kwargs)
+
     def resolve(self, total_steps: int) -> None:
         """Fixes durations given as fractions, for a training of `total_steps` optimizer steps.
 
@@ -382,8 +413,11 @@ class _FollowTraining(keras.callbacks.Callback):
         self.model.warn_of_emptied()
 
 
-def _without_wrappers(model):
-    """`model` itself, or a new graph of the same layers where PruneLowMagnitude is in the way."""
+def _without_wrappers(model, undo):
+    """`model` with the layers inside in the place of PruneLowMagnitude, if there is any.
+
+    Adds to `undo`, an ExitStack, what puts back the wrappers of models that are not copied.
+    """
 
     @functools.cache
     def change(layer):
@@ -391,13 +425,11 @@ def _without_wrappers(model):
             return layer.layer
         if not any(isinstance(inner, PruneLowMagnitude) for inner in layer._flatten_layers()):
             return layer
-        if not isinstance(layer, (keras.Sequential, Functional)):
-            raise ValueError(
-                "PruneLowMagnitude layers can only be taken out of functional and sequential "
-                "models, also nested ones. Build your own classes without them, and use "
-                f"granet_tf.wrap(model) to prune. Received: {layer}"
-            )
-        return rebuilt(layer, change)
+        if isinstance(layer, (keras.Sequential, Functional)) and not is_own_class(layer):
+            return rebuilt(layer, change)
+        stripped, put_back = replaced(layer, change, own_class(layer))
+        undo.callback(put_back)
+        return stripped
 
     return change(model)
 

@@ -106,10 +106,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self._groups = _groups_in(model) if model is not None else ()
         self._slots: dict[int, tuple[Slot, ...]] = {}
         self.has_stepped = False
+        # False where other optimizers train the rest of the model, and update its masks.
+        self.updates_all = True
 
     def build(self, variables):
         if self.built:
             return
+        if not self.updates_all:
+            self._groups = tuple(_only_of(variables, self._groups))
         slots = record_slots(self.inner_optimizer, list(variables))
         resets = [p for g in self._groups if not g.mask_only for p in g.pruned]
         if resets:
@@ -131,8 +135,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 self.build(trainable_variables)
         if not self._groups:
             raise ValueError(
-                "This SparseOptimizer was loaded from a file, where it has no model. Compile with "
-                "SparseOptimizer(optimizer.inner_optimizer, model) to go on training. "
+                "This SparseOptimizer was loaded from a file, where it has no model. To go on "
+                "training, pass callbacks=[UpdatePruningStep()] to fit(), or compile with "
+                "SparseOptimizer(optimizer.inner_optimizer, model). "
                 "Received: no masks"
             )
         if not self.has_stepped:
@@ -312,7 +317,7 @@ def groups_of(model: keras.Layer) -> Iterator[Group]:
     for layer in model._flatten_layers():
         if not carries_masks(layer) or not layer.pruned:
             continue
-        if hasattr(layer, "method"):
+        if "method" in vars(layer):
             yield Group(lambda layer=layer: layer.method, layer.pruned, layer.mask_only)
         else:
             key = (repr(_method_of(layer)), layer.mask_only)
@@ -338,6 +343,15 @@ def _groups_in(model):
         if carries_masks(layer):
             layer.has_optimizer = True
     return groups
+
+
+def _only_of(variables, groups) -> Iterator[Group]:
+    """The groups without weights that are not in `variables`."""
+    own = set(map(id, variables))
+    for group in groups:
+        pruned = tuple(p for p in group.pruned if id(p.variable) in own)
+        if pruned:
+            yield dataclasses.replace(group, pruned=pruned)
 
 
 def _method_of(layer) -> GMP:

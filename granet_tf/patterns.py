@@ -16,10 +16,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from granet_tf.axes import Axes, Matrices, check_rank, checked_axes, positive
 from granet_tf.schedules import PACKAGE
 from keras_layers.layouts import Layout
-
-Axes = int | tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +182,7 @@ class Block(Pattern):
                     "`axes` must be a pair, the axes of the inputs and of the outputs. "
                     f"Received: axes={self.axes}"
                 )
-            object.__setattr__(self, "axes", tuple(_checked_axes(each, "axes") for each in axes))
+            object.__setattr__(self, "axes", tuple(checked_axes(each, "axes") for each in axes))
 
     def __str__(self):
         return f"blocks {self.size[0]}×{self.size[1]}"
@@ -210,8 +209,8 @@ class Block(Pattern):
         return matrices.back(weights[:, : matrices.inputs, : matrices.outputs])
 
     def _matrices(self, shape):
-        _check_rank(shape, "Blocks")
-        return _Matrices.of(shape, *((-2, -1) if self.axes is None else self.axes))
+        check_rank(shape, "Blocks")
+        return Matrices.of(shape, *((-2, -1) if self.axes is None else self.axes))
 
     def _blocks(self, values, filler):
         """(positions, rows of blocks, inputs of a block, columns of blocks, outputs of a block)."""
@@ -255,7 +254,7 @@ class Filter(Pattern):
 
     def __post_init__(self):
         if self.axis is not None:
-            object.__setattr__(self, "axis", _checked_axes(self.axis, "axis"))
+            object.__setattr__(self, "axis", checked_axes(self.axis, "axis"))
 
     def __str__(self):
         return "filters"
@@ -276,7 +275,7 @@ class Filter(Pattern):
         )
 
     def _others(self, shape):
-        outputs = _positive(-1 if self.axis is None else self.axis, len(shape))
+        outputs = positive(-1 if self.axis is None else self.axis, len(shape))
         return [i for i in range(len(shape)) if i not in outputs]
 
 
@@ -331,7 +330,7 @@ class NM(Pattern):
                 f"Received: n={self.n}, m={self.m}"
             )
         if self.axis is not None:
-            object.__setattr__(self, "axis", _checked_axes(self.axis, "axis"))
+            object.__setattr__(self, "axis", checked_axes(self.axis, "axis"))
 
     def __str__(self):
         return f"{self.n}:{self.m}"
@@ -381,71 +380,14 @@ class NM(Pattern):
         return Capacity(rows * groups * self.m, rows * groups * self.n, rows * fitting)
 
     def _matrices(self, shape):
-        _check_rank(shape, "N:M groups")
-        inputs = _positive(-2 if self.axis is None else self.axis, len(shape))
+        check_rank(shape, "N:M groups")
+        inputs = positive(-2 if self.axis is None else self.axis, len(shape))
         # What comes before them is a position, which spares moving axes in most kernels.
         outputs = tuple(range(max(inputs, default=-1) + 1, len(shape)))
-        return _Matrices.of(shape, inputs, outputs)
+        return Matrices.of(shape, inputs, outputs)
 
     def _groups(self, matrices, filler):
         """(1, groups, weights of a group, everything else)."""
         edges = [[0, 0], [0, -matrices.shape[1] % self.m], [0, 0]]
         padded = tf.pad(matrices, edges, constant_values=filler)
         return tf.reshape(padded, (padded.shape[0], -1, self.m, padded.shape[2]))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Matrices:
-    """Views a tensor as (positions, inputs, outputs), and such matrices as the tensor again."""
-
-    shape: tuple[int, ...]
-    order: tuple[int, ...]
-    inputs: int
-    outputs: int
-
-    @classmethod
-    def of(cls, shape, inputs: Axes, outputs: Axes) -> _Matrices:
-        inputs, outputs = _positive(inputs, len(shape)), _positive(outputs, len(shape))
-        positions = tuple(i for i in range(len(shape)) if i not in (*inputs, *outputs))
-        sizes = (math.prod(shape[i] for i in axes) for axes in (inputs, outputs))
-        return cls(tuple(shape), (*positions, *inputs, *outputs), *sizes)
-
-    def __call__(self, values):
-        moved = tf.transpose(values, self.order) if self._moves else values
-        return tf.reshape(moved, (-1, self.inputs, self.outputs))
-
-    def back(self, matrices):
-        moved = tf.reshape(matrices, [self.shape[i] for i in self.order])
-        return tf.transpose(moved, np.argsort(self.order)) if self._moves else moved
-
-    @property
-    def _moves(self):
-        return self.order != tuple(range(len(self.order)))
-
-
-def _check_rank(shape, what):
-    if len(shape) < 2:
-        raise ValueError(
-            f"{what} need a weight with two axes or more. "
-            f"Received: a weight of shape {tuple(shape)}"
-        )
-
-
-def _checked_axes(axes: Axes, name: str) -> Axes:
-    """As they are, or a tuple where JSON has made a list of them."""
-    several = tuple(axes) if isinstance(axes, (list, tuple)) else (axes,)
-    if not all(isinstance(axis, int) for axis in several) or len(set(several)) < len(several):
-        raise ValueError(
-            f"`{name}` must be an axis, an integer, or several. Received: {name}={axes!r}"
-        )
-    return axes if isinstance(axes, int) else several
-
-
-def _positive(axes: Axes, rank: int) -> tuple[int, ...]:
-    several = (axes,) if isinstance(axes, int) else axes
-    if not all(-rank <= axis < rank for axis in several):
-        raise ValueError(
-            "The axes of a pattern must be those of the weight. "
-            f"Received: axes {axes} for a weight with {rank} axes"
-        )
-    return tuple(axis % rank for axis in several)

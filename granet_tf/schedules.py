@@ -314,6 +314,65 @@ class GraNetSchedule(PruningSchedule):
         return self.begin_step + updates * self.frequency
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class Shifted(PruningSchedule):
+    """Another schedule, begun `steps` steps ago.
+
+    For a training that goes on with a new optimizer, which counts from 0: at its step t, this is
+    `schedule` at t + `steps`.
+
+    Args:
+        schedule: A pruning schedule.
+        steps: Steps that were made before, >= 0.
+
+    Raises:
+        ValueError: If `steps` is negative.
+
+    Example:
+
+    >>> schedule = Shifted(PolynomialDecay(0.2, 0.8, 100, 110, frequency=5), 100)
+    >>> should_prune, sparsity = schedule(5)
+    >>> bool(should_prune), round(float(sparsity), 4)
+    (True, 0.725)
+    """
+
+    schedule: PruningSchedule
+    steps: int
+
+    def __post_init__(self):
+        if self.steps < 0:
+            raise ValueError(f"`steps` must be >= 0. Received: steps={self.steps}")
+
+    def __call__(self, step):
+        return self.schedule(step + self.steps)
+
+    def exact_sparsity(self, step):
+        return self.schedule.exact_sparsity(step + self.steps)
+
+    def regenerate(self, step):
+        return self.schedule.regenerate(step + self.steps)
+
+    @property
+    def regenerates(self):
+        return self.schedule.regenerates
+
+    @property
+    def final_update(self):
+        final = self.schedule.final_update
+        return None if final is None else max(final - self.steps, 0)
+
+    def get_config(self):
+        return {
+            "schedule": keras.saving.serialize_keras_object(self.schedule),
+            "steps": self.steps,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["steps"])
+
+
 @dataclasses.dataclass(frozen=True)
 class AtSparsity(PruningSchedule):
     """Updates when `schedule` does, each at the same `sparsity` whatever it says.
@@ -361,7 +420,7 @@ class _Foreign(PruningSchedule):
 
 
 # What tfmot's schedules call themselves in their configuration.
-_TFMOT = {"ConstantSparsity": ConstantSparsity, "PolynomialDecay": PolynomialDecay}
+TFMOT_SCHEDULES = {"ConstantSparsity": ConstantSparsity, "PolynomialDecay": PolynomialDecay}
 
 
 def as_schedule(schedule: Callable) -> PruningSchedule:
@@ -379,6 +438,6 @@ def as_schedule(schedule: Callable) -> PruningSchedule:
         )
     if type(schedule).__module__.startswith("tensorflow_model_optimization."):
         config = schedule.get_config()
-        if config["class_name"] in _TFMOT:
-            return _TFMOT[config["class_name"]].from_config(config)
+        if config["class_name"] in TFMOT_SCHEDULES:
+            return TFMOT_SCHEDULES[config["class_name"]].from_config(config)
     return _Foreign(schedule)

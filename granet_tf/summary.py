@@ -101,7 +101,8 @@ def summarize(model: keras.Model) -> Summary:
 
     Args:
         model: A `SparseModel`, a model with PruneLowMagnitude layers, or a plain built model, for
-            which it says what `wrap` would prune.
+            which it says what `wrap` would prune. What could be pruned and is in no wrapper, in a
+            model that has some, is "not wrapped".
 
     Returns:
         A `Summary`: prints as a table; has `.rows`, `.sparsity`, `.nonzeros` and `.size`.
@@ -123,15 +124,27 @@ def summarize(model: keras.Model) -> Summary:
         for group in groups_of(model)
         for p in group.pruned
     }
-    return Summary(tuple(_row(weight, masks) for weight in _verdicts(model)))
+    return Summary(tuple(_row(weight, masks) for weight in _verdicts(model, masks)))
 
 
-def _verdicts(model) -> list[Weight]:
-    verdicts = list(model.weight_verdicts if isinstance(model, SparseModel) else weights_of(model))
+def _verdicts(model, masks) -> list[Weight]:
+    if isinstance(model, SparseModel):
+        verdicts = list(model.weight_verdicts)
+    else:
+        verdicts = weights_of(model)
+        if masks:  # Some layers are wrapped, so the others are not to be pruned.
+            verdicts = [
+                dataclasses.replace(w, prunable=False, reason="not wrapped") if w.prunable else w
+                for w in verdicts
+            ]
     for layer in model._flatten_layers(include_self=False):
         if carries_masks(layer):
             verdicts += weights_of(layer.layer, layer.prunable)
-    return verdicts
+    # A layer that was frozen after it was wrapped still has its masks.
+    return [
+        dataclasses.replace(w, prunable=True, reason="pruned") if id(w.variable) in masks else w
+        for w in verdicts
+    ]
 
 
 def _row(weight, masks):

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 import keras
 from keras import layers
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
 # A subclass has the weights of its base class; depthwise kernels, biases and normalisation are
 # left out on purpose: few weights, much accuracy.
@@ -26,10 +27,21 @@ PRUNABLE_WEIGHTS: dict[type[keras.Layer], tuple[str, ...]] = {
     layers.SimpleRNNCell: ("kernel", "recurrent_kernel"),
     layers.GRUCell: ("kernel", "recurrent_kernel"),
     layers.LSTMCell: ("kernel", "recurrent_kernel"),
-    layers.Embedding: ("embeddings",),
+    ConvLSTMCell: ("kernel", "recurrent_kernel"),
+    layers.Embedding: ("embeddings", "reverse_embeddings"),  # the latter in ReversibleEmbedding
 }
 
-DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+# {layer: why no weight of it is pruned}, where their shape or name does not tell.
+NEVER_PRUNED: dict[type[keras.Layer], str] = {
+    layers.DepthwiseConv1D: "depthwise kernel",
+    layers.DepthwiseConv2D: "depthwise kernel",
+    layers.BatchNormalization: "bias or scale",
+    layers.GroupNormalization: "bias or scale",
+    layers.LayerNormalization: "bias or scale",
+    layers.RMSNormalization: "bias or scale",
+    layers.PReLU: "slope of an activation",
+    layers.STFTSpectrogram: "Fourier transform",
+}
 
 Rule = Callable[[keras.Layer, keras.Variable], bool]
 
@@ -43,6 +55,23 @@ class Weight:
     variable: keras.Variable
     prunable: bool
     reason: str
+
+    @property
+    def is_never_pruned(self) -> bool:
+        """Whether it is a weight of Keras's own layers that are left out on purpose."""
+        named = _of_class(self.layer, PRUNABLE_WEIGHTS, ())
+        return is_of_keras(self.layer) and self.variable.name not in named
+
+
+def is_of_keras(layer: keras.Layer) -> bool:
+    """Whether Keras has the class of `layer`, not the user.
+
+    Example:
+
+    >>> is_of_keras(keras.layers.ReLU())
+    True
+    """
+    return type(layer).__module__.startswith("keras.")
 
 
 def default_prunable(layer: keras.Layer, weight: keras.Variable) -> bool:
@@ -161,13 +190,18 @@ def _default_reason(layer, weight) -> str | None:
 def _named_prunable(layer, weight) -> bool:
     if hasattr(layer, "get_prunable_weights"):
         return any(weight is w for w in layer.get_prunable_weights())
-    names = next((PRUNABLE_WEIGHTS[c] for c in type(layer).__mro__ if c in PRUNABLE_WEIGHTS), ())
-    return weight.name in names
+    return weight.name in _of_class(layer, PRUNABLE_WEIGHTS, ())
+
+
+def _of_class(layer, table, default):
+    """What `table` has for the layer's class or the nearest of its base classes."""
+    return next((table[c] for c in type(layer).__mro__ if c in table), default)
 
 
 def _why_not(layer, weight) -> str:
     if len(weight.shape) < 2 or weight.name == "bias":
         return "bias or scale"
-    if "depthwise" in weight.name or isinstance(layer, DEPTHWISE):
+    if "depthwise" in weight.name:
         return "depthwise kernel"
-    return f"{type(layer).__name__} names no get_prunable_weights()"
+    unnamed = f"{type(layer).__name__} names no get_prunable_weights()"
+    return _of_class(layer, NEVER_PRUNED, unnamed)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import keras
 
-from keras_layers.masking import add_masks, masked_call
+from keras_layers.masking import add_masks, masked_call, masked_value
 from keras_layers.prunable import carries_masks, weights_of
 
 
@@ -23,7 +24,8 @@ class PruneLowMagnitude(keras.layers.Wrapper):
     Args:
         layer: A Keras layer with weights to prune.
         pruning_schedule: A pruning schedule, ours or tfmot's: `step -> (should_prune, sparsity)`.
-            One that also regenerates (`granet_tf.GraNetSchedule`) does so in this layer.
+            One that also regenerates (`granet_tf.GraNetSchedule`) does so in this layer. Without
+            one, half of the weights, from step 0 on, every 100 steps, as in tfmot.
         block_size: (inputs, outputs) of the blocks that are pruned as one; of a convolution kernel,
             at each position of the window. (1, 1) is single weights.
         block_pooling_type: "AVG" or "MAX": what of the |w| in a block ranks it.
@@ -37,12 +39,22 @@ class PruneLowMagnitude(keras.layers.Wrapper):
             `mask_only=True`, else by what the schedule regenerates.
         mask_only: If True, the original semantics of gradual magnitude pruning: the layer computes
             with w · mask and w keeps its value. If False, a pruned weight is 0.
-        prunable: Which weights: see `granet_tf.wrap`.
+        prunable: Which weights, also frozen ones: see `granet_tf.wrap`.
+
+    What the wrapper lacks is read from the layer inside: `wrapper.units` is `wrapper.layer.units`,
+    and `wrapper.kernel` what the layer computes with: w · mask, if its mask is not in w.
+    `get_weights` and `set_weights` are those of the layer, without masks.
+
+    Attributes:
+        layer: The layer inside.
+        pruned: Its masked weights, each with `path`, `variable` and `mask`; empty until built.
+        prunable_weights: The variables among them.
 
     Raises:
-        TypeError: If `layer` is not a Keras layer, or `pruning_schedule` can't be called.
-        ValueError: If `layer` is wrapped already; on blocks or groups that are none; when built, if
-            it has nothing to prune.
+        TypeError: If `pruning_schedule` can't be called.
+        ValueError: If `layer` is not a Keras layer, or wrapped already; on blocks or groups that
+            are none; when built, if it has nothing to prune and is none of Keras's own layers of
+            which nothing ever is, such as a normalisation.
 
     Warns:
         UserWarning: When trained without a `granet_tf.SparseOptimizer`, which would leave it dense.
@@ -62,10 +74,13 @@ class PruneLowMagnitude(keras.layers.Wrapper):
     4
     """
 
+    # What `pruning_schedule` is where none is given; granet_tf, which has the schedules, sets it.
+    default_schedule: ClassVar[Callable | None] = None
+
     def __init__(
         self,
         layer: keras.Layer,
-        pruning_schedule: Callable,
+        pruning_schedule: Callable | None = None,
         block_size: tuple[int, int] = (1, 1),
         block_pooling_type: str = "AVG",
         sparsity_m_by_n: tuple[int, int] | None = None,
@@ -77,11 +92,13 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         **kwargs,
     ):
         if not isinstance(layer, keras.Layer):
-            raise TypeError(
+            raise ValueError(
                 f"`layer` must be a Keras 3 layer. Received: layer={layer!r} of {type(layer)}"
             )
         if carries_masks(layer):
             raise ValueError(f"`layer` has masks of its own already. Received: layer={layer}")
+        if pruning_schedule is None:
+            pruning_schedule = type(self).default_schedule
         if not callable(pruning_schedule):
             raise TypeError(
                 "`pruning_schedule` must be a pruning schedule, a callable "
@@ -159,16 +176,21 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         self.layer(keras.tree.map_shape_structure(keras.KerasTensor, shape))
 
     def _add_masks(self):
-        self.pruned = add_masks(self, weights_of(self.layer, self.prunable))
-        if not self.pruned:
+        weights = weights_of(self.layer, self.prunable)
+        self.pruned = add_masks(self, weights)
+        # tfmot wraps any layer of Keras, and pruned nothing in, say, a normalisation then.
+        as_expected = self.prunable is None and all(w.is_never_pruned for w in weights)
+        if not self.pruned and not as_expected:
             raise ValueError(
                 "`layer` must have a weight to prune: a kernel of a dense, convolutional, "
-                "recurrent or embedding layer, or what it names in get_prunable_weights(). "
-                f"Received: layer={self.layer}"
+                "recurrent or embedding layer, or what it names in get_prunable_weights(). Name "
+                "frozen ones with `prunable`. "
+                f"Received: layer={self.layer}, with {[(w.path, w.reason) for w in weights]}"
             )
 
     def call(self, *args, **kwargs):
-        if not self.has_optimizer and getattr(self._get_call_context(), "training", False):
+        is_training = getattr(self._get_call_context(), "training", False)
+        if self.pruned and not self.has_optimizer and is_training:
             self.has_optimizer = True  # Once is enough.
             warnings.warn(
                 f"{self.name} stays dense, as nothing updates its masks: pass callbacks="
@@ -178,12 +200,49 @@ class PruneLowMagnitude(keras.layers.Wrapper):
             )
         if not self.mask_only:
             return self.layer(*args, **kwargs)
+        return masked_call(
+            self.layer, self.pruned, args, kwargs, straight_through=self._regenerates, owner=self
+        )
+
+    @property
+    def prunable_weights(self) -> list[keras.Variable]:
+        """The weights that have a mask."""
+        return [p.variable for p in self.pruned]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the layer inside is."""
+        return self.layer.trainable if "layer" in vars(self) else self._trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        self._trainable = self.layer.trainable = bool(value)
+
+    def get_weights(self) -> list:
+        """Those of the layer inside."""
+        return self.layer.get_weights()
+
+    def set_weights(self, weights):
+        self.layer.set_weights(weights)
+
+    def __getattr__(self, name: str) -> Any:
+        # A model's own code may read `self.embedding.embeddings` of a layer that is wrapped now.
+        if name.startswith("_") or "layer" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = getattr(self.layer, name)
+        if not self.mask_only:
+            return value
+        masked = (p for p in self.pruned if p.variable is value)
+        return next(map(self._masked_value, masked), value)
+
+    def _masked_value(self, pruned):
+        return masked_value(pruned, straight_through=self._regenerates)
+
+    @property
+    def _regenerates(self):
         # N:M groups that are chosen once are changed by no schedule.
         once = self.sparsity_m_by_n and not self.reselect
-        regenerates = not once and getattr(self.pruning_schedule, "regenerates", False)
-        return masked_call(
-            self.layer, self.pruned, args, kwargs, straight_through=regenerates, owner=self
-        )
+        return not once and getattr(self.pruning_schedule, "regenerates", False)
 
     def compute_output_shape(self, *args, **kwargs):
         return self.layer.compute_output_shape(*args, **kwargs)
@@ -212,11 +271,17 @@ class PruneLowMagnitude(keras.layers.Wrapper):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        for name in ("layer", "pruning_schedule", "pattern", "prunable"):
-            config[name] = keras.saving.deserialize_keras_object(
-                config.get(name), custom_objects=custom_objects
-            )
+        layer = keras.saving.deserialize_keras_object(config["layer"], custom_objects)
+        return cls.around(layer, config, custom_objects)
+
+    @classmethod
+    def around(
+        cls, layer: keras.Layer, config: Mapping[str, Any], custom_objects: Mapping | None = None
+    ) -> PruneLowMagnitude:
+        """`layer` wrapped with the settings of `config`, whatever layer that is about."""
+        config = {**config, "layer": layer}
+        for name in ("pruning_schedule", "pattern", "prunable"):
+            config[name] = keras.saving.deserialize_keras_object(config.get(name), custom_objects)
         return cls(**config)
 
 

@@ -264,7 +264,7 @@ def float16():
 @pytest.mark.parametrize(
     ("make", "options", "error", "text"),
     [
-        (object, {}, ValueError, "must be a Keras 3 model.*Received: model="),
+        (object, {}, TypeError, "must be a Keras model. Received: model="),
         (TwoBranches, {}, ValueError, "call the model once on a batch. Received: model="),
         (float16, {}, ValueError, "LiteRT does not have: .*FlexMatMul.* Received: model="),
         (

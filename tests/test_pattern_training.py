@@ -478,3 +478,21 @@ def test_a_layer_takes_a_pattern_and_keeps_it():
 def test_settings_that_make_no_sense(options, text):
     with pytest.raises(ValueError, match=text):
         granet_tf.PruneLowMagnitude(L.Dense(2), granet_tf.ConstantSparsity(0.5, 0), **options)
+
+
+@pytest.mark.parametrize(("pattern", "expands"), [("litert", False), ("element", True)])
+def test_litert_runs_the_pattern_of_its_name_without_expanding_it(tmp_path, pattern, expands):
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    layers = [
+        keras.Input((4, 32), batch_size=1),
+        L.EinsumDense("abc,cde->abde", (4, 4, 16), name="query"),
+        L.EinsumDense("abcd,cde->abe", (4, 32), name="back"),
+        L.Flatten(),
+        L.Dense(32, name="head"),
+    ]
+    method = StaticSparse(0.75, distribution="uniform", pattern=pattern)
+    model = granet_tf.wrap(keras.Sequential(layers), method)
+    granet_tf.export_tflite(model, tmp_path / "model.tflite")
+    operations = litert.Interpreter(str(tmp_path / "model.tflite"))._get_ops_details()
+    names = [operation["op_name"] for operation in operations]
+    assert names.count("FULLY_CONNECTED") == 3 and ("DENSIFY" in names) is expands

@@ -323,7 +323,9 @@ def test_summary_of_prune_low_magnitude_layers(wrapped):
     assert rows == {
         "sparse/first/kernel": (64, 16, True),
         "sparse/first/bias": (8, 0, False),
-        "second/kernel": (32, 16 if wrapped else 32, True),
+        "second/kernel": (32, 16 if wrapped else 32, wrapped),
         "second/bias": (4, 0, False),
     }
-    assert summary.nonzeros == (32 if wrapped else 48)
+    assert summary.nonzeros == (32 if wrapped else 16)
+    reasons = {r.path: r.reason for r in summary.rows}
+    assert reasons["second/kernel"] == ("pruned" if wrapped else "not wrapped")

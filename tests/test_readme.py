@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from granet_tf.export_command import flags as export_flags
 from granet_tf.training import flags
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = [path for path in PAGES if "```python" in path.read_text(encoding="utf-8")]
+PARSERS = {"granet-train": flags.parse, "granet-export": export_flags.parse}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 assert {"README.md", "migrating_from_tfmot.md"} <= {path.name for path in SCRIPTS}
@@ -47,8 +49,10 @@ def blocks(language, page=README):
 
 
 def commands():
-    """All lines of the shell blocks."""
-    return [line for _, source in blocks("sh") for line in source.splitlines() if line]
+    """All lines of the shell blocks of the pages that tell how to use it."""
+    pages = [README, (ROOT / "docs" / "exporting.md").read_text(encoding="utf-8")]
+    sources = [source for page in pages for _, source in blocks("sh", page)]
+    return [line for source in sources for line in source.splitlines() if line]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -78,10 +82,11 @@ def test_make_targets_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"no target: make {target}"
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("granet-train")])
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith(tuple(PARSERS))])
 def test_commands_parse(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    flags.parse(shlex.split(command)[1:])
+    name, *arguments = shlex.split(command)
+    PARSERS[name](arguments)
 
 
 def test_installs_name_extras_that_exist():
@@ -93,7 +98,7 @@ def test_installs_name_extras_that_exist():
 
 
 def test_every_shell_command_is_checked():
-    assert {command.split()[0] for command in commands()} <= {"make", "pip", "granet-train"}
+    assert {command.split()[0] for command in commands()} <= {"make", "pip", *PARSERS}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -1,5 +1,6 @@
 """`granet_tf.sparsity.keras`: what tfmot's own tests ask of it, and tfmot's masks themselves."""
 
+import importlib.util
 import json
 import pickle
 
@@ -154,10 +155,11 @@ def test_a_functional_model_with_its_own_train_step_keeps_it():
     inputs = keras.Input((8,))
     model = OwnStep(inputs, L.Dense(4)(inputs))
     pruned = api.prune_low_magnitude(model, HALF)
-    assert type(pruned) is type(model)
+    assert isinstance(pruned, OwnStep) and pruned is not model
     pruned.compile("sgd", "mse", run_eagerly=True)
-    fit(pruned, models.sequential, callbacks=[api.UpdatePruningStep()])
+    fit(pruned, models.sequential)
     assert pruned.steps == 2 and active(pruned) == [16]
+    assert type(api.strip_pruning(pruned)) is OwnStep
 
 
 # Of layers and lists.
@@ -203,8 +205,8 @@ def test_kinds_of_layers_that_are_not_built_yet(layer):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (models.subclassed, r"use granet_tf\.wrap\(model\)\. Received: <Subclassed"),
-        (lambda: "model", r"a sequential or functional model.*Received: 'model' of <class 'str'>"),
+        (models.Subclassed, r"must be built before it is pruned: call it once.*<Subclassed"),
+        (lambda: "model", r"a list of layers or a model\. Received: 'model' of <class 'str'>"),
         (Unknown, r"get_prunable_weights\(\).*Received: layer=<Unknown"),
         (
             lambda: keras.Sequential([keras.Input((3,)), Unknown()]),
@@ -444,12 +446,28 @@ def test_summaries_are_written(tmp_path):
     assert written["net/head/kernel/threshold", 2] == pytest.approx(smallest)
 
 
+def test_further_arguments_of_summaries_go_to_tensorboard(tmp_path):
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(
+            ImportError, match=r"pip install tensorboard\. Received: \['histogram_f"
+        ):
+            api.PruningSummaries(tmp_path, histogram_freq=1)
+        return
+    model = models.sequential()
+    pruned = api.prune_low_magnitude(model, HALF)
+    pruned.compile("sgd", "mse", run_eagerly=True)
+    summaries = api.PruningSummaries(tmp_path, histogram_freq=1)
+    fit(pruned, models.sequential, callbacks=[summaries])
+    assert isinstance(summaries, keras.callbacks.TensorBoard) and summaries.histogram_freq == 1
+    assert {folder.name for folder in tmp_path.iterdir()} == {"metrics", "train"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (("",), r"`log_dir` must be a non-empty string\. Received: ''"),
         ((3,), r"`log_dir` must be a non-empty string\. Received: 3"),
-        (("logs", "batch"), r"`update_freq` must be 'epoch' or a number.*Received: 'batch'"),
+        (("logs", "step"), r"`update_freq` must be 'epoch', 'batch' or a number.*'step'"),
     ],
 )
 def test_bad_input_of_summaries(arguments, text):

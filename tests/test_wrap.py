@@ -159,7 +159,7 @@ def test_strip_takes_prune_low_magnitude_layers_out(mask_only):
     np.testing.assert_array_equal(stripped(x), outputs)
 
 
-def test_strip_of_what_it_cannot_take_apart_says_so_and_leaves_it_alone():
+def test_strip_takes_wrappers_out_of_the_attributes_of_a_model_of_ones_own():
     class Own(keras.Model):
         def __init__(self):
             super().__init__()
@@ -173,9 +173,10 @@ def test_strip_of_what_it_cannot_take_apart_says_so_and_leaves_it_alone():
     model = Own()
     model(np.ones((1, 4)))
     model.dense.pruned[0].mask.assign(np.zeros((4, 4), bool))
-    with pytest.raises(ValueError, match=r"only be taken out of functional and sequential models"):
-        granet_tf.strip(model)
-    assert np.count_nonzero(model.dense.layer.kernel) == 16
+    inner = model.dense.layer
+    assert granet_tf.strip(model) is model and model.dense is inner
+    assert np.count_nonzero(inner.kernel) == 0
+    assert {id(v) for v in model.weights} == {id(v) for v in inner.weights}
 
 
 # What the forward pass does.

@@ -86,7 +86,8 @@ def image_shape(inputs: Inputs, data: Any) -> tuple[tuple[int, int], int]:
     Example:
 
     >>> import keras
-    >>> image_shape(Inputs(keras.Sequential([keras.Input((8, 8, 3))])), "cifar10")
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    >>> image_shape(Inputs(model), "cifar10")
     ((8, 8), 3)
     """
     shapes = [spec.shape for spec in inputs.specs]
@@ -121,10 +122,11 @@ def images_of(
 
     Example:
 
-    >>> images_of("/tmp/no/such/directory", (8, 8), 3)
-    Traceback (most recent call last):
-        ...
-    ValueError: There must be images (...) in the directory. Received: '/tmp/no/such/directory'
+    >>> import tensorflow as tf
+    >>> tf.io.gfile.makedirs("/tmp/one_image")
+    >>> tf.io.write_file("/tmp/one_image/a.png", tf.io.encode_png(np.ones((9, 7, 3), np.uint8)))
+    >>> images_of("/tmp/one_image", (8, 8), 3, scaling="0_255").mean()
+    np.float32(1.0)
     """
     import tensorflow as tf
 

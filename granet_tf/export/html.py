@@ -115,7 +115,7 @@ def _execution(report: ExportReport) -> str:
     )
     return (
         "<h2>How it will run</h2>\n<p>Each stripe is a layer, as wide as its share of the FLOPs."
-        f"</p>\n{svg.stripes({'x86': share['x86'], 'ARM': share['arm']})}\n"
+        f"</p>\n{svg.stripes(rows)}\n"
         f'<p class="legend">{legend}</p>'
     )
 

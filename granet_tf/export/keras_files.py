@@ -48,7 +48,8 @@ def write_saved_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     >>> import tensorflow as tf
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     >>> write_saved_model(model, "/tmp/saved_model")
-    >>> tf.saved_model.load("/tmp/saved_model").serve(np.ones((1, 8), "float32")).shape
+    >>> loaded = tf.saved_model.load("/tmp/saved_model")
+    >>> loaded.serve(np.ones((1, 8), "float32")).shape
     TensorShape([1, 4])
     """
     with writing(path) as beside, masked_weights(model) as plain:

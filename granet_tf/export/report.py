@@ -16,10 +16,10 @@ from granet_tf.export import execution, html, layers
 from granet_tf.export.execution import Graph, verdict_on
 from granet_tf.export.flatbuffer import read_weights
 from granet_tf.export.running import Latency, Runner, measure
-from granet_tf.export.tflite import Converted, TFLiteReport, check_keras, converted
+from granet_tf.export.tflite import Converted, TFLiteReport, converted
 from granet_tf.export.writing import check_suffix, writing
 from granet_tf.flops import count_flops
-from granet_tf.model import masked_weights
+from granet_tf.model import check_keras, masked_weights
 from granet_tf.table import aligned
 from quiet_tensorflow import without_notes
 
@@ -82,7 +82,7 @@ class ExportReport:
 
     Attributes:
         file: Sizes, largest difference from Keras and accuracies.
-        rows: A `LayerExport` for each weight with two axes or more, in the file's order.
+        rows: A `LayerExport` for each weight with two axes or more, in the model's order.
         latency: Of one inference here, of the file ("sparse") and of the same without sparse
             encoding ("dense"), in turns; empty where it was not measured.
         machine: Where it was measured.
@@ -214,7 +214,7 @@ def export_report(
         An `ExportReport`: prints as text, and `save` writes HTML, JSON or text.
 
     Raises:
-        ValueError, RuntimeError: As `export_tflite`.
+        TypeError, ValueError, RuntimeError: As `export_tflite`.
 
     Example:
 
@@ -243,7 +243,7 @@ def _rows(model: keras.Model, made: Converted) -> tuple[LayerExport, ...]:
     graph = Graph.of(model, weights)
     flops = {cost.path: cost for row in count_flops(model).rows for cost in row.costs if cost.path}
     rows = []
-    for match in layers.matched(model, weights):
+    for match in _in_model_order(layers.matched(model, weights), model):
         weight, variable = match.stored, match.variable
         verdict = verdict_on(weight, graph)
         cost = flops.get(variable.path) if variable is not None else None
@@ -269,6 +269,12 @@ def _rows(model: keras.Model, made: Converted) -> tuple[LayerExport, ...]:
             )
         )
     return tuple(rows)
+
+
+def _in_model_order(matches: list[layers.Match], model: keras.Model) -> list[layers.Match]:
+    """What was not found in the model comes last."""
+    place = {id(variable): i for i, variable in enumerate(model.variables)}
+    return sorted(matches, key=lambda match: place.get(id(match.variable), len(place)))
 
 
 def _encoding(weight: Any) -> str:

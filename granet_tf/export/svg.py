@@ -38,7 +38,7 @@ def bars(items: Sequence[Bar], text: Callable[[float], str]) -> str:
     2
     """
     longest = max((max(item.before, item.after) for item in items), default=0) or 1
-    scale = (_WIDTH - _NAMES - 260) / longest
+    scale = (_WIDTH - _NAMES - 290) / longest
     parts = []
     for i, item in enumerate(items):
         y = i * _ROW

@@ -20,7 +20,7 @@ from granet_tf.export.formats import FORMATS, Format, format_named
 from granet_tf.export.running import DEFAULT, WITHOUT_DELEGATE, Runner
 from granet_tf.export.samples import Inputs
 from granet_tf.export.writing import check_suffix, writing
-from granet_tf.model import masked_weights
+from granet_tf.model import check_keras, masked_weights
 from quiet_tensorflow import without_notes
 
 
@@ -153,8 +153,9 @@ def export_tflite(
         the largest difference and the accuracies.
 
     Raises:
-        ValueError: If `path` cannot be written, if the model is not a built Keras model, if it
-            needs operations that LiteRT lacks, or if an argument does not fit.
+        TypeError: If `model` is not a Keras 3 model.
+        ValueError: If `path` cannot be written, if the model is not built, if it needs operations
+            that LiteRT lacks, or if an argument does not fit.
         RuntimeError: If the converted model does not run, or computes something else. No file is
             left behind.
 
@@ -188,20 +189,6 @@ def export_tflite(
         with open(beside, "wb") as file:
             file.write(made.content)
     return made.report(path)
-
-
-def check_keras(model: Any) -> None:
-    """Raises ValueError if this is no Keras 3 model.
-
-    Example:
-
-    >>> check_keras(keras.Sequential())
-    """
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            "`model` must be a Keras 3 model; one made with `tf_keras` is not. "
-            f"Received: model={model} (of type {type(model)})"
-        )
 
 
 def converted(

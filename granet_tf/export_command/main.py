@@ -58,7 +58,7 @@ def main(values: FlagValues) -> None:
         if values.saved_model:
             with without_notes():
                 keras_files.write_saved_model(model, values.saved_model)
-    except (ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(str(error)) from error
     written = [output, *values.report, values.stripped, values.saved_model]
     print("\nWritten:")
@@ -67,12 +67,14 @@ def main(values: FlagValues) -> None:
 
 
 def _compacted(model: keras.Model) -> keras.Model:
-    if not hasattr(granet_tf, "compact"):
-        raise UsageError("--compact needs granet_tf.compact. Received: --compact")
     try:
-        return granet_tf.compact(model)
-    except ValueError as error:
+        smaller = granet_tf.compact(model)
+    except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
+    with masked_weights(model) as plain:
+        before, after = plain.count_params(), smaller.count_params()
+    print(f"Compacted: {after:,} of {before:,} parameters are left.", flush=True)
+    return smaller
 
 
 def _size(path: str) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.compiling import made_sparse, sparse_part
+from granet_tf.compiling import make_optimizers_sparse, optimizers_of, sparse_part
 from granet_tf.events import write_scalars
 from granet_tf.model import pruned_weights
 
@@ -44,21 +45,20 @@ class UpdatePruningStep(keras.callbacks.Callback):
         super().set_model(model)
         if not pruned_weights(model):
             return
-        optimizer = getattr(model, "optimizer", None)
-        if optimizer is None:
+        if not optimizers_of(model):
             raise ValueError(
                 "The model must have an optimizer before UpdatePruningStep gets it: compile it, or "
                 f"set model.optimizer. Received: model={model}, whose optimizer is None"
             )
-        if sparse_part(optimizer) is None:
-            with model.distribute_strategy.scope():
-                model.optimizer = made_sparse(optimizer, model)
-                sparse_part(model.optimizer).build(model.trainable_variables)
-            model.train_function = None  # It has the optimizer of before in it.
+        with model.distribute_strategy.scope():
+            make_optimizers_sparse(model)
+            sparse = sparse_part(getattr(model, "optimizer", None))
+            if sparse is not None and sparse.updates_all:
+                sparse.build(model.trainable_variables)
 
     def on_epoch_end(self, epoch=None, logs=None):
-        sparse = sparse_part(getattr(self.model, "optimizer", None))
-        if sparse is not None and not sparse.has_stepped:
+        sparse = [sparse_part(x) for x in optimizers_of(self.model).values()]
+        if any(sparse) and not any(each is not None and each.has_stepped for each in sparse):
             raise ValueError(
                 "The masks were not updated, as model.optimizer has not been used: train with "
                 "optimizer = model.optimizer, taken after UpdatePruningStep.set_model(model). "
@@ -66,48 +66,74 @@ class UpdatePruningStep(keras.callbacks.Callback):
             )
 
 
-class PruningSummaries(keras.callbacks.Callback):
+class _WithoutTensorBoard(keras.callbacks.Callback):
+    """In the place of `keras.callbacks.TensorBoard` where its package is not installed."""
+
+    def __init__(self, log_dir: str | Path, update_freq: str | int, **kwargs):
+        super().__init__()
+        if kwargs:
+            raise ImportError(
+                "Further arguments go to keras.callbacks.TensorBoard, which needs the package "
+                f"tensorboard: pip install tensorboard. Received: {sorted(kwargs)}"
+            )
+        self.log_dir = log_dir
+        self.update_freq = update_freq
+
+
+_TensorBoard = (
+    keras.callbacks.TensorBoard if importlib.util.find_spec("tensorboard") else _WithoutTensorBoard
+)
+
+
+class PruningSummaries(_TensorBoard):
     """Writes the sparsity of each pruned weight, and its smallest active |w|, for TensorBoard.
 
     Written at the start of each epoch and at the end of training, over optimizer steps, to the
-    folder `metrics` in `log_dir`. It does nothing else; add `keras.callbacks.TensorBoard` for that.
+    folder `metrics` in `log_dir`. It is a `keras.callbacks.TensorBoard` and writes what that writes
+    if the package tensorboard is installed, which the sparsities do not need.
 
     Args:
         log_dir: For `tensorboard --logdir`.
-        update_freq: "epoch", or a number of batches after which to write as well.
+        update_freq: "epoch", or a number of batches after which to write as well. "batch" is 1.
+        **kwargs: Further arguments of `keras.callbacks.TensorBoard`.
 
     Raises:
-        ValueError: If `log_dir` is not a folder's name, or `update_freq` neither of these.
+        ValueError: If `log_dir` is not a folder's name, or `update_freq` none of these.
+        ImportError: On further arguments without the package tensorboard.
 
     Source: `tfmot.sparsity.keras.PruningSummaries`.
     """
 
-    def __init__(self, log_dir: str | Path, update_freq: str | int = "epoch"):
-        super().__init__()
+    def __init__(self, log_dir: str | Path, update_freq: str | int = "epoch", **kwargs):
         if not isinstance(log_dir, (str, Path)) or not str(log_dir):
             raise ValueError(f"`log_dir` must be a non-empty string. Received: {log_dir!r}")
-        if update_freq != "epoch" and not (isinstance(update_freq, int) and update_freq > 0):
+        named = update_freq in ("epoch", "batch")
+        if not named and not (isinstance(update_freq, int) and update_freq > 0):
             raise ValueError(
-                "`update_freq` must be 'epoch' or a number of batches > 0. "
+                "`update_freq` must be 'epoch', 'batch' or a number of batches > 0. "
                 f"Received: {update_freq!r}"
             )
-        self.log_dir = str(log_dir)
-        self.update_freq = update_freq
-        self._writer = tf.summary.create_file_writer(str(Path(log_dir) / "metrics"))
+        super().__init__(log_dir=str(log_dir), update_freq=update_freq, **kwargs)
+        self._batches = {"epoch": None, "batch": 1}.get(update_freq, update_freq)
+        self._pruning_writer = tf.summary.create_file_writer(str(Path(log_dir) / "metrics"))
 
     def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
         self._write()
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.update_freq != "epoch" and (batch + 1) % self.update_freq == 0:
+        super().on_train_batch_end(batch, logs)
+        if self._batches and (batch + 1) % self._batches == 0:
             self._write()
 
     def on_train_end(self, logs=None):
+        super().on_train_end(logs)
         self._write()
 
     def _write(self):
-        write_scalars(self._writer, int(self.model.optimizer.iterations), sparsities(self.model))
-        self._writer.flush()
+        step = max(int(each.iterations) for each in optimizers_of(self.model).values())
+        write_scalars(self._pruning_writer, step, sparsities(self.model))
+        self._pruning_writer.flush()
 
 
 def sparsities(model: keras.Model) -> dict[str, float]:

@@ -9,6 +9,7 @@ import keras
 from keras import layers
 from keras.src.models import Functional
 
+from granet_tf.graphs import rebuilt
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
 
 
@@ -41,7 +42,8 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
     """Prunes 1×1 convolutions, in models that XNNPACK can run sparse.
 
     Such a model has a 3×3 convolution of stride 2 on three channels after a `ZeroPadding2D` of 1,
-    then only what XNNPACK knows in its sparse layout, up to a `GlobalAveragePooling2D`.
+    then only what XNNPACK knows in its sparse layout, up to a `GlobalAveragePooling2D`. Sequential
+    and functional models in the model count as what is in them.
 
     Source: `tfmot.sparsity.keras.PruneForLatencyOnXNNPack`; Elsen et al. (2019), "Fast Sparse
     ConvNets".
@@ -110,7 +112,8 @@ class _Graph:
                 "`model` must be built: start it with keras.Input(shape). "
                 f"Received: model={model}, which is not built"
             )
-        return cls(model if isinstance(model, Functional) else model._functional)
+        # A graph of its own, without models in it.
+        return cls(rebuilt(_function(model), _inlined))
 
     def producers(self, layer):
         return self._producers.get(layer, [])
@@ -134,6 +137,21 @@ class _Graph:
             seen.update(new)
             waiting += new
         return found
+
+
+def _function(model):
+    return model if isinstance(model, Functional) else model._functional
+
+
+def _inlined(layer):
+    """`layer`, or what calls the layers of a model one by one."""
+    if not isinstance(layer, (keras.Sequential, Functional)):
+        return layer
+
+    def operation(each):
+        return _inlined(each) if isinstance(each, keras.Layer) else each
+
+    return lambda inputs, **_: _function(layer)._run_through_graph(inputs, operation_fn=operation)
 
 
 def _is_stem(layer, graph):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Sequence
 
 import keras
 
-from keras_layers.prunable import PRUNABLE_WEIGHTS, walk, weights_of
+from keras_layers.prunable import PRUNABLE_WEIGHTS, is_of_keras, walk, weights_of
 
 # They make the dense layers inside them only when they are built.
 _LATE = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
@@ -38,8 +39,15 @@ class PrunableLayer(abc.ABC):
         """The weights to prune."""
 
 
-def has_prunable_weights(layer: keras.Layer) -> bool:
+def has_prunable_weights(
+    layer: keras.Layer, prunable: Callable | Sequence[str] | None = None
+) -> bool:
     """Whether there is something in `layer` to prune; False for frozen layers.
+
+    Args:
+        layer: A layer, built or not.
+        prunable: Which weights, also frozen ones; see `granet_tf.wrap`. A layer that is not built
+            has none to ask about: then, whether it will have any that could be pruned.
 
     Raises:
         ValueError: For a layer of your own that has weights and does not say which to prune.
@@ -49,22 +57,23 @@ def has_prunable_weights(layer: keras.Layer) -> bool:
     >>> has_prunable_weights(keras.layers.Dense(2)), has_prunable_weights(keras.layers.ReLU())
     (True, False)
     """
-    if not layer.trainable:
+    if not layer.trainable and prunable is None:
         return False
     if layer.built and layer.weights:
-        weights = weights_of(layer)
-        known = any(w.prunable or w.reason == "frozen" for w in weights) or _is_known(layer)
-        prunable = any(w.prunable for w in weights)
+        weights = weights_of(layer, prunable)
+        chosen = any(w.prunable for w in weights)
+        known = prunable is not None or chosen or any(w.reason == "frozen" for w in weights)
     else:
-        known = prunable = any(_names_weights(inner) for inner in walk(layer))
-        known = known or _is_known(layer) or _has_no_weights(layer)
+        chosen = any(_names_weights(inner) for inner in walk(layer))
+        known = chosen or _has_no_weights(layer)
+    known = known or _is_known(layer)
     if not known:
         raise ValueError(
             "`to_prune` must consist of Keras's own layers, and of layers of yours that have "
             "get_prunable_weights() or are made of such layers. "
             f"Received: layer={layer} of {type(layer)}"
         )
-    return prunable
+    return chosen
 
 
 def _names_weights(layer):
@@ -72,7 +81,7 @@ def _names_weights(layer):
 
 
 def _is_known(layer):
-    return hasattr(layer, "get_prunable_weights") or type(layer).__module__.startswith("keras.")
+    return hasattr(layer, "get_prunable_weights") or is_of_keras(layer)
 
 
 def _has_no_weights(layer):

@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 
 import keras
 from keras.src.models import Functional
 
-from granet_tf.compiling import SparseCompile, made_sparse, sparse_part
 from granet_tf.graphs import rebuilt
 from granet_tf.model import pruned_weights, strip
+from granet_tf.own_classes import is_own_class
 from granet_tf.pattern_names import as_pattern
 from granet_tf.patterns import Pattern
-from granet_tf.schedules import PACKAGE, ConstantSparsity, PolynomialDecay
+from granet_tf.schedules import ConstantSparsity, PolynomialDecay
 from granet_tf.sparsity.keras.policy import PruningPolicy
 from granet_tf.sparsity.keras.prunable_layer import has_prunable_weights
+from granet_tf.sparsity.keras.pruned_model import (
+    PrunedFunctional,
+    PrunedOwn,
+    PrunedSequential,
+    with_layers,
+)
+from keras_layers.prunable import carries_masks
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
 
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class PrunedSequential(SparseCompile, keras.Sequential):
-    """A sequential model whose `compile` makes its optimizer update the masks."""
-
-    def build(self, input_shape=None):
-        super().build(input_shape)
-        # Where only data has told the shape, compile() has come too early.
-        waiting = self.compiled and sparse_part(self.optimizer) is None
-        if waiting and all(layer.built for layer in self._flatten_layers(include_self=False)):
-            with self.distribute_strategy.scope():
-                self.optimizer = made_sparse(self.optimizer, self)
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class PrunedFunctional(SparseCompile, Functional):
-    """A functional model whose `compile` makes its optimizer update the masks."""
+# tfmot's, for the wrapper, too, which knows no schedules.
+PruneLowMagnitude.default_schedule = ConstantSparsity(0.5, 0)
 
 
 def prune_low_magnitude(
     to_prune: keras.Layer | Sequence[keras.Layer],
-    pruning_schedule: Callable = ConstantSparsity(0.5, 0),  # noqa: B008
+    pruning_schedule: Callable = PruneLowMagnitude.default_schedule,
     block_size: tuple[int, int] = (1, 1),
     block_pooling_type: str = "AVG",
     pruning_policy: PruningPolicy | None = None,
@@ -48,6 +41,7 @@ def prune_low_magnitude(
     pattern: str | Pattern | None = None,
     reselect: bool = False,
     mask_only: bool = False,
+    prunable: Callable | Sequence[str] | None = None,
     **kwargs,
 ) -> keras.Layer | list[keras.Layer]:
     """Wraps every layer that has something to prune in `PruneLowMagnitude`.
@@ -59,8 +53,14 @@ def prune_low_magnitude(
     you put together of wrapped layers needs `callbacks=[UpdatePruningStep()]` in `fit`, or
     `granet_tf.SparseOptimizer(optimizer, model)` in `compile`; without, a warning says so.
 
+    A model of a class of your own keeps its methods, such as `train_step`. A subclassed one, whose
+    layers are attributes, is changed itself: a wrapper takes the place of each layer, also in
+    lists, tuples and dicts, until `strip_pruning` puts the layers back. If it has several
+    optimizers, each updates the masks of what it trains.
+
     Args:
-        to_prune: A layer, a list of layers, or a sequential or functional model, also nested.
+        to_prune: A layer, a list of layers, or a model: sequential, functional or subclassed, also
+            nested. A subclassed model must be built: call it once on a batch of data.
         pruning_schedule: When and how much, ours or tfmot's: `step -> (should_prune, sparsity)`.
         block_size: See `PruneLowMagnitude`, as for `block_pooling_type` and `sparsity_m_by_n`.
         block_pooling_type: "AVG" or "MAX".
@@ -72,14 +72,20 @@ def prune_low_magnitude(
             `PruneLowMagnitude`.
         mask_only: Whether pruned weights keep their value behind the mask until they are stripped,
             as in the original gradual pruning. Without it they are 0 at any moment, also in files.
+        prunable: Which weights, also frozen ones: a callable `(layer, weight) -> bool`; of a single
+            layer also patterns of paths. None is `granet_tf.default_prunable`.
         **kwargs: For the wrapper of a single layer; not used else.
 
     Returns:
         The same as `to_prune`: a layer, a list of layers or a model.
 
     Raises:
-        ValueError: If `to_prune` is none of these, or has a layer of yours that does not say what
-            of it to prune; if the policy does not fit the model.
+        ValueError: If `to_prune` is none of these, is a subclassed model that is not built, or has
+            a layer of yours that does not say what of it to prune; if the policy does not fit the
+            model.
+
+    Warns:
+        UserWarning: If there is nothing to prune in a model.
 
     Source: `tfmot.sparsity.keras.prune_low_magnitude`.
 
@@ -103,36 +109,48 @@ def prune_low_magnitude(
         "pattern": None if pattern is None else as_pattern(pattern),
         "reselect": reselect,
         "mask_only": mask_only,
+        "prunable": prunable,
     }
 
     def wrapped(layer, **options):
-        if isinstance(layer, (PruneLowMagnitude, keras.layers.InputLayer)):
+        if carries_masks(layer) or isinstance(layer, keras.layers.InputLayer):
             return layer
-        if isinstance(layer, (keras.Sequential, Functional)):
-            return rebuilt(layer, each)
-        if not isinstance(layer, keras.Layer) or isinstance(layer, keras.Model):
+        if not isinstance(layer, keras.Layer):
             raise ValueError(
-                "`to_prune` must be a Keras 3 layer, a list of layers, or a sequential or "
-                "functional model. To prune a model of a class of your own, use "
-                f"granet_tf.wrap(model). Received: {layer!r} of {type(layer)}"
+                "`to_prune` must be a Keras 3 layer, a list of layers or a model. "
+                f"Received: {layer!r} of {type(layer)}"
             )
+        if isinstance(layer, keras.Model):
+            _check_model(layer)
+            return with_layers(layer, each)
         if pruning_policy is not None and not pruning_policy.allow_pruning(layer):
             return layer
-        return PruneLowMagnitude(layer, **options) if has_prunable_weights(layer) else layer
+        prune = has_prunable_weights(layer, options["prunable"])
+        return PruneLowMagnitude(layer, **options) if prune else layer
 
     @functools.cache  # A layer that is used twice is wrapped once.
     def each(layer):
         return wrapped(layer, **settings)
 
+    if isinstance(to_prune, (list, keras.Model)) and not (prunable is None or callable(prunable)):
+        raise ValueError(
+            "`prunable` must be a callable (layer, weight) -> bool, or None, for more than one "
+            f"layer. Received: prunable={prunable!r}"
+        )
     if isinstance(to_prune, list):
         return [each(layer) for layer in to_prune]
-    if isinstance(to_prune, (keras.Sequential, Functional)):
-        if pruning_policy is not None:
-            pruning_policy.ensure_model_supports_pruning(to_prune)
-        return rebuilt(
-            to_prune, each, sequential=PrunedSequential, functional=_functional(type(to_prune))
+    if isinstance(to_prune, keras.Model) and pruning_policy is not None:
+        pruning_policy.ensure_model_supports_pruning(to_prune)
+    if isinstance(to_prune, (keras.Sequential, Functional)) and not is_own_class(to_prune):
+        pruned = rebuilt(to_prune, each, sequential=PrunedSequential, functional=PrunedFunctional)
+    else:
+        pruned = wrapped(to_prune, **{**settings, **kwargs})
+    if isinstance(pruned, keras.Model) and not _has_wrappers(pruned):
+        warnings.warn(
+            f"Nothing in {pruned.name} will be pruned. granet_tf.summarize(model) says why.",
+            stacklevel=2,
         )
-    return wrapped(to_prune, **{**settings, **kwargs})
+    return pruned
 
 
 def strip_pruning(model: keras.Model) -> keras.Model:
@@ -143,10 +161,10 @@ def strip_pruning(model: keras.Model) -> keras.Model:
 
     Returns:
         A new graph of the layers inside the wrappers, not compiled; `model` itself where nothing in
-        it is wrapped.
+        it is wrapped, or where it is subclassed: its wrapped layers are attributes again.
 
     Raises:
-        ValueError: If `model` is not a Keras model, or one of your own class with wrapped layers.
+        ValueError: If `model` is not a Keras model.
 
     Source: `tfmot.sparsity.keras.strip_pruning`.
 
@@ -172,16 +190,24 @@ def prune_scope() -> keras.saving.CustomObjectScope:
     ...     keras.saving.get_registered_object("PolynomialDecay").__name__
     'PolynomialDecay'
     """
-    classes = (PruneLowMagnitude, PrunedSequential, PrunedFunctional)
+    classes = (PruneLowMagnitude, PrunedSequential, PrunedFunctional, PrunedOwn)
     schedules = (ConstantSparsity, PolynomialDecay)
     return keras.saving.custom_object_scope({c.__name__: c for c in (*classes, *schedules)})
 
 
-def _functional(kind):
-    """What makes the pruned model: a class of yours with a train_step stays itself."""
-    own = kind is not Functional and kind.__init__ is Functional.__init__
-    return kind if own else PrunedFunctional
+def _check_model(model):
+    if not model.built and not isinstance(model, (keras.Sequential, Functional)):
+        raise ValueError(
+            "A subclassed model must be built before it is pruned: call it once on a batch of "
+            f"data. Received: to_prune={model}, which is not built"
+        )
+    if hasattr(model, "get_prunable_weights"):
+        raise ValueError(
+            "A model's own weights, which are in none of its layers, can't be wrapped. Use "
+            "granet_tf.wrap(model), or put them in a layer with get_prunable_weights(). "
+            f"Received: to_prune={model}"
+        )
 
 
 def _has_wrappers(model):
-    return any(isinstance(layer, PruneLowMagnitude) for layer in model._flatten_layers())
+    return any(carries_masks(layer) for layer in model._flatten_layers())

@@ -1,0 +1,225 @@
+"""Every way to save a sparse model, or to copy it: the same outputs and masks, and it goes on."""
+
+import copy
+import pickle
+
+import keras
+import models
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import granet_tf
+from granet_tf.model import pruned_weights
+
+api = granet_tf.sparsity.keras
+MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
+RISING = granet_tf.PolynomialDecay(0.0, 0.75, begin_step=0, end_step=8, frequency=1)
+GRANET = granet_tf.GraNet(0.75, end_step=8, frequency=1, total_steps=12)
+
+
+def network(*more):
+    layers = keras.layers
+    first = [layers.Conv2D(8, 3, name="conv"), layers.BatchNormalization(), layers.ReLU(), *more]
+    last = [layers.GlobalAveragePooling2D(), layers.Dense(4, name="head")]
+    return keras.Sequential([keras.Input((6, 6, 2)), *first, *last])
+
+
+def wrapped(mask_only):
+    """Also goes on with dropout where it was."""
+    dropout = keras.layers.Dropout(0.5, seed=3)
+    return granet_tf.wrap(network(dropout), GRANET, mask_only=mask_only)
+
+
+def pruned(mask_only):
+    return api.prune_low_magnitude(network(), RISING, mask_only=mask_only)
+
+
+KINDS = pytest.mark.parametrize("make", [wrapped, pruned])
+X, Y = models.data(models.functional, 16)
+
+
+def trained(make, mask_only):
+    """After four steps, half of those that prune, with Adam's slots."""
+    model = make(mask_only)
+    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
+    return fit(model, epochs=2)
+
+
+def fit(model, x=X, y=Y, epochs=1, **options):
+    model.fit(x, y, batch_size=8, epochs=epochs, shuffle=False, verbose=0, **options)
+    return model
+
+
+def state(model):
+    """All that a model has, by position."""
+    variables = [*model.variables, *model.optimizer.variables] if model.compiled else model.weights
+    return [np.asarray(v) for v in variables]
+
+
+def assert_same(one, other):
+    for a, b in zip(state(one), state(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def assert_same_masks_and_outputs(one, other):
+    assert len(pruned_weights(one)) == 2
+    for a, b in zip(pruned_weights(one), pruned_weights(other), strict=True):
+        assert 0 < np.count_nonzero(a.mask) < np.size(a.mask)
+        np.testing.assert_array_equal(a.mask, b.mask)
+    np.testing.assert_array_equal(one(X), other(X))
+
+
+def checkpoint(model):
+    return tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+
+
+@MODES
+@KINDS
+def test_copies_go_on_as_the_original_does(tmp_path, make, mask_only):
+    model = trained(make, mask_only)
+    before = [np.count_nonzero(p.mask) for p in pruned_weights(model)]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    with api.prune_scope():
+        scoped = keras.models.load_model(tmp_path / "model.keras")
+    restored = make(mask_only)
+    restored.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
+    restored.optimizer.build(restored.trainable_variables)
+    path = checkpoint(model).save(tmp_path / "checkpoint")
+    checkpoint(restored).restore(path).assert_existing_objects_matched()
+    copies = [loaded, scoped, restored, pickle.loads(pickle.dumps(model)), copy.deepcopy(model)]
+    for other in copies:
+        assert_same_masks_and_outputs(model, other)
+        assert int(other.optimizer.iterations) == 4
+
+    fit(model)
+    after = [np.count_nonzero(p.mask) for p in pruned_weights(model)]
+    assert sum(after) < sum(before)
+    for other in copies:
+        other.run_eagerly = True  # Not in the file.
+        assert_same(model, fit(other))
+
+
+@MODES
+@KINDS
+def test_weights_clones_and_exports(tmp_path, make, mask_only):
+    model = trained(make, mask_only)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = make(mask_only)
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert_same_masks_and_outputs(model, other)
+
+    clone = keras.models.clone_model(model)
+    # Keras makes a plain sequential model of any: the callback updates the masks of that.
+    assert isinstance(clone, (granet_tf.SparseModel, keras.Sequential))
+    clone.set_weights(model.get_weights())
+    assert_same_masks_and_outputs(model, clone)
+    assert {id(v) for v in clone.variables}.isdisjoint({id(v) for v in model.variables})
+
+    kept = state(model)
+    model.export(tmp_path / "exported", verbose=False)
+    for a, b in zip(kept, state(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(exported.serve(X), model(X), rtol=1e-5, atol=1e-6)
+
+    outputs = model(X)
+    tf.saved_model.save(granet_tf.strip(model), tmp_path / "saved")
+    saved = tf.saved_model.load(tmp_path / "saved")
+    [values] = saved.signatures["serving_default"](tf.constant(X)).values()
+    np.testing.assert_allclose(values, outputs, rtol=1e-5, atol=1e-6)
+
+
+def test_hdf5(tmp_path):
+    model = api.prune_low_magnitude(models.sequential(), RISING)
+    model.compile("adam", "mse", run_eagerly=True)
+    x, y = models.data(models.sequential, 16)
+    fit(model, x, y)
+    model.save(tmp_path / "model.h5")
+    with api.prune_scope():
+        loaded = keras.models.load_model(tmp_path / "model.h5", compile=False)
+    np.testing.assert_array_equal(loaded(x), model(x))
+    for a, b in zip(pruned_weights(loaded), pruned_weights(model), strict=True):
+        np.testing.assert_array_equal(a.mask, b.mask)
+    assert loaded.layers[0].pruning_schedule == RISING
+    with pytest.raises(ValueError, match=r"must end in '\.keras'.*Received: filepath=.*model\.h5"):
+        granet_tf.wrap(models.sequential()).save(tmp_path / "model.h5")
+
+
+@keras.saving.register_keras_serializable("test_serialization")
+class Own(keras.Model):
+    """A user's model with a wrapped layer inside."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = api.prune_low_magnitude(keras.layers.Dense(16, activation="relu"), RISING)
+        self.head = keras.layers.Dense(4)
+
+    def call(self, inputs):
+        return self.head(self.hidden(inputs))
+
+
+def with_callback(model):
+    model.compile("adam", "mse", run_eagerly=True)
+
+
+def with_optimizer(model):
+    model.compile(granet_tf.SparseOptimizer("adam", model), "mse", run_eagerly=True)
+
+
+@pytest.mark.parametrize("compiled", [with_callback, with_optimizer])
+def test_a_users_model_with_a_wrapped_layer_goes_on(tmp_path, compiled):
+    x, y = models.data(models.sequential, 16)
+    model = Own()
+    model(x)
+    compiled(model)
+    fit(model, x, y, epochs=2, callbacks=[api.UpdatePruningStep()])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    # 128 · (1 − 0.75 · (1 − 0.5 ** 3)) after half of the steps.
+    assert np.count_nonzero(loaded.hidden.pruned[0].mask) == 44
+    loaded.run_eagerly = True
+    for each in (model, loaded):
+        fit(each, x, y, epochs=2, callbacks=[api.UpdatePruningStep()])
+    assert np.count_nonzero(loaded.hidden.pruned[0].mask) == 32
+    assert_same(model, loaded)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        RISING,
+        granet_tf.ConstantSparsity(0.5, 2, frequency=3),
+        granet_tf.GraNetSchedule(0.1, 0.9, 2, 10, total_steps=20, frequency=2),
+        granet_tf.Shifted(RISING, 3),
+        GRANET,
+        granet_tf.GMP(0.8, pattern=granet_tf.Block((2, 1), "max"), pinned={0: 0.0}),
+        granet_tf.GMP(schedule=RISING, pattern=granet_tf.NM(2, 4)),
+        granet_tf.RigL(0.5, capped={"*/kernel": 0.8}),
+        granet_tf.SET(0.5, pattern=granet_tf.Filter()),
+        granet_tf.StaticSparse(0.5, distribution="uniform", seed=3),
+    ],
+    ids=lambda record: type(record).__name__,
+)
+def test_schedules_and_methods_are_copied(record):
+    config = keras.saving.serialize_keras_object(record)
+    copies = [
+        pickle.loads(pickle.dumps(record)),
+        copy.deepcopy(record),
+        keras.saving.deserialize_keras_object(config),
+    ]
+    for other in copies:
+        assert other == record and type(other) is type(record)
+        assert repr(other) == repr(record)
+
+
+def test_a_schedule_that_was_begun_earlier():
+    late = granet_tf.Shifted(RISING, 6)
+    assert [float(late(t)[1]) for t in (0, 2, 3)] == [float(RISING(t)[1]) for t in (6, 8, 9)]
+    assert [bool(late(t)[0]) for t in (0, 2, 3)] == [True, True, False]
+    assert (late.final_update, granet_tf.Shifted(RISING, 20).final_update) == (2, 0)
+    assert not late.regenerates
+    with pytest.raises(ValueError, match=r"`steps` must be >= 0\. Received: steps=-1"):
+        granet_tf.Shifted(RISING, -1)
