@@ -29,6 +29,10 @@ from granet_tf import compaction as compaction
 from granet_tf import compat_tfmot as compat_tfmot
 from granet_tf import distributions as distributions
 from granet_tf import sparsity as sparsity
+from granet_tf.at_initialization import SNIP as SNIP
+from granet_tf.at_initialization import GraSP as GraSP
+from granet_tf.at_initialization import MagnitudeAtInit as MagnitudeAtInit
+from granet_tf.at_initialization import SynFlow as SynFlow
 from granet_tf.compaction import compact as compact
 from granet_tf.export import TFLiteReport as TFLiteReport
 from granet_tf.export import export_report as export_report

@@ -125,7 +125,15 @@ class Method:
         """Whether growth ranks the dense gradient, which costs FLOPs; True if in doubt."""
         return self.regenerates
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether masks are drawn from data before the first step; see `granet_tf.SNIP`."""
+        return False
+
     # What the optimizer and the model ask.
+
+    def check_drawn(self, pruned: Sequence[Any]) -> None:
+        """Raises RuntimeError if masks are still to be drawn; see `AtInitialization.draw_masks`."""
 
     def resolve(self, total_steps: int) -> Method:
         """The same method for a training of `total_steps`; a length given before stays."""

@@ -161,7 +161,7 @@ def count_flops(model: keras.Model, input_shape: Any = None) -> FlopsReport:
     """
     # A SparseModel holds the user's model; masks live on the outside.
     inner = model.model if hasattr(model, "pruned") else model
-    args, kwargs, batch = _input_specs(inner, input_shape)
+    args, kwargs, batch = input_specs(inner, input_shape)
     if not inner.built:
         _trace(inner, args, kwargs)
     with _recorded_calls(inner) as calls:
@@ -459,7 +459,7 @@ def _trace(model: keras.Model, args, kwargs) -> None:
         tf.config.run_functions_eagerly(eager)
 
 
-def _input_specs(model: keras.Model, input_shape) -> tuple[list, dict[str, Any], int]:
+def input_specs(model: keras.Model, input_shape) -> tuple[list, dict[str, Any], int]:
     """Positional and keyword arguments of a call as `tf.TensorSpec`s, and their batch size."""
     inputs = getattr(model, "inputs", None) or []
     built = _built_shapes(model, inputs)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras.src.models import Functional
 
+from granet_tf import first_batches
 from granet_tf.compiling import SparseCompile, innermost, optimizers_of
 from granet_tf.graphs import rebuilt
 from granet_tf.methods import GraNet, Method
@@ -30,6 +33,7 @@ def wrap(
     pattern: str | Pattern | None = None,
     mask_only: bool = False,
     prunable: Callable | Sequence[str] | None = None,
+    start: bool = True,
 ) -> SparseModel:
     """Makes a model train sparse. The model itself is used, not a copy.
 
@@ -45,6 +49,9 @@ def wrap(
         prunable: Which weights. None is `granet_tf.default_prunable`; else a callable
             `(layer, weight) -> bool`, or a list of patterns of weight paths such as
             `["encoder/*/kernel"]`.
+        start: Whether a method that chooses masks once, and needs no data for that (SynFlow),
+            does so now. False leaves it to the first `fit`, or `SparseModel.start`: good where a
+            checkpoint is going to bring the masks.
 
     Returns:
         A `SparseModel`, to compile and fit as usual.
@@ -71,7 +78,10 @@ def wrap(
     if pattern is not None:
         method = dataclasses.replace(method, pattern=pattern)
     with model.distribute_strategy.scope():
-        return SparseModel(model, method, mask_only=mask_only, prunable=prunable)
+        sparse = SparseModel(model, method, mask_only=mask_only, prunable=prunable)
+    if start and not sparse.has_drawn and not sparse.method.needs_data:
+        sparse.start()
+    return sparse
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -170,17 +180,76 @@ class SparseModel(SparseCompile, keras.Model):
         own = {id(v) for v in model.non_trainable_weights}
         states = [v for v in model.non_trainable_variables if id(v) not in own]
         track(self, "_random_state", states)
-        self._start_sparse()
-        self.built = True
-
-    def _start_sparse(self):
+        self._emptied: set[str] = set()
         shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
         layouts = {p.path: p.layout for p in self.pruned}
-        masks = self.method.initial_masks(shapes, layouts) if shapes else {}
+        self._set_masks(self.method.initial_masks(shapes, layouts) if shapes else {})
+        self.built = True
+
+    def _set_masks(self, masks):
         for pruned in self.pruned:
             pruned.mask.assign(masks[pruned.path])
             if not self.mask_only:
                 pruned.variable.assign(masked_value(pruned))
+
+    def start(self, batches: Iterable = (), loss: Any = None) -> None:
+        """Draws the masks of a method that chooses them before training, from data: SNIP, GraSP.
+
+        The first `fit` does this by itself, from the first batches that it is given. In a custom
+        training loop, call it once before the first step; on several workers, on each of them with
+        its share of the data: gradients are averaged, so that all get the same masks.
+
+        Args:
+            batches: `(x, y)` or `(x, y, sample_weight)` each, global batches under a strategy.
+                As many are taken as the method asks for.
+            loss: As for `compile`. None is the one that the model was compiled with.
+
+        Raises:
+            ValueError: If the masks are drawn already, as other methods do in `wrap`; if there is
+                no loss or not enough data; or if the gradients tell nothing.
+
+        Warns:
+            UserWarning: If nothing is left of a layer.
+
+        Example:
+
+        >>> import granet_tf
+        >>> keras_model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+        >>> model = granet_tf.wrap(keras_model, granet_tf.SNIP(0.9))
+        >>> model.start([(np.random.rand(32, 8), np.random.rand(32, 10))], loss="mse")
+        >>> model.nonzeros
+        8
+        """
+        if self.has_drawn:
+            raise ValueError(
+                "`start` is for methods that choose masks from data before training, such as "
+                "granet_tf.SNIP, and to be called once. The masks of this model are drawn already. "
+                f"Received: method={self.method}, at sparsity {self.sparsity:.4f}"
+            )
+        with self.distribute_strategy.scope():
+            batches = first_batches.merged(batches)
+            self._set_masks(self.method.draw_masks(self, batches, loss))
+        self.warn_of_emptied()
+
+    @property
+    def has_drawn(self) -> bool:
+        """Whether the masks are those that training begins with, or later ones."""
+        try:
+            self.method.check_drawn(self.pruned)
+        except RuntimeError:
+            return False
+        return True
+
+    def warn_of_emptied(self) -> None:
+        """Warns of each layer that has been pruned away, once."""
+        for pruned in self.pruned:
+            if pruned.path not in self._emptied and not np.any(pruned.mask.numpy()):
+                self._emptied.add(pruned.path)
+                warnings.warn(
+                    f"All of {pruned.path} has been pruned: nothing passes through it any more. "
+                    f"Cap it, as with capped={{{pruned.path!r}: 0.99}}, or use scope='layer'.",
+                    stacklevel=3,
+                )
 
     @property
     def nonzeros(self) -> int:
@@ -220,7 +289,13 @@ class SparseModel(SparseCompile, keras.Model):
             return super()._get_regularization_losses()
 
     def fit(self, *args, callbacks=None, **kwargs):
-        """As `keras.Model.fit`; the first one fixes durations given as fractions of training."""
+        """As `keras.Model.fit`; the first one fixes durations given as fractions of training.
+
+        A method that chooses masks by data draws them from the first batches. None of these is lost
+        to training; arrays give a random sample.
+        """
+        if not self.has_drawn:
+            args, kwargs = (), self._started(args, kwargs)
         follow = _FollowTraining()
         if isinstance(callbacks, keras.callbacks.CallbackList):
             follow.set_params(callbacks.params)
@@ -230,6 +305,18 @@ class SparseModel(SparseCompile, keras.Model):
             given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
             callbacks = [follow, *(c for c in given if c is not None)]
         return super().fit(*args, callbacks=callbacks, **kwargs)
+
+    def _started(self, args, kwargs):
+        """Draws the masks, and returns arguments for `fit` as if the data were untouched."""
+        arguments = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        self._assert_compile_called("fit")
+        if keras.ops.convert_to_numpy(self.optimizer.iterations) > 0:
+            return arguments
+        count = self.method.batches if self.method.needs_data else 0
+        with self.distribute_strategy.scope():
+            batches, arguments = first_batches.of_fit(arguments, count, self.method.seed)
+        self.start(batches)
+        return arguments
 
     def save(self, filepath, *args, **kwargs):
         """As `keras.Model.save`, to a `.keras` file: method, masks and optimizer are in it."""
@@ -304,10 +391,6 @@ class SparseModel(SparseCompile, keras.Model):
 class _FollowTraining(keras.callbacks.Callback):
     """Tells the model how long training is, and the user when a layer has been emptied."""
 
-    def __init__(self):
-        super().__init__()
-        self._emptied: set[str] = set()
-
     def on_train_begin(self, logs=None):
         given = self.model.method.total_steps
         if given is None:
@@ -327,14 +410,7 @@ class _FollowTraining(keras.callbacks.Callback):
         return int(steps) * epochs // batches_per_update
 
     def on_epoch_end(self, epoch, logs=None):
-        for pruned in self.model.pruned:
-            if pruned.path not in self._emptied and not np.any(pruned.mask.numpy()):
-                self._emptied.add(pruned.path)
-                warnings.warn(
-                    f"All of {pruned.path} has been pruned: nothing passes through it any more. "
-                    f"Cap it, as with capped={{{pruned.path!r}: 0.99}}, or use scope='layer'.",
-                    stacklevel=2,
-                )
+        self.model.warn_of_emptied()
 
 
 def _without_wrappers(model, undo):

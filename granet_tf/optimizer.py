@@ -140,6 +140,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 "SparseOptimizer(optimizer.inner_optimizer, model). "
                 "Received: no masks"
             )
+        if not self.has_stepped:
+            for group in self._groups:
+                group.method().check_drawn(group.pruned)
         self.has_stepped = True
         variables = trainable_variables or self.inner_optimizer._trainable_variables
         gradients = dict(zip(map(id, variables), grads, strict=True))

@@ -21,11 +21,17 @@ TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "imagenet2012": 1_281_
 # "?": not transcribed.
 CIFAR = {
     "table2": """
+        vgg19    snip         93.63 93.43 92.05  72.84 71.83 58.46
+        vgg19    grasp        93.30 93.04 92.19  71.95 71.23 68.90
+        vgg19    synflow      93.35 93.45 92.24  71.77 71.72 70.94
         vgg19    set          92.46 91.73 89.18  72.36 69.81 65.94
         vgg19    rigl         93.38 93.06 91.98  73.13 72.14 69.82
         vgg19    granet_si05  93.73 93.66 93.38  73.30 73.18 72.04
         vgg19    gmp          93.59 93.58 93.52  73.10 72.30 72.07
         vgg19    granet_si0   93.80 93.72 93.63  73.74 73.10 72.35
+        resnet50 snip         92.65 90.86 87.21  73.14 69.25 58.43
+        resnet50 grasp        92.47 91.32 88.77  73.28 70.29 62.12
+        resnet50 synflow      92.49 91.22 88.82  73.37 70.37 62.17
         resnet50 set          -     -     -      -     -     -
         resnet50 rigl         94.45 93.86 93.26  76.50 76.03 75.06
         resnet50 granet_si05  94.64 94.38 94.01  77.89 77.16 77.14
@@ -54,6 +60,8 @@ IMAGENET = """
     table3/dense                76.8
     table3/80_static            72.1 0.42 0.42
     table3/90_static            67.7 0.24 0.24
+    table3/80_snip              72.0 0.23 0.23
+    table3/90_snip              67.2 0.10 0.10
     table3/80_set               72.9 0.23 0.23
     table3/90_set               69.6 0.10 0.10
     table3/80_rigl              75.1 0.42 0.42
@@ -132,7 +140,7 @@ def method(values):
 
 def test_there_is_a_file_for_each_row_and_no_other():
     assert {name(path) for path in LEAVES} == set(PAPER)
-    assert sum(stem.startswith("table2/") for stem in PAPER) == 2 * 2 * (5 * 3 + 1)
+    assert sum(stem.startswith("table2/") for stem in PAPER) == 2 * 2 * (8 * 3 + 1)
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=name)
@@ -226,6 +234,20 @@ def test_sparse_to_sparse(name):
     made = method(parsed(f"table2/cifar10_vgg19_90_{name}"))
     assert (made.end_step, made.frequency, made.distribution) == (62_400, 1000, "erk")
     assert (made.drop_fraction, made.final_drop_fraction) == (0.5, 0.005)
+
+
+@pytest.mark.parametrize(
+    ("stem", "batches", "rounds"),
+    [
+        ("cifar10_vgg19_98_snip", 1, 1),
+        ("cifar100_resnet50_90_grasp", 8, 1),
+        ("cifar10_vgg19_98_synflow", None, 100),
+    ],
+)
+def test_before_training(stem, batches, rounds):
+    made = method(parsed(f"table2/{stem}"))
+    assert (getattr(made, "batches", None), made.rounds, made.scope) == (batches, rounds, "global")
+    assert getattr(made, "temperature", 200.0) == 200.0
 
 
 def test_original_and_zero_gmp():

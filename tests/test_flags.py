@@ -53,7 +53,7 @@ def write(path, *lines):
         ("--nodowload", "There is no flag --nodowload. Did you mean --download? Received: --nodow"),
         ("--qqq", "There is no flag --qqq. See --help. Received: --qqq"),
         ("--flagfiel=a", "There is no flag --flagfiel. Did you mean --flagfile?"),
-        ("--method=gm", "--method must be one of granet, gmp, rigl, set, static, dense. Received:"),
+        ("--method=gm", "--method must be one of granet, gmp, rigl, set, static, magnitude, snip"),
         ("--strategy=tpus", "--strategy must be one of none, mirrored, multiworker, tpu. Received"),
         ("--model=vgg-19", "--model must be a network of granet_tf or of keras.applications. Did "),
         ("--model=vgg-19", "Did you mean vgg19 or VGG16? Received: --model=vgg-19"),

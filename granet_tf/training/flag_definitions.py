@@ -124,6 +124,19 @@ def define() -> FlagValues:
     )
     sparse(flags.DEFINE_list, "capped", [], "Weights with a highest sparsity, written alike.")
     sparse(
+        flags.DEFINE_integer,
+        "score_batches",
+        None,
+        "How many of the first training batches snip and grasp choose the masks by.",
+    )
+    sparse(
+        flags.DEFINE_integer,
+        "rounds",
+        None,
+        "In how many rounds snip, grasp and synflow come to the final sparsity, before training.",
+    )
+    sparse(flags.DEFINE_float, "temperature", None, "What grasp divides the logits by.")
+    sparse(
         flags.DEFINE_bool,
         "mask_only",
         False,

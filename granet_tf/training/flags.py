@@ -31,6 +31,10 @@ METHODS = {
     "rigl": "RigL",
     "set": "SET",
     "static": "StaticSparse",
+    "magnitude": "MagnitudeAtInit",
+    "snip": "SNIP",
+    "grasp": "GraSP",
+    "synflow": "SynFlow",
 }
 RUNS = (*METHODS, DENSE)
 
@@ -47,6 +51,9 @@ METHOD_FLAGS = {
     "distribution": "distribution",
     "pinned": "pinned",
     "capped": "capped",
+    "score_batches": "batches",
+    "rounds": "rounds",
+    "temperature": "temperature",
 }
 # {flag: how its value becomes steps}: points in training are stretched, periods are not.
 DURATIONS: dict[str, Callable[[TrainingLength, str], int]] = {

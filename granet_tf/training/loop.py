@@ -101,7 +101,7 @@ def train(
             loop = loop if update is None else update - first + 1
 
             started = time.perf_counter()
-            totals = _drawing(data, lambda it=iterator, n=loop: device.train(it, n))
+            totals = drawing(data, lambda it=iterator, n=loop: device.train(it, n))
             elapsed = time.perf_counter() - started
             _check(totals.mean_loss, "loss", position.batches + loop, checkpoints)
 
@@ -144,7 +144,7 @@ def train(
             raise _interrupted(stop, checkpoints)
 
 
-def _drawing(data: Data, work):
+def drawing(data: Data, work):
     """Names the damaged file if what went wrong was reading the data."""
     try:
         return work()
@@ -171,7 +171,7 @@ def _begin_epoch(position: Position) -> None:
 def _evaluated(name, model, device, data, held_out, position, masks, cost, steps) -> Epoch:
     """The epoch that has just ended, held-out and test samples included."""
     results = {
-        split: _drawing(data, lambda split=split: _evaluate(device, data, held_out, split))
+        split: drawing(data, lambda split=split: _evaluate(device, data, held_out, split))
         for split in held_out
     }
     validation, test = results.get("validation"), results["test"]

@@ -261,6 +261,8 @@ def _train(name, method, values, strategy, data, length, workdir, listeners, sto
                 "All workers must see the same work directory, to go on from its checkpoints. "
                 f"Received: --workdir={values.workdir}, here at step {position.batches:,}"
             )
+        if method is not None and not (model.has_drawn or position.batches):
+            _start(name, model, data, values)
         if chief and position.batches:
             print(f"{name}: going on after step {position.batches:,} of {length.steps:,}")
         try:
@@ -294,7 +296,8 @@ def _model(method, values, data, length):
     model = models.make(values.model, data.input_shape, data.classes, values.width)
     weight_decay.add(model, values.weight_decay, weight_decay.DECAYS[values.decay])
     if method is not None:
-        model = granet_tf.wrap(model, method, mask_only=values.mask_only)
+        # Masks come from a checkpoint, if there is one.
+        model = granet_tf.wrap(model, method, mask_only=values.mask_only, start=False)
         model.resolve(length.steps)
     options = {"momentum": values.momentum, "nesterov": values.nesterov}
     rate = rates.make(values.learning_rate_schedule, flags.course(values, length))
@@ -306,6 +309,24 @@ def _model(method, values, data, length):
     )
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def _start(name, model, data, values: FlagValues) -> None:
+    """Draws masks that are chosen before training, on every host by the same first batches."""
+    import tensorflow as tf
+
+    from granet_tf.training.device import crossentropy
+    from granet_tf.training.loop import drawing
+
+    def loss(labels, logits):
+        # Keras hands labels over as floats.
+        return crossentropy(tf.cast(labels, tf.int32), logits, values.label_smoothing)
+
+    batches = data.train(0, 0, tf.distribute.InputContext())
+    try:
+        drawing(data, lambda: model.start(batches, loss))
+    except ValueError as error:
+        raise UsageError(f"--method={name}: {error}") from error
 
 
 def _save(model, position, values: FlagValues, workdir: Path) -> dict[str, str]:
