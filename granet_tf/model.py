@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras.src.models import Functional
 
 from granet_tf.compiling import SparseCompile, innermost, optimizers_of
@@ -18,6 +19,7 @@ from granet_tf.methods import GraNet, Method
 from granet_tf.own_classes import forget_training, is_own_class, own_class, replaced
 from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE
+from granet_tf.states import add_states, make_neutral
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, carries_masks, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
@@ -30,6 +32,7 @@ def wrap(
     pattern: str | Pattern | None = None,
     mask_only: bool = False,
     prunable: Callable | Sequence[str] | None = None,
+    track_explored: bool = False,
 ) -> SparseModel:
     """Makes a model train sparse. The model itself is used, not a copy.
 
@@ -45,6 +48,8 @@ def wrap(
         prunable: Which weights. None is `granet_tf.default_prunable`; else a callable
             `(layer, weight) -> bool`, or a list of patterns of weight paths such as
             `["encoder/*/kernel"]`.
+        track_explored: Whether to keep, at a byte a weight, which weights have ever been active:
+            `SparseModel.itop_rate` is their fraction (Liu et al., 2021).
 
     Returns:
         A `SparseModel`, to compile and fit as usual.
@@ -71,7 +76,9 @@ def wrap(
     if pattern is not None:
         method = dataclasses.replace(method, pattern=pattern)
     with model.distribute_strategy.scope():
-        return SparseModel(model, method, mask_only=mask_only, prunable=prunable)
+        return SparseModel(
+            model, method, mask_only=mask_only, prunable=prunable, track_explored=track_explored
+        )
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -112,6 +119,8 @@ def _stripped(model):
         stripped = _without_wrappers(inner, undo)
         for weight in pruned:
             weight.variable.assign(masked_value(weight))
+        if isinstance(model, SparseModel):
+            make_neutral(model.pruned, model.method)
         return stripped, undo.pop_all().close
 
 
@@ -124,7 +133,8 @@ def pruned_weights(model: keras.Layer) -> tuple[PrunedWeight, ...]:
 @contextlib.contextmanager
 def masked_weights(model: keras.Model) -> Iterator[keras.Model]:
     """Yields the user's model with masked weights; all is as it was afterwards."""
-    kept = [(p.variable, p.variable.numpy()) for p in pruned_weights(model)]
+    variables = [v for p in pruned_weights(model) for v in (p.variable, *p.state.values())]
+    kept = [(variable, variable.numpy()) for variable in variables]
     stripped, undo = _stripped(model) if kept else (model, lambda: None)
     try:
         yield stripped
@@ -142,6 +152,7 @@ class SparseModel(SparseCompile, keras.Model):
         model: The user's model.
         method: The method, with durations resolved once `fit` has begun.
         mask_only: Whether dormant weights keep their value.
+        track_explored: Whether it is kept which weights have ever been active.
         pruned: The masked weights, each with `path`, `variable` and `mask`.
     """
 
@@ -152,6 +163,7 @@ class SparseModel(SparseCompile, keras.Model):
         *,
         mask_only: bool = False,
         prunable: Callable | Sequence[str] | None = None,
+        track_explored: bool = False,
         _verdicts: Sequence[Weight] | None = None,
         **kwargs,
     ):
@@ -160,12 +172,13 @@ class SparseModel(SparseCompile, keras.Model):
         self.model = model
         self.dtype_policy = model.dtype_policy
         self.method = _checked_method(method)
-        self.mask_only = mask_only
+        self.mask_only = _mask_only(self.method, mask_only)
+        self.track_explored = track_explored
         weights = weights_of(model, prunable) if _verdicts is None else _verdicts
         if not any(w.prunable for w in weights) and not pruned_weights(model):
             raise ValueError(_nothing_to_prune(model, weights))
         self.weight_verdicts = tuple(weights)
-        self.pruned = add_masks(self, weights)
+        self.pruned = add_states(self, add_masks(self, weights), self.method, track_explored)
         # Keras saves weights only. Dropout goes on where it was if its random state is one of ours.
         own = {id(v) for v in model.non_trainable_weights}
         states = [v for v in model.non_trainable_variables if id(v) not in own]
@@ -174,11 +187,18 @@ class SparseModel(SparseCompile, keras.Model):
         self.built = True
 
     def _start_sparse(self):
+        if not self.pruned:
+            return
         shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
-        layouts = {p.path: p.layout for p in self.pruned}
-        masks = self.method.initial_masks(shapes, layouts) if shapes else {}
-        for pruned in self.pruned:
-            pruned.mask.assign(masks[pruned.path])
+        values = [tf.convert_to_tensor(p.variable) for p in self.pruned]
+        layouts = [p.layout for p in self.pruned]
+        masks, states = self.method.start(shapes, values, layouts)
+        for pruned, mask, state in zip(self.pruned, masks, states, strict=True):
+            pruned.mask.assign(mask)
+            for name, value in state.items():
+                pruned.state[name].assign(value)
+            if pruned.explored is not None:
+                pruned.explored.assign(mask)
             if not self.mask_only:
                 pruned.variable.assign(masked_value(pruned))
 
@@ -194,6 +214,17 @@ class SparseModel(SparseCompile, keras.Model):
             p.variable.shape.num_elements() for p in pruned_weights(self)
         )
 
+    @property
+    def itop_rate(self) -> float:
+        """Fraction of the prunable weights that have ever been active (Liu et al., 2021)."""
+        if not self.track_explored:
+            raise ValueError(
+                "The weights ever active are only known if they are kept track of from the start: "
+                "granet_tf.wrap(model, method, track_explored=True). Received: track_explored=False"
+            )
+        explored = [p.explored.numpy() for p in self.pruned]
+        return sum(int(np.count_nonzero(e)) for e in explored) / sum(e.size for e in explored)
+
     def call(self, *args, training=None, **kwargs):
         # Named so that Keras passes it; the model inside gets it from Keras's call context.
         del training
@@ -204,11 +235,18 @@ class SparseModel(SparseCompile, keras.Model):
             self.pruned,
             args,
             kwargs,
-            straight_through=self.method.regenerates,
+            straight_through=self.method.straight_through,
             owner=self,
         )
 
     def _get_regularization_losses(self):
+        penalties = (
+            self.method.penalty(tf.convert_to_tensor(p.variable), p.mask, p.state)
+            for p in self.pruned
+        )
+        return [*self._regularization_losses(), *(x for x in penalties if x is not None)]
+
+    def _regularization_losses(self):
         if not (self.mask_only and self.method.regenerates):
             return super()._get_regularization_losses()
         # What regenerates is ranked by d loss / d (w · mask), so kept values must not be in the
@@ -262,6 +300,7 @@ class SparseModel(SparseCompile, keras.Model):
             "model": keras.saving.serialize_keras_object(self.model),
             "method": keras.saving.serialize_keras_object(self.method),
             "mask_only": self.mask_only,
+            "track_explored": self.track_explored,
             "weights": [
                 [positions[id(w.variable)], w.path, w.prunable, w.reason]
                 for w in self.weight_verdicts
@@ -352,6 +391,15 @@ def _checked_method(method):
             f"Received: method={method!r}"
         )
     return method
+
+
+def _mask_only(method, mask_only):
+    if mask_only and method.keeps_values is False:
+        raise ValueError(
+            f"{type(method).__name__} sets dormant weights to zero, so `mask_only` must be False. "
+            f"Received: mask_only={mask_only}, method={method}"
+        )
+    return bool(mask_only or method.keeps_values)
 
 
 def check_keras(model: keras.Model) -> None:
