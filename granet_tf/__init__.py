@@ -34,6 +34,14 @@ from granet_tf.at_initialization import GraSP as GraSP
 from granet_tf.at_initialization import MagnitudeAtInit as MagnitudeAtInit
 from granet_tf.at_initialization import SynFlow as SynFlow
 from granet_tf.compaction import compact as compact
+from granet_tf.dynamic import ACDC as ACDC
+from granet_tf.dynamic import DPF as DPF
+from granet_tf.dynamic import DSR as DSR
+from granet_tf.dynamic import ITOP as ITOP
+from granet_tf.dynamic import SNFS as SNFS
+from granet_tf.dynamic import STR as STR
+from granet_tf.dynamic import DeepR as DeepR
+from granet_tf.dynamic import TopKAST as TopKAST
 from granet_tf.export import TFLiteReport as TFLiteReport
 from granet_tf.export import export_report as export_report
 from granet_tf.export import export_tflite as export_tflite

@@ -18,6 +18,7 @@ import keras
 import tensorflow as tf
 
 from granet_tf import distributions
+from granet_tf.hooks import Hooks
 from granet_tf.pattern_names import as_pattern
 from granet_tf.patterns import Capacity, Element, Pattern
 from granet_tf.schedules import PruningSchedule, check_sparsity
@@ -33,11 +34,11 @@ DISTRIBUTIONS: dict[str, Callable] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Method(Hooks):
     """Base class of all methods. Fields are parameters; three short methods are the algorithm.
 
     A new method overrides `make_schedule`, and `drop_score` or `grow_score` where it ranks
-    otherwise; see `RigL` and `SET`.
+    otherwise; see `RigL` and `SET`. One that needs more than masks overrides some of `Hooks`.
 
     Args:
         final_sparsity: s_f, fraction of zeros among all prunable weights, in [0, 1).
@@ -381,18 +382,20 @@ class Method:
             fixed |= beyond  # The others make up for it, which may take them to their bounds.
 
     def get_config(self) -> dict[str, Any]:
-        fields = (f.name for f in dataclasses.fields(self))
+        fields = (f.name for f in dataclasses.fields(self) if f.init)
         config = {name: getattr(self, name) for name in fields}
         # JSON has no integer keys, so that maps travel as lists of pairs.
         for name in ("pinned", "capped"):
-            config[name] = [list(pair) for pair in config[name].items()]
+            if name in config:
+                config[name] = [list(pair) for pair in config[name].items()]
         return {k: keras.saving.serialize_keras_object(v) for k, v in config.items()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Method:
         config = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
         for name in ("pinned", "capped"):
-            config[name] = dict(config[name])
+            if name in config:
+                config[name] = dict(config[name])
         return cls(**config)
 
 

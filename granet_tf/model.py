@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras.src.models import Functional
 
 from granet_tf import first_batches
@@ -21,6 +22,7 @@ from granet_tf.methods import GraNet, Method
 from granet_tf.own_classes import forget_training, is_own_class, own_class, replaced
 from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE
+from granet_tf.states import add_states, make_neutral
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, carries_masks, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
@@ -34,6 +36,7 @@ def wrap(
     mask_only: bool = False,
     prunable: Callable | Sequence[str] | None = None,
     start: bool = True,
+    track_explored: bool = False,
 ) -> SparseModel:
     """Makes a model train sparse. The model itself is used, not a copy.
 
@@ -52,6 +55,8 @@ def wrap(
         start: Whether a method that chooses masks once, and needs no data for that (SynFlow),
             does so now. False leaves it to the first `fit`, or `SparseModel.start`: good where a
             checkpoint is going to bring the masks.
+        track_explored: Whether to keep, at a byte a weight, which weights have ever been active:
+            `SparseModel.itop_rate` is their fraction (Liu et al., 2021).
 
     Returns:
         A `SparseModel`, to compile and fit as usual.
@@ -78,7 +83,9 @@ def wrap(
     if pattern is not None:
         method = dataclasses.replace(method, pattern=pattern)
     with model.distribute_strategy.scope():
-        sparse = SparseModel(model, method, mask_only=mask_only, prunable=prunable)
+        sparse = SparseModel(
+            model, method, mask_only=mask_only, prunable=prunable, track_explored=track_explored
+        )
     if start and not sparse.has_drawn and not sparse.method.needs_data:
         sparse.start()
     return sparse
@@ -122,6 +129,8 @@ def _stripped(model):
         stripped = _without_wrappers(inner, undo)
         for weight in pruned:
             weight.variable.assign(masked_value(weight))
+        if isinstance(model, SparseModel):
+            make_neutral(model.pruned, model.method)
         return stripped, undo.pop_all().close
 
 
@@ -134,7 +143,8 @@ def pruned_weights(model: keras.Layer) -> tuple[PrunedWeight, ...]:
 @contextlib.contextmanager
 def masked_weights(model: keras.Model) -> Iterator[keras.Model]:
     """Yields the user's model with masked weights; all is as it was afterwards."""
-    kept = [(p.variable, p.variable.numpy()) for p in pruned_weights(model)]
+    variables = [v for p in pruned_weights(model) for v in (p.variable, *p.state.values())]
+    kept = [(variable, variable.numpy()) for variable in variables]
     stripped, undo = _stripped(model) if kept else (model, lambda: None)
     try:
         yield stripped
@@ -152,6 +162,7 @@ class SparseModel(SparseCompile, keras.Model):
         model: The user's model.
         method: The method, with durations resolved once `fit` has begun.
         mask_only: Whether dormant weights keep their value.
+        track_explored: Whether it is kept which weights have ever been active.
         pruned: The masked weights, each with `path`, `variable` and `mask`.
     """
 
@@ -162,6 +173,7 @@ class SparseModel(SparseCompile, keras.Model):
         *,
         mask_only: bool = False,
         prunable: Callable | Sequence[str] | None = None,
+        track_explored: bool = False,
         _verdicts: Sequence[Weight] | None = None,
         **kwargs,
     ):
@@ -170,25 +182,38 @@ class SparseModel(SparseCompile, keras.Model):
         self.model = model
         self.dtype_policy = model.dtype_policy
         self.method = _checked_method(method)
-        self.mask_only = mask_only
+        self.mask_only = _mask_only(self.method, mask_only)
+        self.track_explored = track_explored
         weights = weights_of(model, prunable) if _verdicts is None else _verdicts
         if not any(w.prunable for w in weights) and not pruned_weights(model):
             raise ValueError(_nothing_to_prune(model, weights))
         self.weight_verdicts = tuple(weights)
-        self.pruned = add_masks(self, weights)
+        self.pruned = add_states(self, add_masks(self, weights), self.method, track_explored)
         # Keras saves weights only. Dropout goes on where it was if its random state is one of ours.
         own = {id(v) for v in model.non_trainable_weights}
         states = [v for v in model.non_trainable_variables if id(v) not in own]
         track(self, "_random_state", states)
         self._emptied: set[str] = set()
-        shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
-        layouts = {p.path: p.layout for p in self.pruned}
-        self._set_masks(self.method.initial_masks(shapes, layouts) if shapes else {})
+        self._begin()
         self.built = True
+
+    def _begin(self):
+        if not self.pruned:
+            return
+        shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
+        values = [tf.convert_to_tensor(p.variable) for p in self.pruned]
+        layouts = [p.layout for p in self.pruned]
+        masks, states = self.method.initial_state(shapes, values, layouts)
+        for pruned, state in zip(self.pruned, states, strict=True):
+            for name, value in state.items():
+                pruned.state[name].assign(value)
+        self._set_masks(dict(zip(shapes, masks, strict=True)))
 
     def _set_masks(self, masks):
         for pruned in self.pruned:
             pruned.mask.assign(masks[pruned.path])
+            if pruned.explored is not None:
+                pruned.explored.assign(pruned.mask)
             if not self.mask_only:
                 pruned.variable.assign(masked_value(pruned))
 
@@ -263,6 +288,17 @@ class SparseModel(SparseCompile, keras.Model):
             p.variable.shape.num_elements() for p in pruned_weights(self)
         )
 
+    @property
+    def itop_rate(self) -> float:
+        """Fraction of the prunable weights that have ever been active (Liu et al., 2021)."""
+        if not self.track_explored:
+            raise ValueError(
+                "The weights ever active are only known if they are kept track of from the start: "
+                "granet_tf.wrap(model, method, track_explored=True). Received: track_explored=False"
+            )
+        explored = [p.explored.numpy() for p in self.pruned]
+        return sum(int(np.count_nonzero(e)) for e in explored) / sum(e.size for e in explored)
+
     def call(self, *args, training=None, **kwargs):
         # Named so that Keras passes it; the model inside gets it from Keras's call context.
         del training
@@ -273,11 +309,18 @@ class SparseModel(SparseCompile, keras.Model):
             self.pruned,
             args,
             kwargs,
-            straight_through=self.method.regenerates,
+            straight_through=self.method.straight_through,
             owner=self,
         )
 
     def _get_regularization_losses(self):
+        penalties = (
+            self.method.penalty(tf.convert_to_tensor(p.variable), p.mask, p.state)
+            for p in self.pruned
+        )
+        return [*self._regularization_losses(), *(x for x in penalties if x is not None)]
+
+    def _regularization_losses(self):
         if not (self.mask_only and self.method.regenerates):
             return super()._get_regularization_losses()
         # What regenerates is ranked by d loss / d (w · mask), so kept values must not be in the
@@ -364,6 +407,7 @@ class SparseModel(SparseCompile, keras.Model):
             "model": keras.saving.serialize_keras_object(self.model),
             "method": keras.saving.serialize_keras_object(self.method),
             "mask_only": self.mask_only,
+            "track_explored": self.track_explored,
             "weights": [
                 [positions[id(w.variable)], w.path, w.prunable, w.reason]
                 for w in self.weight_verdicts
@@ -443,6 +487,15 @@ def _checked_method(method):
             f"Received: method={method!r}"
         )
     return method
+
+
+def _mask_only(method, mask_only):
+    if mask_only and method.keeps_values is False:
+        raise ValueError(
+            f"{type(method).__name__} sets dormant weights to zero, so `mask_only` must be False. "
+            f"Received: mask_only={mask_only}, method={method}"
+        )
+    return bool(mask_only or method.keeps_values)
 
 
 def check_keras(model: keras.Model) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import tensorflow as tf
 
+from granet_tf.hooks import Tensors
 from granet_tf.methods import GMP, Method
 from granet_tf.patterns import NM, Block, Element
 from granet_tf.schedules import PACKAGE, AtSparsity, ConstantSparsity, as_schedule
@@ -54,11 +55,12 @@ class Group:
     @property
     def masks_gradients(self) -> bool:
         """Mask-only GMP leaves gradients to the chain rule, and so momentum to the original."""
-        return not self.mask_only or self.regenerates
+        return not self.mask_only or self.method().straight_through
 
     @property
-    def regenerates(self) -> bool:
-        return self.method().regenerates
+    def needs_gradients(self) -> bool:
+        method = self.method()
+        return method.regenerates or method.follows_gradients
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -149,10 +151,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         dense = self._dense_gradients(gradients)
         self._mask_gradients(gradients)
         before = tf.identity(self.iterations)
+        follows = any(group.method().follows_steps for group in self._groups)
+        rate = tf.identity(self.learning_rate) if follows else None
         self.inner_optimizer.apply([gradients[id(v)] for v in variables], trainable_variables)
         # Unconditionally: a replica may not meet the others inside a condition.
         context = tf.distribute.get_replica_context()
-        context.merge_call(self._after_step, args=(before, dense))
+        context.merge_call(self._after_step, args=(before, rate, dense))
 
     @property
     def has_masks(self) -> bool:
@@ -163,9 +167,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         for group in self._groups:
             for pruned in group.pruned if group.masks_gradients else ():
                 gradient = gradients.get(id(pruned.variable))
-                if gradient is not None:
-                    gradient = tf.convert_to_tensor(gradient)
-                    gradients[id(pruned.variable)] = _where(pruned.mask, gradient)
+                mask = group.method().gradient_mask(pruned.mask, pruned.state)
+                if gradient is not None and mask is not None:
+                    gradients[id(pruned.variable)] = _where(mask, tf.convert_to_tensor(gradient))
 
     def _dense_gradients(self, gradients):
         """Those that rank growth, a list for each group; zeros where the loss has none."""
@@ -175,26 +179,23 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 for p in group.pruned
                 for g in (gradients.get(id(p.variable)),)
             ]
-            if group.regenerates
+            if group.needs_gradients
             else []
             for group in self._groups
         ]
 
-    def _after_step(self, strategy, before, dense):
+    def _after_step(self, strategy, before, rate, dense):
         """Runs once for all replicas: collectives only when an update is due."""
         before = strategy.experimental_local_results(before)[0]
         step = tf.identity(self.iterations)
         for group, gradients in zip(self._groups, dense, strict=True):
             if not group.mask_only:
                 self._zero_dormant(strategy, group)
+            if group.method().follows_steps:
+                rate = strategy.experimental_local_results(rate)[0]
+                _if(step > before, self._follow, strategy, group, gradients, step, rate)
             due = (step > before) & group.method().is_due(step)
-            tf.cond(
-                due,
-                lambda group=group, gradients=gradients: self._update(
-                    strategy, group, gradients, step
-                ),
-                lambda: None,
-            )
+            _if(due, self._update, strategy, group, gradients, step)
 
     def _zero_dormant(self, strategy, group):
         # Most optimizers leave a dormant weight at 0 by themselves; those that mix entries (Muon),
@@ -210,30 +211,35 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                     group=False,
                 )
 
-    def _update(self, strategy, group, gradients, step):
-        if gradients:
-            targets = [p.variable.value for p in group.pruned]
-            gradients = strategy.extended.batch_reduce_to(
-                tf.distribute.ReduceOp.SUM, list(zip(gradients, targets, strict=True))
-            )
+    def _follow(self, strategy, group, gradients, step, rate):
+        """What the method changes after each step."""
+        gradients = _summed(strategy, group, gradients if group.method().follows_gradients else [])
         for own in _replicas(strategy, group.pruned[0].variable.value):
-            weights = [own(p.variable.value) for p in group.pruned]
-            masks = [own(p.mask.value) for p in group.pruned]
-            with tf.device(weights[0].device):
-                new_masks, survivors = group.method().update_masks(
-                    step,
-                    [p.path for p in group.pruned],
-                    [tf.convert_to_tensor(w) for w in weights],
-                    [tf.convert_to_tensor(m) for m in masks],
-                    [own(g) for g in gradients] or [None] * len(weights),
-                    dormant_compete=group.mask_only,
-                    layouts={p.path: p.layout for p in group.pruned},
+            tensors = _tensors(group, own, gradients)
+            weights, states = group.method().after_step(step, tensors, rate)
+            for pruned, old, new in zip(group.pruned, tensors.weights, weights, strict=True):
+                if new is not old:
+                    own(pruned.variable.value).assign(new)
+            _assign_states(group, own, tensors, states)
+
+    def _update(self, strategy, group, gradients, step):
+        gradients = _summed(strategy, group, gradients)
+        for own in _replicas(strategy, group.pruned[0].variable.value):
+            with tf.device(own(group.pruned[0].variable.value).device):
+                tensors = _tensors(group, own, gradients)
+                new_masks, survivors, states = group.method().update(
+                    step, tensors, dormant_compete=group.mask_only
                 )
-                for mask, new in zip(masks, new_masks, strict=True):
-                    mask.assign(new)
+                for pruned, new in zip(group.pruned, new_masks, strict=True):
+                    own(pruned.mask.value).assign(new)
+                    if pruned.explored is not None:
+                        explored = own(pruned.explored.value)
+                        explored.assign(explored | new)
+                _assign_states(group, own, tensors, states)
                 if group.mask_only:
                     continue
-                for pruned, weight, keep in zip(group.pruned, weights, survivors, strict=True):
+                for pruned, keep in zip(group.pruned, survivors, strict=True):
+                    weight = own(pruned.variable.value)
                     weight.assign(_where(keep, weight))
                     for slot in self._slots[id(pruned.variable)]:
                         value = own(slot.variable.value)
@@ -282,6 +288,41 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             config["inner_optimizer"], custom_objects=custom_objects
         )
         return cls(inner, name=config["name"])
+
+
+def _if(condition, function, *args):
+    tf.cond(condition, lambda: function(*args), lambda: None)
+
+
+def _summed(strategy, group, gradients):
+    """The gradients, summed over replicas."""
+    if not gradients:
+        return []
+    targets = [p.variable.value for p in group.pruned]
+    pairs = list(zip(gradients, targets, strict=True))
+    return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
+
+
+def _tensors(group, own, gradients) -> Tensors:
+    """One replica's weights and what belongs to them."""
+    return Tensors(
+        [p.path for p in group.pruned],
+        [tf.convert_to_tensor(own(p.variable.value)) for p in group.pruned],
+        [tf.convert_to_tensor(own(p.mask.value)) for p in group.pruned],
+        [own(g) for g in gradients] or [None] * len(group.pruned),
+        [
+            {name: tf.convert_to_tensor(own(v.value)) for name, v in p.state.items()}
+            for p in group.pruned
+        ],
+        [p.layout for p in group.pruned],
+    )
+
+
+def _assign_states(group, own, tensors, states):
+    for pruned, old, new in zip(group.pruned, tensors.states, states, strict=True):
+        for name, value in new.items():
+            if value is not old[name]:
+                own(pruned.state[name].value).assign(value)
 
 
 def _replicas(strategy, variable) -> list[Callable]:

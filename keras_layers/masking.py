@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -17,13 +17,23 @@ from keras_layers.prunable import Weight
 class PrunedWeight:
     """A weight and its mask (bool, True = active), both Keras variables of the same shape.
 
-    `layout` says which of its axes are inputs and which outputs.
+    Attributes:
+        path: Path of the weight.
+        variable: The weight.
+        mask: Its mask.
+        layout: Which of its axes are inputs and which outputs.
+        state: What else a method keeps for the weight, by name.
+        explored: Which entries have ever been active, where that is asked for.
+        transform: (value, state) -> the value to compute with; None is w · mask.
     """
 
     path: str
     variable: keras.Variable
     mask: keras.Variable
     layout: Layout = dataclasses.field(default_factory=Layout)
+    state: Mapping[str, keras.Variable] = dataclasses.field(default_factory=dict)
+    explored: keras.Variable | None = None
+    transform: Callable | None = None
 
 
 def add_masks(owner: keras.Layer, weights: Iterable[Weight]) -> tuple[PrunedWeight, ...]:
@@ -58,7 +68,9 @@ def track(owner: keras.Layer, name: str, variables: Iterable[keras.Variable]) ->
 
 
 def masked_value(pruned: PrunedWeight, *, straight_through: bool = False) -> tf.Tensor:
-    """w · mask. Its gradient reaches w masked, or as it is if `straight_through`.
+    """w · mask, or what the weight's `transform` makes of w.
+
+    The gradient of w · mask reaches w masked, or as it is if `straight_through`.
 
     Example:
 
@@ -66,8 +78,11 @@ def masked_value(pruned: PrunedWeight, *, straight_through: bool = False) -> tf.
     >>> masked_value(PrunedWeight("kernel", weight, mask)).numpy().tolist()
     [3.0, 0.0]
     """
-    mask = tf.convert_to_tensor(pruned.mask)
     value = tf.convert_to_tensor(pruned.variable)
+    if pruned.transform is not None:
+        state = {name: tf.convert_to_tensor(v) for name, v in pruned.state.items()}
+        return pruned.transform(value, state)
+    mask = tf.convert_to_tensor(pruned.mask)
     return _unmasked_gradient(value, mask) if straight_through else _masked(value, mask)
 
 

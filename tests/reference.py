@@ -102,3 +102,132 @@ def granet_zero(
                 sgd.velocities[i] = np.where(survivors, sgd.velocities[i], 0.0)
                 masks[i] = kept | grown
         yield weights, masks, sgd.velocities
+
+
+def allocate(total, shares, room):
+    """`total` whole units in proportion to the shares; what a layer can't take goes to others."""
+    room, given = list(map(int, room)), [0] * len(room)
+    unfilled = [i for i, r in enumerate(room) if r > 0]
+    while unfilled:
+        left = int(total) - sum(given)
+        weights = {i: float(shares[i]) for i in unfilled}
+        if sum(weights.values()) == 0.0:
+            weights = {i: float(room[i]) for i in unfilled}
+        quota = {i: left * w / sum(weights.values()) for i, w in weights.items()}
+        full = [i for i in unfilled if quota[i] >= room[i]]
+        if not full:
+            for i in unfilled:
+                given[i] = math.floor(round(quota[i], 6))
+            by_remainder = sorted(unfilled, key=lambda i: (-round(quota[i] - given[i], 6), i))
+            for i in by_remainder[: int(total) - sum(given)]:
+                given[i] += 1
+            return given
+        for i in full:
+            given[i] = room[i]
+        unfilled = [i for i in unfilled if i not in full]
+    return given
+
+
+def acdc(weights, batches, *, rate, momentum, sparsity, is_sparse):
+    """Peste et al.: at a change of phase the largest of all layers stay, or all come back as 0."""
+    weights, masks = list(weights), [np.ones(w.shape, bool) for w in weights]
+    everything = [np.ones(w.shape, bool) for w in weights]
+    sgd = SGD(weights, rate, momentum)
+    for step, (x, y) in enumerate(batches, start=1):
+        dense = MLP.gradients(weights, x, y)
+        sgd.step(weights, [g * m for g, m in zip(dense, masks, strict=True)])
+        if is_sparse(step) != is_sparse(step - 1):
+            k = keep_count(sum(w.size for w in weights), sparsity if is_sparse(step) else 0.0)
+            masks = top_k([abs(w) for w in weights], everything, k)
+            weights = [w * m for w, m in zip(weights, masks, strict=True)]
+            sgd.velocities = [v * m for v, m in zip(sgd.velocities, masks, strict=True)]
+        yield weights, masks, sgd.velocities
+
+
+def dpf(weights, batches, *, rate, momentum, final, end, frequency):
+    """Lin et al.: the gradient at the pruned weights moves all; masks by magnitude to the end."""
+    weights, masks = list(weights), [np.ones(w.shape, bool) for w in weights]
+    everything = [np.ones(w.shape, bool) for w in weights]
+    sgd = SGD(weights, rate, momentum)
+    for step, (x, y) in enumerate(batches, start=1):
+        sgd.step(weights, MLP.gradients([w * m for w, m in zip(weights, masks, strict=True)], x, y))
+        if step % frequency == 0:
+            k = keep_count(sum(w.size for w in weights), cubic(step, 0.0, final, 0, end))
+            masks = top_k([abs(w) for w in weights], everything, k)
+        yield weights, masks, sgd.velocities
+
+
+def top_kast(weights, batches, *, rate, momentum, forward, backward, decay, frequency):
+    """Jayakumar et al.: forward with the top D of each layer, learning in the top D + M."""
+
+    def choose(sparsity):
+        return [
+            top_k([abs(w)], [np.ones(w.shape, bool)], keep_count(w.size, sparsity))[0]
+            for w in weights
+        ]
+
+    weights = list(weights)
+    used, learning = choose(forward), choose(backward)
+    sgd = SGD(weights, rate, momentum)
+    for step, (x, y) in enumerate(batches, start=1):
+        gradients = MLP.gradients([w * a for w, a in zip(weights, used, strict=True)], x, y)
+        total = []
+        for g, w, a, b in zip(gradients, weights, used, learning, strict=True):
+            penalty = decay * w * (a + (b & ~a) / (1.0 - forward))
+            total.append((g + penalty) * b)
+        sgd.step(weights, total)
+        if step % frequency == 0:
+            used, learning = choose(forward), choose(backward)
+        yield weights, used, sgd.velocities
+
+
+def snfs(weights, masks, batches, *, rate, momentum, beta, r, frequency, total):
+    """Dettmers & Zettlemoyer: drop by magnitude, grow by momentum, share out by mean momentum."""
+    masks = [m.copy() for m in masks]
+    weights = [w * m for w, m in zip(weights, masks, strict=True)]
+    sgd, grown_by = SGD(weights, rate, momentum), [np.zeros_like(w) for w in weights]
+    for step, (x, y) in enumerate(batches, start=1):
+        dense = MLP.gradients(weights, x, y)
+        sgd.step(weights, [g * m for g, m in zip(dense, masks, strict=True)])
+        grown_by = [beta * m + g for m, g in zip(grown_by, dense, strict=True)]
+        if step % frequency == 0:
+            alive = [int(m.sum()) for m in masks]
+            drop = [math.ceil(cosine(step, total, r, 0.005) * a - 1e-9) for a in alive]
+            kept = [
+                top_k([abs(w)], [m], a - d)[0]
+                for w, m, a, d in zip(weights, masks, alive, drop, strict=True)
+            ]
+            means = [np.mean(abs(v)[m]) for v, m in zip(grown_by, masks, strict=True)]
+            numbers = allocate(sum(drop), means, [(~k).sum() for k in kept])
+            for i, number in enumerate(numbers):
+                [grown] = top_k([abs(grown_by[i])], [~kept[i]], number)
+                survivors = masks[i] & (kept[i] | grown)
+                weights[i] = weights[i] * survivors
+                sgd.velocities[i] = sgd.velocities[i] * survivors
+                masks[i] = kept[i] | grown
+        yield weights, masks, sgd.velocities
+
+
+def soft_threshold(weights, batches, *, rate, momentum, init, decay):
+    """Kusupati et al.: the gradient of the loss at S(w, s), by the chain rule to w and to s."""
+    weights, thresholds = list(weights), [np.array(init) for _ in weights]
+    sgd = SGD([*weights, *thresholds], rate, momentum)
+    for x, y in batches:
+        sizes = [1.0 / (1.0 + np.exp(-s)) for s in thresholds]
+        active = [abs(w) > g for w, g in zip(weights, sizes, strict=True)]
+        values = [
+            np.sign(w) * (abs(w) - g) * a for w, g, a in zip(weights, sizes, active, strict=True)
+        ]
+        gradients = MLP.gradients(values, x, y)
+        of_weights = [g * a for g, a in zip(gradients, active, strict=True)]
+        of_thresholds = [
+            -np.sum(g * np.sign(w) * a) * t * (1.0 - t) + decay * s
+            for g, w, a, t, s in zip(gradients, weights, active, sizes, thresholds, strict=True)
+        ]
+        both = [*weights, *thresholds]
+        sgd.step(both, [*of_weights, *of_thresholds])
+        weights, thresholds = both[: len(weights)], both[len(weights) :]
+        masks = [
+            abs(w) > 1.0 / (1.0 + np.exp(-s)) for w, s in zip(weights, thresholds, strict=True)
+        ]
+        yield weights, masks, sgd.velocities[: len(weights)], thresholds

@@ -24,6 +24,7 @@ CIFAR = {
         vgg19    snip         93.63 93.43 92.05  72.84 71.83 58.46
         vgg19    grasp        93.30 93.04 92.19  71.95 71.23 68.90
         vgg19    synflow      93.35 93.45 92.24  71.77 71.72 70.94
+        vgg19    deep_r       90.81 89.59 86.77  66.83 63.46 59.58
         vgg19    set          92.46 91.73 89.18  72.36 69.81 65.94
         vgg19    rigl         93.38 93.06 91.98  73.13 72.14 69.82
         vgg19    granet_si05  93.73 93.66 93.38  73.30 73.18 72.04
@@ -62,6 +63,15 @@ IMAGENET = """
     table3/90_static            67.7 0.24 0.24
     table3/80_snip              72.0 0.23 0.23
     table3/90_snip              67.2 0.10 0.10
+    table3/80_small_dense       72.1 0.23 0.23
+    table3/90_small_dense       67.2 0.10 0.10
+    table3/80_small_dense_5x    73.9 1.01 0.20
+    table3/90_small_dense_5x    71.3 0.60 0.12
+    table3/80_dsr               73.3 0.40 0.40
+    table3/90_dsr               71.6 0.30 0.30
+    table3/80_snfs              75.2 0.61 0.42
+    table3/90_snfs              72.9 0.50 0.24
+    table3/80_dpf               75.1 0.71 0.23
     table3/80_set               72.9 0.23 0.23
     table3/90_set               69.6 0.10 0.10
     table3/80_rigl              75.1 0.42 0.42
@@ -140,7 +150,7 @@ def method(values):
 
 def test_there_is_a_file_for_each_row_and_no_other():
     assert {name(path) for path in LEAVES} == set(PAPER)
-    assert sum(stem.startswith("table2/") for stem in PAPER) == 2 * 2 * (8 * 3 + 1)
+    assert sum(stem.startswith("table2/") for stem in PAPER) == 2 * 2 * (8 * 3 + 1) + 2 * 3
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=name)
@@ -159,10 +169,10 @@ def test_leaf(path):
     flags.check_length(values, length(values))
     parts = path.stem.split("_")
     sparsities = [float(part) for part in parts if re.fullmatch(r"\d\d(\.5)?", part)]
-    if values.method == "dense":
-        assert "dense" in parts
+    if values.method not in flags.METHODS:
+        assert values.method in path.stem and "dense" in parts
         return
-    assert values.method in parts
+    assert values.method in path.stem
     expected = round(sparsities[0] / 100, 3) if sparsities else 0.9
     assert method(values).final_sparsity == values.final_sparsity == expected
     if values.dataset != "imagenet2012":

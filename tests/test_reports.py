@@ -227,8 +227,8 @@ def test_csv_columns_and_cells(paths):
     assert paths[0].read_text().splitlines() == [
         "run,epoch,step,seconds,images_per_second,learning_rate,loss,accuracy,validation_loss,"
         "validation_accuracy,test_loss,test_accuracy,sparsity,nonzeros,inference_flops,"
-        "training_flops",
-        "granet,1,22,12.5,1234.5,0.05,0.25,0.875,,,0.5,0.75,0.8125,25,0.3,0.4",
+        "training_flops,itop_rate",
+        "granet,1,22,12.5,1234.5,0.05,0.25,0.875,,,0.5,0.75,0.8125,25,0.3,0.4,",
     ]
     assert paths[1].read_text().splitlines() == [
         "run,step,epoch,pruned,regenerated,changed,nonzeros,sparsity,inference_flops",

@@ -87,16 +87,17 @@ class Cost:
         """FLOPs of inference as a fraction of the dense network's; 1 where nothing costs any."""
         return self.inference(nonzeros) / self.dense if self.dense else 1.0
 
-    def training(self, nonzeros: Nonzeros, steps: int = 1, dense_gradients: int = 0) -> int:
+    def training(self, nonzeros: Nonzeros, steps: int = 1, dense_gradients: float = 0) -> int:
         """FLOPs of `steps` training steps, on one sample each, while the masks stay the same.
 
         Args:
             nonzeros: Active weights during these steps, so before the mask update that ends them.
             steps: Number of steps.
-            dense_gradients: In how many of them the dense gradient was needed.
+            dense_gradients: In how many of them the dense gradient was needed; a fraction, where
+                it was needed of some weights only.
         """
         sparse = self.inference(nonzeros)
-        return 3 * sparse * steps + (self.dense - sparse) * dense_gradients
+        return 3 * sparse * steps + round((self.dense - sparse) * dense_gradients)
 
     def relative(self, flops: int, steps: int) -> float:
         """Training FLOPs as a fraction of those of `steps` dense steps, on one sample each."""

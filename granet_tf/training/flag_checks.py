@@ -22,20 +22,43 @@ from granet_tf.training.errors import UsageError
 _SPREAD = frozenset({"final_sparsity", "scope", "distribution", "pinned", "capped", "mask_only"})
 _UPDATES = _SPREAD | {"begin", "end", "frequency"}
 _REGENERATION = frozenset({"drop_fraction", "final_drop_fraction"})
+# Flags of one method only, which are parameters of the same name.
+_OWN: dict[str, frozenset[str]] = {
+    "acdc": frozenset({"sparse_phase", "dense_phase"}),
+    "deep_r": frozenset({"l1", "noise_temperature"}),
+    "dsr": frozenset({"prune_threshold", "threshold_tolerance"}),
+    "snfs": frozenset({"growth_momentum"}),
+    "str": frozenset({"threshold_init", "threshold_decay"}),
+    "top_kast": frozenset({"backward_sparsity", "exploration_decay"}),
+}
+OWN_FLAGS = frozenset().union(*_OWN.values())
 _DATA_ON_DISK = frozenset({"data_dir", "download", "skip_corrupt"})
+
+_METHODS: dict[str, frozenset[str]] = {
+    "granet": _UPDATES | _REGENERATION | {"initial_sparsity"},
+    "gmp": _UPDATES | {"initial_sparsity"},
+    "rigl": _UPDATES | _REGENERATION,
+    "set": _UPDATES | _REGENERATION,
+    "static": _SPREAD,
+    "magnitude": _SPREAD,
+    "snip": _SPREAD | {"score_batches", "rounds"},
+    "grasp": _SPREAD | {"score_batches", "rounds", "temperature"},
+    "synflow": _SPREAD | {"rounds"},
+    "acdc": _SPREAD | {"begin", "end"} | _OWN["acdc"],
+    "deep_r": _SPREAD - {"mask_only"} | {"frequency"} | _OWN["deep_r"],
+    "dpf": _UPDATES - {"mask_only"} | {"initial_sparsity"},
+    "dsr": _UPDATES | _REGENERATION | _OWN["dsr"],
+    "itop": _UPDATES | _REGENERATION,
+    "snfs": _UPDATES | _REGENERATION | _OWN["snfs"],
+    "str": _OWN["str"],
+    "top_kast": _UPDATES - {"mask_only", "end"} | _OWN["top_kast"],
+}
 
 USES: dict[str, Mapping[str, frozenset[str]]] = {
     "method": {
-        "granet": _UPDATES | _REGENERATION | {"initial_sparsity"},
-        "gmp": _UPDATES | {"initial_sparsity"},
-        "rigl": _UPDATES | _REGENERATION,
-        "set": _UPDATES | _REGENERATION,
-        "static": _SPREAD,
-        "magnitude": _SPREAD,
-        "snip": _SPREAD | {"score_batches", "rounds"},
-        "grasp": _SPREAD | {"score_batches", "rounds", "temperature"},
-        "synflow": _SPREAD | {"rounds"},
+        **{name: uses | {"track_explored"} for name, uses in _METHODS.items()},
         "dense": frozenset(),
+        "small_dense": frozenset({"final_sparsity"}),
     },
     "optimizer": optimizers.OPTIONS,
     "learning_rate_schedule": {

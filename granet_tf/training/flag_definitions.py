@@ -13,6 +13,20 @@ from granet_tf.training.flag_checks import USES
 SECTIONS = ("What to train", "How sparse", "How to train", "How to run", "What to write")
 HELP = ("help", "helpshort", "helpfull")
 
+# Numbers that one method has.
+_FLOATS_OF_METHODS = {
+    "backward_sparsity": "Fraction of the weights that top_kast does not train, at most "
+    "final_sparsity. By default twice as many train as are active.",
+    "exploration_decay": "Weight decay of top_kast on the weights that it trains.",
+    "growth_momentum": "Momentum of the dense gradient, by which snfs grows.",
+    "prune_threshold": "Magnitude below which dsr prunes at first.",
+    "threshold_tolerance": "How far dsr may be off drop_fraction before its threshold changes.",
+    "l1": "Pull towards zero of deep_r.",
+    "noise_temperature": "Temperature of the noise of deep_r.",
+    "threshold_init": "What the thresholds of str start from, before the sigmoid.",
+    "threshold_decay": "Weight decay of the thresholds of str, which makes it sparse.",
+}
+
 
 def define() -> FlagValues:
     """New flags at their defaults. None means: as the method or the optimizer has it.
@@ -68,7 +82,8 @@ def define() -> FlagValues:
         "method",
         "granet",
         list(USES["method"]),
-        "How the network becomes sparse.",
+        "How the network becomes sparse. dense stays dense; small_dense too, with so few channels "
+        "that it has as many parameters as a network of final_sparsity.",
     )
     what(
         flags.DEFINE_list,
@@ -91,7 +106,8 @@ def define() -> FlagValues:
         flags.DEFINE_string,
         "end",
         None,
-        "End of pruning (granet, gmp), or when drop_fraction is down (rigl, set): a duration.",
+        "End of pruning (granet, gmp, dpf), when drop_fraction is down (rigl, itop, set, snfs, "
+        "dsr), or begin of the last sparse phase (acdc): a duration.",
     )
     sparse(flags.DEFINE_string, "frequency", None, "Period of the updates: a duration.")
     sparse(
@@ -123,6 +139,17 @@ def define() -> FlagValues:
         "the colon is a position (0 is the first, -1 the last) or a pattern of the path.",
     )
     sparse(flags.DEFINE_list, "capped", [], "Weights with a highest sparsity, written alike.")
+    for flag, text in _FLOATS_OF_METHODS.items():
+        sparse(flags.DEFINE_float, flag, None, text)
+    for phase in ("sparse", "dense"):
+        text = f"Length of a {phase} phase of acdc: a duration."
+        sparse(flags.DEFINE_string, f"{phase}_phase", None, text)
+    sparse(
+        flags.DEFINE_bool,
+        "track_explored",
+        False,
+        "Whether to report itop_rate, the fraction of the weights that have ever been active.",
+    )
     sparse(
         flags.DEFINE_integer,
         "score_batches",

@@ -121,9 +121,14 @@ def _are_addresses(texts: Sequence[str]) -> bool:
     return len(set(texts)) == len(texts) and all(map(one.fullmatch, texts))
 
 
+def _is_number(value: float) -> bool:
+    return math.isfinite(value)
+
+
 _SPARSITY = (_is_sparsity, "must be a fraction of zeros in [0, 1)")
 _FRACTION = (_is_fraction, "must be in [0, 1]")
 _ABOVE_0 = (_is_above_0, "must be above 0")
+_AT_LEAST_0 = (_is_at_least_0, "must be 0 or more")
 _COUNT = (_is_count, "must be 1 or more")
 _DURATION = (_is_duration, f"must be {durations.SYNTAX}")
 _PERIOD = (_is_period, f"must be longer than nothing: {durations.SYNTAX}")
@@ -153,6 +158,17 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "frequency": _PERIOD,
     "drop_fraction": _FRACTION,
     "final_drop_fraction": _FRACTION,
+    "backward_sparsity": _SPARSITY,
+    "sparse_phase": _PERIOD,
+    "dense_phase": _PERIOD,
+    "growth_momentum": (_is_sparsity, "must be in [0, 1)"),
+    "exploration_decay": _AT_LEAST_0,
+    "prune_threshold": _ABOVE_0,
+    "threshold_tolerance": _AT_LEAST_0,
+    "l1": _AT_LEAST_0,
+    "noise_temperature": _AT_LEAST_0,
+    "threshold_init": (_is_number, "must be a finite number"),
+    "threshold_decay": _AT_LEAST_0,
     "pinned": _WEIGHTS,
     "capped": _WEIGHTS,
     "score_batches": _COUNT,
@@ -166,7 +182,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "milestones": (_are_durations, f"must be a list of one or more durations: {durations.SYNTAX}"),
     "warmup": _DURATION,
     "momentum": _FRACTION,
-    "weight_decay": (_is_at_least_0, "must be 0 or more"),
+    "weight_decay": _AT_LEAST_0,
     "label_smoothing": (_is_sparsity, "must be in [0, 1)"),
     "workers": (_are_addresses, "must be a list of host:port, each once"),
     "worker_index": (lambda index: index >= 0, "must be 0 or more"),

@@ -15,7 +15,7 @@ from absl.flags import FlagValues
 from granet_tf.training import flag_checks, flag_rules, flagfiles, learning_rates
 from granet_tf.training.durations import TrainingLength
 from granet_tf.training.errors import UsageError
-from granet_tf.training.flag_checks import USES
+from granet_tf.training.flag_checks import OWN_FLAGS, USES
 from granet_tf.training.flag_checks import check_length as check_length
 from granet_tf.training.flag_checks import check_use as check_use
 from granet_tf.training.flag_definitions import HELP, SECTIONS, define
@@ -35,8 +35,18 @@ METHODS = {
     "snip": "SNIP",
     "grasp": "GraSP",
     "synflow": "SynFlow",
+    "acdc": "ACDC",
+    "deep_r": "DeepR",
+    "dpf": "DPF",
+    "dsr": "DSR",
+    "itop": "ITOP",
+    "snfs": "SNFS",
+    "str": "STR",
+    "top_kast": "TopKAST",
 }
-RUNS = (*METHODS, DENSE)
+# The dense network with as many parameters as a sparse one.
+SMALL_DENSE = "small_dense"
+RUNS = (*METHODS, DENSE, SMALL_DENSE)
 
 # {flag: parameter of a method}
 METHOD_FLAGS = {
@@ -54,12 +64,15 @@ METHOD_FLAGS = {
     "score_batches": "batches",
     "rounds": "rounds",
     "temperature": "temperature",
+    **{name: name for name in OWN_FLAGS},
 }
 # {flag: how its value becomes steps}: points in training are stretched, periods are not.
 DURATIONS: dict[str, Callable[[TrainingLength, str], int]] = {
     "begin": TrainingLength.point,
     "end": TrainingLength.point,
     "warmup": TrainingLength.point,
+    "sparse_phase": TrainingLength.point,
+    "dense_phase": TrainingLength.point,
     "frequency": TrainingLength.period,
     "checkpoint_every": TrainingLength.period,
 }

@@ -107,7 +107,7 @@ def train(
 
             # A step that loss scaling skips updates nothing.
             updated = next_update(first, int(iterations.numpy())) is not None
-            dense_gradients = int(updated and method.needs_gradient)
+            dense_gradients = 0 if method is None else method.dense_gradients(loop, int(updated))
             _advance(position, loop, totals, elapsed)
             position.flops += cost.training(masks.nonzeros, loop, dense_gradients)
             if updated:
@@ -192,6 +192,7 @@ def _evaluated(name, model, device, data, held_out, position, masks, cost, steps
         nonzeros=masks.active,
         inference_flops=cost.inference_ratio(masks.nonzeros),
         training_flops=cost.relative(position.flops, steps),
+        itop_rate=model.itop_rate if getattr(model, "track_explored", False) else None,
     )
 
 

@@ -203,11 +203,11 @@ def _method(name: str, values: FlagValues, length: TrainingLength):
     """The method with those of the flags that it has, all durations in steps; None for dense."""
     import granet_tf
 
-    if name == flags.DENSE:
+    if name not in flags.METHODS:
         return None
     try:
         method = getattr(granet_tf, flags.METHODS[name])
-        return method(**flags.method_parameters(name, values, length))
+        return method(**flags.method_parameters(name, values, length)).resolve(length.steps)
     except ValueError as error:
         raise UsageError(f"--method={name}: {error}") from error
 
@@ -239,7 +239,7 @@ def _train(name, method, values, strategy, data, length, workdir, listeners, sto
     from granet_tf.training.loop import Plan, train
 
     with strategy.scope():
-        model = _model(method, values, data, length)
+        model = _model(name, method, values, data, length)
     cost = Cost.of(model)
     device = Device(strategy, model, data.batch_size, values.label_smoothing, values.xla)
     position = Position()
@@ -284,20 +284,39 @@ def _close(listeners) -> None:
             print(f"warning: {error}", flush=True)
 
 
-def _model(method, values, data, length):
+def _width(name: str, values: FlagValues, data) -> float:
+    """The factor on the network's channels."""
+    if name != flags.SMALL_DENSE:
+        return values.width
+    from granet_tf.training.networks import small_dense
+
+    sparsity = 0.9 if values.final_sparsity is None else values.final_sparsity
+    return small_dense.width_of(
+        values.model, data.input_shape, data.classes, values.width, sparsity
+    )
+
+
+def _model(name, method, values, data, length):
     """A compiled model; twins start from the same weights."""
     import keras
 
     import granet_tf
     from granet_tf.training import weight_decay
 
+    width = _width(name, values, data)
     keras.utils.set_random_seed(values.seed)
     keras.config.set_dtype_policy(_POLICIES[values.precision])  # clear_session() forgets it.
-    model = models.make(values.model, data.input_shape, data.classes, values.width)
+    model = models.make(values.model, data.input_shape, data.classes, width)
     weight_decay.add(model, values.weight_decay, weight_decay.DECAYS[values.decay])
     if method is not None:
         # Masks come from a checkpoint, if there is one.
-        model = granet_tf.wrap(model, method, mask_only=values.mask_only, start=False)
+        model = granet_tf.wrap(
+            model,
+            method,
+            mask_only=values.mask_only,
+            start=False,
+            track_explored=values.track_explored,
+        )
         model.resolve(length.steps)
     options = {"momentum": values.momentum, "nesterov": values.nesterov}
     rate = rates.make(values.learning_rate_schedule, flags.course(values, length))
@@ -335,7 +354,7 @@ def _save(model, position, values: FlagValues, workdir: Path) -> dict[str, str]:
 
     best = f", of epoch {position.best_epoch}" if position.best_epoch else ""
     written = {}
-    if values.method != flags.DENSE:
+    if values.method in flags.METHODS:
         with files.replacing(workdir / files.SPARSE) as beside:
             model.save(beside)
         written[files.SPARSE] = f"the model with its masks and optimizer{best}, to train on"

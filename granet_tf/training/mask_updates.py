@@ -71,10 +71,14 @@ def calendar(method: granet_tf.Method | None) -> Callable[[int, int], int | None
     """A function that finds the first step in [first, last] with an update due, or None.
 
     Args:
-        method: The method, durations resolved; None never updates.
+        method: The method, durations resolved; None never updates. Of one whose masks change at
+            nearly every step, the function finds the last step.
     """
     if method is None:
         return lambda first, last: None
+    if method.is_continuous:
+        # Seen when the device comes back anyway.
+        return lambda first, last: last if first <= last else None
 
     # Graph code: to ask a schedule step by step from Python takes as long as training.
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2, autograph=False)

@@ -41,6 +41,8 @@ class Epoch:
         inference_flops: FLOPs of inference as a fraction of the dense network's.
         training_flops: FLOPs of training so far, as a fraction of a whole dense training as long
             as this one is to be.
+        itop_rate: Fraction of the prunable weights that have ever been active; None where that is
+            not kept track of.
     """
 
     run: str
@@ -59,6 +61,7 @@ class Epoch:
     nonzeros: int
     inference_flops: float
     training_flops: float
+    itop_rate: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +120,7 @@ class Run:
         training_flops_absolute: FLOPs of training, over all samples.
         seconds: Time of training.
         images_per_second: Training speed: images over time, evaluation apart.
+        itop_rate: Fraction of the prunable weights that were ever active; None where not tracked.
     """
 
     name: str
@@ -138,6 +142,7 @@ class Run:
     training_flops_absolute: float
     seconds: float
     images_per_second: float
+    itop_rate: float | None = None
 
 
 def best(epochs: Sequence[Epoch], figure: str) -> Epoch | None:
@@ -188,6 +193,7 @@ def finished(epochs: Sequence[Epoch], model: keras.Model, cost: Cost, batch_size
         training_flops_absolute=last.training_flops * cost.training({}, steps=images),
         seconds=last.seconds,
         images_per_second=statistics.harmonic_mean([epoch.images_per_second for epoch in epochs]),
+        itop_rate=last.itop_rate,
     )
 
 

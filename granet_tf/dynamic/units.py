@@ -1,0 +1,67 @@
+"""The units of one weight: single weights, blocks, filters or the slots of N:M groups."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from granet_tf.base_method import Method
+from granet_tf.hooks import Tensors
+from granet_tf.patterns import Pattern
+from granet_tf.scopes import best, ranked
+from granet_tf.selection import count
+
+
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """What is active of one weight, and what may become so, counted in units of its pattern.
+
+    Attributes:
+        pattern: The pattern, with the axes of the weight.
+        shape: Shape of the weight.
+        active: Which units are active.
+
+    Example:
+
+    >>> from granet_tf.patterns import Element
+    >>> units = Units(Element(), (4,), tf.constant([True, True, False, False]))
+    >>> kept = units.choose(tf.constant([1.0, 2.0, 3.0, 4.0]), 1, units.active)
+    >>> kept.numpy().tolist(), int(units.room(kept))
+    ([False, True, False, False], 3)
+    """
+
+    pattern: Pattern
+    shape: tuple[int, ...]
+    active: tf.Tensor
+
+    def pool(self, score: tf.Tensor) -> tf.Tensor:
+        """Scores of single weights -> scores of units."""
+        return self.pattern.pool(score)
+
+    def choose(self, score: tf.Tensor, k: tf.Tensor, eligible: tf.Tensor) -> tf.Tensor:
+        """Mask of the k best of the `eligible` units."""
+        return best([ranked(score, self.pattern.tiers(score, eligible))], k)[0]
+
+    def add(self, score: tf.Tensor, k: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+        """`kept`, and the k best units that fit beside it."""
+        more = best([ranked(score, self.pattern.tiers(score, ~kept, kept))], k)
+        return kept | more[0]
+
+    def room(self, kept: tf.Tensor) -> tf.Tensor:
+        """How many units fit beside `kept`."""
+        anything = tf.zeros(kept.shape)
+        return count(self.pattern.tiers(anything, ~kept, kept)[0])
+
+    def expand(self, units: tf.Tensor) -> tf.Tensor:
+        """Mask of units -> mask of the weight."""
+        return self.pattern.expand(units, self.shape)
+
+
+def units_of(method: Method, tensors: Tensors) -> list[Units]:
+    """The units of each weight, by the pattern of `method`."""
+    patterns = [method.patterns_of(layout)[1] for layout in tensors.layouts]
+    return [
+        Units(pattern, tuple(mask.shape), pattern.units(mask))
+        for pattern, mask in zip(patterns, tensors.masks, strict=True)
+    ]

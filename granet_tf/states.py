@@ -1,0 +1,77 @@
+"""The variables that a method keeps for each weight, as part of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from granet_tf.hooks import State
+from granet_tf.methods import Method
+from keras_layers.masking import PrunedWeight, track
+
+
+def add_states(
+    owner: keras.Layer,
+    pruned: Sequence[PrunedWeight],
+    method: Method,
+    track_explored: bool = False,
+) -> tuple[PrunedWeight, ...]:
+    """Gives each weight the variables that `method` declares; they are saved with `owner`.
+
+    Args:
+        owner: The layer that is to own the variables.
+        pruned: Masked weights of it, at their first values.
+        method: The method.
+        track_explored: Whether to keep which entries have ever been active, too.
+
+    Example:
+
+    >>> import granet_tf
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    >>> [weight] = granet_tf.wrap(model, granet_tf.SNFS(0.5), track_explored=True).pruned
+    >>> list(weight.state), tuple(weight.explored.shape)
+    (['momentum'], (4, 4))
+    """
+    added, kept = [], []
+    for weight in pruned:
+        value = tf.convert_to_tensor(weight.variable)
+        state = {s.name: _add(owner, weight, s, s.initial(value)) for s in method.states}
+        explored = None
+        if track_explored:
+            explored = _add(owner, weight, State("explored"), tf.zeros(value.shape, tf.bool))
+            kept.append(explored)
+        kept += state.values()
+        transform = method.reparameterize
+        added.append(
+            dataclasses.replace(weight, state=state, explored=explored, transform=transform)
+        )
+    track(owner, "_state", kept)
+    return tuple(added)
+
+
+def make_neutral(pruned: Sequence[PrunedWeight], method: Method) -> None:
+    """Sets what is trained beside the weights so that it changes them no more."""
+    for weight in pruned:
+        for state in method.states:
+            if state.trainable:
+                weight.state[state.name].assign(state.neutral)
+
+
+def _add(owner, weight, state: State, value: tf.Tensor) -> keras.Variable:
+    # What is not trained is assigned on every replica, the same on all.
+    options = {} if state.trainable else {"aggregation": "only_first_replica"}
+    if state.decay:
+        options["regularizer"] = keras.regularizers.L2(state.decay / 2)
+    variable = owner.add_weight(
+        name=f"{weight.path.replace('/', '_')}_{state.name}",
+        shape=value.shape,
+        initializer="zeros",
+        dtype=value.dtype.name,
+        trainable=state.trainable,
+        **options,
+    )
+    variable.assign(value)
+    return variable
