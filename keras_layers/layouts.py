@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import keras
 from keras import layers
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
 KINDS = (
     "dense",
@@ -44,7 +45,7 @@ _CONVOLUTION = Layout("convolution")
 _TRANSPOSED = Layout("transposed_convolution", inputs=(-1,), outputs=(-2,))
 # Each input channel has outputs of its own; only the window is summed over.
 _DEPTHWISE = Layout("depthwise", inputs=(), outputs=(-2, -1))
-_RECURRENT = Layout("recurrent")  # (inputs or state, gates × units)
+_RECURRENT = Layout("recurrent")  # (inputs or state, gates × units), and a window before
 _EMBEDDING = Layout("embedding")  # (tokens, features): a dense layer on one-hot tokens
 
 
@@ -89,6 +90,7 @@ LAYOUTS: dict[type[keras.Layer], Callable[[keras.Layer, keras.Variable], Layout]
     layers.SimpleRNNCell: _same(_RECURRENT),
     layers.GRUCell: _same(_RECURRENT),
     layers.LSTMCell: _same(_RECURRENT),
+    ConvLSTMCell: _same(_RECURRENT),
     layers.Embedding: _same(_EMBEDDING),
 }
 
@@ -96,8 +98,8 @@ LAYOUTS: dict[type[keras.Layer], Callable[[keras.Layer, keras.Variable], Layout]
 def layout_of(layer: keras.Layer, weight: keras.Variable) -> Layout:
     """The layout of `weight`, a kernel of `layer`.
 
-    What no kernel of a layer in `LAYOUTS` is, a layer of your own or a convolutional LSTM, has the
-    default: inputs in the last axis but one, outputs in the last.
+    A weight of a layer that is not in `LAYOUTS`, such as one of your own, has the default: inputs
+    in the last axis but one, outputs in the last.
 
     Example:
 

@@ -13,6 +13,8 @@ from granet_tf import GMP, NM, Block, ByKind, Element, Filter, GraNet, RigL
 from granet_tf.pattern_names import PATTERNS
 from granet_tf.scopes import best, ranked, units_to_keep
 from keras_layers.layouts import KINDS, Layout, layout_of
+from keras_layers.layouts import LAYOUTS as LAYOUTS_OF_LAYERS
+from keras_layers.prunable import PRUNABLE_WEIGHTS
 
 L = keras.layers
 SHAPES = [(5, 7), (8, 4), (3, 3, 6, 5), (1, 1, 4, 4), (3, 5, 2)]
@@ -360,3 +362,7 @@ def test_wrap_takes_a_pattern_by_name():
     assert (rows["head"].units, rows["head"].active_units) == (512, blocks.any(axis=1).sum())
     assert rows["head"].nonzeros == 4 * rows["head"].active_units
     assert "blocks 4×1" in str(summary) and f"{rows['head'].active_units} of 512" in str(summary)
+
+
+def test_every_kind_that_is_pruned_has_a_layout():
+    assert set(PRUNABLE_WEIGHTS) <= set(LAYOUTS_OF_LAYERS)
