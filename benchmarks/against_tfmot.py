@@ -9,7 +9,7 @@ tfmot needs tf_keras, and as peak memory is a process's.
 - Peak memory: the most that the process had resident, less its dense twin's (Linux only).
 - Files: after training through the schedule and a few steps more, in the middle of an epoch, as a
   crash would leave them; `.weights.h5`, and a `tf.train.Checkpoint` of model and optimizer. The
-  `.tflite` files are stripped and sparsely encoded.
+  `.tflite` files are stripped, after the end of the epoch, and sparsely encoded.
 - Exactness: nonzero weights after stripping, and how many the schedule wants, tensor by tensor.
 
     python benchmarks/against_tfmot.py [--network=resnet20|cnn|mlp] [--batch_size=32] [--rounds=40]
@@ -55,6 +55,8 @@ class Side:
     prune: Callable[[Any, Any], Any]
     schedule: Callable[..., Any]
     make_due: Callable[[Any], None]
+    # What the end of an epoch does to the weights.
+    end_epoch: Callable[[Any], None]
     strip: Callable[[Any], Any]
     tflite: Callable[[Any, str], None]
 
@@ -71,6 +73,7 @@ def ours() -> Side:
         prune=api.prune_low_magnitude,
         schedule=api.PolynomialDecay,
         make_due=lambda model: model.optimizer.iterations.assign(DUE - 1),
+        end_epoch=lambda model: None,
         strip=api.strip_pruning,
         tflite=lambda model, path: granet_tf.export_tflite(model, path),
     )
@@ -91,6 +94,7 @@ def tfmot() -> Side:
         prune=tfmot_side.prune,
         schedule=tfmot_side.pruning.PolynomialDecay,
         make_due=lambda model: tfmot_side.set_step(model, DUE - 1),
+        end_epoch=tfmot_side.mask_weights,
         strip=tfmot_side.pruning.strip_pruning,
         tflite=tflite,
     )
@@ -162,6 +166,8 @@ def files(side: Side, flags: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         model.save_weights(f"{folder}/model.weights.h5")
         tf.train.Checkpoint(model=model, optimizer=model.optimizer).write(f"{folder}/checkpoint")
+        if flags.pruned:
+            side.end_epoch(model)
         stripped = side.strip(model) if flags.pruned else model
         with without_notes():
             side.tflite(stripped, f"{folder}/model.tflite")

@@ -24,21 +24,15 @@ SINGLE = [[1, 1], "AVG", None]
 FORMATS = ["model.h5", *(pytest.param(n, marks=pytest.mark.slow) for n in ("model.keras", "saved"))]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("tfmot")
+def run_script(*arguments):
+    """Runs tests/tfmot_models.py in a process of its own, as tfmot turns the legacy Keras on."""
+    script = f"import runpy, sys; sys.argv = {[SCRIPT, *map(str, arguments)]!r}; "
+    return models.run_python(f"{script} runpy.run_path(sys.argv[0], run_name='__main__')")
 
 
 @pytest.fixture(scope="module")
-def report(folder):
-    """What tests/tfmot_models.py saw. A process of its own, as tfmot turns the legacy Keras on."""
-    arguments = [SCRIPT, str(folder), "model.h5", "model.keras", "saved"]
-    script = f"import runpy, sys; sys.argv = {arguments!r}; "
-    return json.loads(
-        models.run_python(f"{script} runpy.run_path(sys.argv[0], run_name='__main__')")
-        .splitlines()
-        .pop()
-    )
+def report(tmp_path_factory):
+    return json.loads(run_script(tmp_path_factory.mktemp("tfmot")).splitlines().pop())
 
 
 @pytest.mark.parametrize("model", ["images", "series", "by name", "fresh"])
@@ -92,11 +86,12 @@ def test_all_that_cannot_be_converted_is_named(report):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_file_is_read_without_tf_keras_in_this_process(report, folder, tmp_path, name):
+def test_a_file_is_read_without_tf_keras_in_this_process(tmp_path, name):
+    run_script(tmp_path, name)
     loaded = "tf_keras" in sys.modules
-    model = from_tfmot(folder / name, sparsity_m_by_n=(2, 4))
+    model = from_tfmot(tmp_path / name, sparsity_m_by_n=(2, 4))
     assert ("tf_keras" in sys.modules) is loaded
-    with np.load(folder / "expected.npz") as expected:
+    with np.load(tmp_path / "expected.npz") as expected:
         np.testing.assert_allclose(model(expected["x"]), expected["y"], rtol=1e-5, atol=1e-6)
         wrapped = [layer for layer in model.layers if hasattr(layer, "pruned")]
         for i, layer in enumerate(wrapped):
@@ -107,8 +102,8 @@ def test_a_file_is_read_without_tf_keras_in_this_process(report, folder, tmp_pat
                 granet_tf.PolynomialDecay(0.1, 0.75, 2, 10, frequency=2), 4
             )
         assert len(wrapped) == 2
-        model.save(tmp_path / "model.keras")
-        again = keras.models.load_model(tmp_path / "model.keras")
+        model.save(tmp_path / "ours.keras")
+        again = keras.models.load_model(tmp_path / "ours.keras")
         np.testing.assert_array_equal(again(expected["x"]), model(expected["x"]))
     assert again.layers[0].pruning_schedule == wrapped[0].pruning_schedule
 

@@ -1,8 +1,9 @@
-"""Run as a script, beside Keras 3: converts models that tfmot has pruned, and prints what it saw.
+"""Run as a script, beside Keras 3: makes models that tfmot has pruned.
 
-    python tests/tfmot_models.py FOLDER FORMAT...
+    python tests/tfmot_models.py FOLDER FILE...
 
-Saves a model to FOLDER, too: in each FORMAT, with its inputs, outputs and masks beside it.
+Saves one to FOLDER, as each FILE, with its inputs, outputs and masks beside it. Without a FILE,
+converts all others, and prints what it saw.
 """
 
 import json
@@ -33,7 +34,7 @@ def images():
     x = L.Conv2DTranspose(4, 3, strides=2, padding="same")(x)
     x = L.MaxPooling2D()(L.ZeroPadding2D(1)(x))
     x = L.Concatenate()([L.GlobalAveragePooling2D()(x), aux])
-    shared = L.Dense(8, activation="relu", name="shared")
+    shared = L.Dense(8, activation="tanh", name="shared")
     x = L.Dropout(0.5)(shared(shared(x)))
     top = tf_keras.Sequential(
         [L.Dense(4, input_shape=(8,), name="in_top"), L.LeakyReLU()], name="top"
@@ -97,8 +98,8 @@ def data(model):
 def trained(model):
     """`model` after one step an epoch, as a user of tfmot trains it."""
     x = data(model)
-    model.compile(tf_keras.optimizers.SGD(0.1), "mse")
-    y = tf.nest.map_structure(np.ones_like, model.predict(x, verbose=0))
+    model.compile(tf_keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    y = tf.nest.map_structure(np.ones_like, model(x))
     model.fit(x, y, epochs=4, verbose=0, callbacks=[api.UpdatePruningStep()])
     return model, x
 
@@ -113,7 +114,7 @@ def flat(value):
 
 def difference(theirs, ours, x):
     """The largest over all outputs, as a fraction of how much these vary from row to row."""
-    pairs = zip(flat(theirs.predict(x, verbose=0)), flat(ours.predict(x, verbose=0)), strict=True)
+    pairs = zip(flat(theirs(x)), flat(ours(x)), strict=True)
     return max(float(np.abs(a - b).max() / np.ptp(a, axis=0).max()) for a, b in pairs)
 
 
@@ -194,8 +195,8 @@ def refusals():
 
 def goes_on(theirs, ours, x):
     """Nonzeros of each mask after the steps that the schedule still has."""
-    y = [np.ones_like(v) for v in ours.predict(x, verbose=0)]
-    ours.compile("sgd", "mse")
+    y = [np.ones_like(v) for v in ours(x)]
+    ours.compile("sgd", "mse", run_eagerly=True)
     ours.fit(x, y, epochs=6, verbose=0)
     return {n: [int(np.count_nonzero(p.mask)) for p in b.pruned] for n, b in wrappers(ours).items()}
 
@@ -225,9 +226,12 @@ def saved(folder, formats):
     for name in formats:
         model.save(f"{folder}/{name}")
     masks = [layer.pruning_vars[0][1].numpy() > 0 for layer in wrappers(model).values()]
-    np.savez(f"{folder}/expected.npz", *masks, x=x, y=model.predict(x, verbose=0))
+    np.savez(f"{folder}/expected.npz", *masks, x=x, y=model(x))
 
 
 if __name__ == "__main__":
-    saved(sys.argv[1], sys.argv[2:])
-    print(json.dumps(dict(report())))
+    tf_keras.utils.set_random_seed(0)
+    if sys.argv[2:]:
+        saved(sys.argv[1], sys.argv[2:])
+    else:
+        print(json.dumps(dict(report())))
