@@ -231,7 +231,7 @@ def test_a_tf_keras_model_is_told_apart_and_harms_nothing():
         ):
             function(theirs)
     layer = tf_keras.layers.Dense(3)
-    with raises(TypeError, r"`layer` must be a Keras 3 layer\. Received: .*tf_keras"):
+    with raises(ValueError, r"`layer` must be a Keras 3 layer\. Received: .*tf_keras"):
         granet_tf.PruneLowMagnitude(layer, granet_tf.ConstantSparsity(0.5, 0))
     assert fit(granet_tf.wrap(models.sequential())).nonzeros == 19
 
