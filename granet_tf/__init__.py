@@ -28,6 +28,7 @@ if keras.backend.backend() != "tensorflow":
 from granet_tf import compaction as compaction
 from granet_tf import compat_tfmot as compat_tfmot
 from granet_tf import distributions as distributions
+from granet_tf import plasticity as plasticity
 from granet_tf import sparsity as sparsity
 from granet_tf.at_initialization import SNIP as SNIP
 from granet_tf.at_initialization import GraSP as GraSP
