@@ -58,10 +58,19 @@ def prepare(path: str, flags: Mapping[str, Any], free: Collection[str], *, overw
     return workdir
 
 
-def begin(workdir: Path, flags: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Notes whose directory this is, and removes what an earlier run wrote if told to."""
+def begin(
+    workdir: Path, flags: Mapping[str, Any], *, overwrite: bool, names: Collection[str] = ALL
+) -> None:
+    """Notes whose directory this is, and removes what an earlier run wrote if told to.
+
+    Args:
+        workdir: The directory.
+        flags: As for `prepare`.
+        overwrite: Whether to remove.
+        names: What an earlier run may have written.
+    """
     if overwrite:
-        clear(workdir)
+        clear(workdir, names)
     with replacing(workdir / RUN) as beside:
         beside.write_text(json.dumps(dict(flags), indent=2) + "\n", encoding="utf-8")
 
@@ -98,9 +107,9 @@ def _check_earlier(workdir, path, flags, free):
         )
 
 
-def clear(workdir: Path) -> None:
+def clear(workdir: Path, names: Collection[str] = ALL) -> None:
     """Removes what an earlier run wrote, lest it stand beside newer files; others stay."""
-    for name in ALL:
+    for name in names:
         remove(workdir / name)
 
 

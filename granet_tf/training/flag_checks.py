@@ -97,14 +97,21 @@ def check_use(
         raise UsageError(f"{owner} has no use for {names}. Received: {owner} with {names}")
 
 
-def check_owners(values: FlagValues, given: Callable[[str], Collection[str]]) -> None:
+def check_owners(
+    values: FlagValues,
+    given: Callable[[str], Collection[str]],
+    for_any: Collection[str] = (),
+) -> None:
     """Flags that the method, the optimizer, the strategy and so on have no use for.
 
     Args:
         values: The flags.
         given: Names of the flags that count as given when it comes to the flag of this name.
+        for_any: Those of method, optimizer and so on whose value may have no use for a flag.
     """
     for owner, table in USES.items():
+        if owner in for_any:
+            continue
         value = values[owner].value
         all_of = frozenset().union(*table.values())
         check_use(given(owner), f"--{owner}={value}", all_of, table.get(value, all_of))

@@ -16,6 +16,9 @@ from granet_tf.training.flag_checks import USES
 
 _LOOK = "See --help."
 
+Rule = tuple[Callable[[Any], bool], str]
+"""What a value must satisfy, and what to say if it does not; None always passes."""
+
 
 def check_each(values: FlagValues, places: Mapping[str, str]) -> None:
     """Raises UsageError at the first flag whose value cannot be meant.
@@ -24,18 +27,23 @@ def check_each(values: FlagValues, places: Mapping[str, str]) -> None:
         values: The flags.
         places: {flag: where it was given}, "" for the command line.
     """
-    for name, (is_right, text) in RULES.items():
-        value = values[name].value
-        if value is not None and not is_right(value):
-            shown = ",".join(value) if isinstance(value, list) else value
-            place = f" ({places[name]})" if places.get(name) else ""
-            raise UsageError(f"--{name} {text}. Received: --{name}={shown}{place}")
+    check_rules(values, places, RULES)
     names = models.names()
     if values.model not in names:
         raise UsageError(
             "--model must be a network of granet_tf or of keras.applications. "
             f"{suggestion(values.model, names)} Received: --model={values.model}"
         )
+
+
+def check_rules(values: FlagValues, places: Mapping[str, str], rules: Mapping[str, Rule]) -> None:
+    """Raises UsageError at the first flag whose value breaks its rule."""
+    for name, (is_right, text) in rules.items():
+        value = values[name].value
+        if value is not None and not is_right(value):
+            shown = ",".join(value) if isinstance(value, list) else value
+            place = f" ({places[name]})" if places.get(name) else ""
+            raise UsageError(f"--{name} {text}. Received: --{name}={shown}{place}")
 
 
 def suggestion(name: str, names: Collection[str], before: str = "") -> str:
@@ -139,8 +147,7 @@ _WEIGHTS = (
     'last) or a pattern of its path, such as "0:0.0,-1:0.8,*/fc/kernel:0.8"',
 )
 
-# {flag: (what its value must satisfy, what to say if it does not)}; None always passes.
-RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+RULES: dict[str, Rule] = {
     "dataset": _NAME,
     "data_dir": _NAME,
     "image_size": _COUNT,

@@ -6,7 +6,7 @@ Nothing here needs TensorFlow, so a mistake on the command line is answered at o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from absl import flags
@@ -94,7 +94,21 @@ def parse(argv: Sequence[str]) -> tuple[FlagValues, frozenset[str]]:
     >>> values.end, values.epochs, sorted(given)
     ('20e', 30, ['end', 'method'])
     """
-    arguments = flagfiles.expand(argv)
+    return parse_arguments(flagfiles.expand(argv))
+
+
+def parse_arguments(
+    arguments: Sequence[flagfiles.Arguments], *, for_any: Collection[str] = ()
+) -> tuple[FlagValues, frozenset[str]]:
+    """`parse`, of a command line whose flagfiles are read already.
+
+    Args:
+        arguments: From `flagfiles.expand`.
+        for_any: Flags such as "method" whose value may have no use for others that were given.
+
+    Raises:
+        UsageError: As `parse`.
+    """
     values, places = _parsed(arguments)
     if wants_help(values):
         return values, frozenset()
@@ -104,7 +118,7 @@ def parse(argv: Sequence[str]) -> tuple[FlagValues, frozenset[str]]:
         return frozenset(written_here if owner in written_here else places)
 
     flag_rules.check_each(values, places)
-    flag_checks.check_owners(values, given)
+    flag_checks.check_owners(values, given, for_any)
     flag_checks.check_together(values)
     return values, given("method")
 
@@ -174,10 +188,7 @@ def _parsed(arguments: Sequence[flagfiles.Arguments]) -> tuple[FlagValues, dict[
     values, places = define(), {}
     for each in arguments:
         before = {name: values[name].present for name in values}
-        try:
-            rest = values(["granet-train", *each.tokens])[1:]
-        except flags.Error as error:
-            raise UsageError(explained(error, values, each)) from error
+        rest = read_into(values, each)
         if rest:
             raise UsageError(
                 f"Everything is a flag here, such as --method=granet. Received: {' '.join(rest)}"
@@ -185,6 +196,25 @@ def _parsed(arguments: Sequence[flagfiles.Arguments]) -> tuple[FlagValues, dict[
         changed = (name for name in values if values[name].present > before[name])
         places.update(dict.fromkeys(changed, each.place))
     return values, places
+
+
+def read_into(
+    values: FlagValues, arguments: flagfiles.Arguments, *, known_only: bool = False
+) -> list[str]:
+    """Sets the flags that the arguments name; returns the arguments that are left.
+
+    Args:
+        values: The flags, set in place.
+        arguments: What to read.
+        known_only: Whether flags that `values` does not have are left, too.
+
+    Raises:
+        UsageError: On a flag that cannot be read.
+    """
+    try:
+        return values(["granet-train", *arguments.tokens], known_only=known_only)[1:]
+    except flags.Error as error:
+        raise UsageError(explained(error, values, arguments)) from error
 
 
 def explained(error: flags.Error, values: FlagValues, arguments: flagfiles.Arguments) -> str:

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl.flags import FlagValues
 
@@ -20,6 +21,9 @@ from granet_tf.training.durations import TrainingLength
 from granet_tf.training.errors import UsageError
 from quiet_tensorflow import without_notes
 
+if TYPE_CHECKING:
+    from granet_tf.training.listeners import Listener
+
 # Flags that do not change what a run comes to, so they may differ when it goes on.
 _FREE = frozenset(
     {"workdir", "overwrite", "tensorboard", "export_tflite", "plot"}
@@ -29,11 +33,12 @@ _FREE = frozenset(
 )
 
 
-def main(values: FlagValues) -> None:
+def main(values: FlagValues, also_tell: Sequence[Listener] = ()) -> None:
     """One run and its twins, from where an earlier session of the same command left them.
 
     Args:
         values: The flags, parsed.
+        also_tell: Who else wants to know what happens.
 
     Raises:
         UsageError: If what was asked for cannot be done.
@@ -47,7 +52,7 @@ def main(values: FlagValues) -> None:
 
     strategy = strategies.make(values)
     with without_notes():
-        _set_up(values)
+        set_up(values)
 
     import keras
 
@@ -62,8 +67,8 @@ def main(values: FlagValues) -> None:
             f"--batch_size must be a multiple of the {replicas} replicas that share a batch. "
             f"Received: --batch_size={values.batch_size}"
         )
-    data = _load(values)
-    length = _length(values, data)
+    data = load(values)
+    length = training_length(values, data)
     flags.check_length(values, length)
     names = flags.runs(values)
     methods = {name: _method(name, values, length) for name in names}
@@ -75,7 +80,7 @@ def main(values: FlagValues) -> None:
     listeners = []
     log = CsvLog(workdir / files.METRICS, workdir / files.UPDATES)
     if chief:
-        listeners = [log, Progress()]
+        listeners = [log, Progress(), *also_tell]
         listeners += [TensorBoard(workdir / files.TENSORBOARD)] if values.tensorboard else []
         print(
             f"{data.description}\n{values.model}, {length.epochs} epochs of "
@@ -151,12 +156,12 @@ def start_of(name: str, values: FlagValues):
     Raises:
         UsageError: If the data are not there.
     """
-    data = _load(values)
-    length = _length(values, data)
-    return _model(_method(name, values, length), values, data, length), data
+    data = load(values)
+    length = training_length(values, data)
+    return compiled(_method(name, values, length), values, data, length), data
 
 
-def _set_up(values: FlagValues) -> None:
+def set_up(values: FlagValues) -> None:
     """What holds for the whole process."""
     import keras
     import tensorflow as tf
@@ -180,7 +185,8 @@ def _devices(strategy) -> str:
     return devices[0].name if devices else "CPU"
 
 
-def _load(values: FlagValues):
+def load(values: FlagValues):
+    """The data set that the flags name."""
     return data_sets.load(
         values.dataset,
         batch_size=values.batch_size,
@@ -195,7 +201,8 @@ def _load(values: FlagValues):
     )
 
 
-def _length(values: FlagValues, data) -> TrainingLength:
+def training_length(values: FlagValues, data) -> TrainingLength:
+    """How long the flags train on these data."""
     return TrainingLength.stretched(values.epochs, data.steps_per_epoch, values.schedule_multiplier)
 
 
@@ -239,7 +246,7 @@ def _train(name, method, values, strategy, data, length, workdir, listeners, sto
     from granet_tf.training.loop import Plan, train
 
     with strategy.scope():
-        model = _model(name, method, values, data, length)
+        model = compiled(name, method, values, data, length)
     cost = Cost.of(model)
     device = Device(strategy, model, data.batch_size, values.label_smoothing, values.xla)
     position = Position()
@@ -296,7 +303,7 @@ def _width(name: str, values: FlagValues, data) -> float:
     )
 
 
-def _model(name, method, values, data, length):
+def compiled(name, method, values, data, length):
     """A compiled model; twins start from the same weights."""
     import keras
 

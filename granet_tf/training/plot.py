@@ -18,10 +18,10 @@ from granet_tf.training import files
 from granet_tf.training.results import Epoch, Update
 
 # Told apart by lightness, too; the first is for the run asked for, the grey for a dense one.
-_COLORS = ("#0b6e99", "#e07b39", "#7a5195", "#5b8c3a", "#c0446b")
-_DENSE_COLOR = "#8a8f98"
-_TEXT = "#30343a"
-_GRID = "#e4e6ea"
+COLORS = ("#0b6e99", "#e07b39", "#7a5195", "#5b8c3a", "#c0446b")
+DENSE_COLOR = "#8a8f98"
+TEXT = "#30343a"
+GRID = "#e4e6ea"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _is_dense(epochs: Sequence[Epoch]) -> bool:
 @contextlib.contextmanager
 def _panels(path: Path, title: str, epochs: Sequence[Epoch]) -> Iterator:
     """Two panels over the epochs, one above the other; the file is written at the end."""
-    with matplotlib.rc_context({"font.size": 10, "text.color": _TEXT, "axes.labelcolor": _TEXT}):
+    with matplotlib.rc_context({"font.size": 10, "text.color": TEXT, "axes.labelcolor": TEXT}):
         figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -128,21 +128,21 @@ def _panels(path: Path, title: str, epochs: Sequence[Epoch]) -> Iterator:
 
 def _draw(axes, name: str, curves: Sequence[Curve], label: str, limits: tuple[float, float]):
     axes.set_title(name, loc="left", fontsize=10)
-    axes.grid(axis="y", color=_GRID)
+    axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)
-    axes.tick_params(colors=_TEXT, length=0)
+    axes.spines["bottom"].set_color(GRID)
+    axes.tick_params(colors=TEXT, length=0)
     axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:g}%")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(*limits)
-    colors = itertools.cycle(_COLORS)
+    colors = itertools.cycle(COLORS)
     # The run asked for is drawn last, on top.
     for i, curve in enumerate(curves):
         axes.plot(
             curve.epochs,
             curve.values,
-            color=_DENSE_COLOR if curve.is_dense else next(colors),
+            color=DENSE_COLOR if curve.is_dense else next(colors),
             linestyle="--" if curve.is_dense else "-",
             linewidth=2.2 if i == 0 else 1.6,
             drawstyle="steps-post" if curve.holds else "default",
