@@ -46,7 +46,9 @@ def text_of(
     by_section = values.flags_by_module_dict()
     blocks = [usage]
     for section in sections:
-        shown = (flag for flag in by_section[section] if flag.name not in hidden)
+        shown = [flag for flag in by_section[section] if flag.name not in hidden]
+        if not shown:
+            continue
         blocks.append("\n".join([f"{section}:", *(_entry(flag, width) for flag in shown), ""]))
     return "\n".join(blocks)
 

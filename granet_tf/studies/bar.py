@@ -1,0 +1,129 @@
+"""What a person sees of a study: how many cells are done, and the time left."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from granet_tf.studies.grid import Cell
+from granet_tf.training.progress import time_left
+
+_WIDTH = 20
+_LINES = 20  # in all, where the line cannot be rewritten
+
+
+class Bar:
+    """Rewrites one line on a terminal; elsewhere prints about twenty lines.
+
+    Args:
+        cells: All cells of the study.
+        to_do: Those that are not done yet.
+        stream: Where to write; None is stdout as it is now.
+        clock: Tells the time in seconds.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        to_do: Sequence[Cell],
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        # Cells in this process may write to another stdout while they run.
+        self.stream = stream or sys.stdout
+        self.rewrites = self.stream.isatty()
+        self.clock = clock
+        self.cells, self.done = len(cells), len(cells) - len(to_do)
+        self.effort = sum(cell.effort for cell in to_do)
+        self.spent = 0.0
+        self.shares: dict[str, tuple[Cell, float]] = {}
+        self.started = clock()
+        self.shown = self.done
+        self.written = ""
+
+    def progress(self, cell: Cell, share: float) -> None:
+        """A cell has begun, or gone on.
+
+        Args:
+            cell: The cell.
+            share: What is done of it, from 0 to 1.
+        """
+        self.shares[cell.name] = (cell, share)
+        if self.rewrites:
+            self._show(cell.label)
+
+    def finished(self, cell: Cell) -> None:
+        """A cell is done."""
+        self.shares.pop(cell.name, None)
+        self.spent += cell.effort
+        self.done += 1
+        if self.rewrites or self.done == self.cells or self._due():
+            self._show(cell.label)
+
+    def failed(self, cell: Cell, reason: str) -> None:
+        """A cell could not be done."""
+        self.shares.pop(cell.name, None)
+        self.spent += cell.effort
+        self.note(f"failed: {cell.label}: {reason}")
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        if self.written:
+            text = "\r" + text.ljust(len(self.written))
+        self._write(f"{text}\n{self.written}")
+
+    def close(self) -> None:
+        """Leaves the line as it is."""
+        if self.written:
+            self.written = ""
+            self._write("\n")
+
+    def _due(self) -> bool:
+        return (self.done - self.shown) * _LINES >= self.cells
+
+    def _show(self, label: str):
+        self.shown = self.done
+        begun = sum(cell.effort * share for cell, share in self.shares.values())
+        spent = self.spent + begun
+        elapsed = self.clock() - self.started
+        clock = f"{time_left(elapsed, spent, self.effort - spent)} left"
+        width = shutil.get_terminal_size().columns - 1 if self.rewrites else math.inf
+        text = line(self.done, self.cells, clock, label, width)
+        if self.rewrites:
+            self._write("\r" + text.ljust(len(self.written)))
+            self.written = text
+        else:
+            self._write(f"{text}\n")
+
+    def _write(self, text: str):
+        self.stream.write(text)
+        self.stream.flush()
+
+
+def line(done: int, cells: int, clock: str, label: str, width: float = math.inf) -> str:
+    """How far a study is.
+
+    Args:
+        done: Cells done.
+        cells: Cells in all.
+        clock: What to say about time.
+        label: The cell that was heard of last; left out where there is no room for it.
+        width: How many characters there is room for.
+
+    Example:
+
+    >>> print(line(16, 64, "2:30 left", "sparsity 0.5, epoch 10"))
+    █████░░░░░░░░░░░░░░░  16/64 cells  2:30 left  sparsity 0.5, epoch 10
+    >>> print(line(16, 64, "2:30 left", "sparsity 0.5, epoch 10", width=50))
+    █████░░░░░░░░░░░░░░░  16/64 cells  2:30 left
+    """
+    full = done * _WIDTH // cells
+    bar = "█" * full + "░" * (_WIDTH - full)
+    parts = [bar, f"{done:>{len(str(cells))}}/{cells} cells", clock, label]
+    while len("  ".join(parts)) > width and len(parts) > 2:
+        parts.pop()
+    return "  ".join(parts)[: None if width == math.inf else int(width)]

@@ -1,0 +1,52 @@
+"""Figures of studies: one look, each as PNG and as SVG."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from granet_tf.training import files
+from granet_tf.training.plot import GRID, TEXT
+
+SUFFIXES = (".png", ".svg")
+# The same file each time.
+_SETTINGS = {
+    "font.size": 10,
+    "text.color": TEXT,
+    "axes.labelcolor": TEXT,
+    "svg.hashsalt": "granet_tf",
+}
+_METADATA = {".png": {}, ".svg": {"Date": None}}
+
+
+@contextlib.contextmanager
+def drawn(path: Path, title: str, size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure to draw on, written at the end.
+
+    Args:
+        path: Without suffix; written are those of `SUFFIXES`.
+        title: What stands above it.
+        size: Inches.
+    """
+    with matplotlib.rc_context(_SETTINGS):
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        yield figure
+        for suffix in SUFFIXES:
+            with files.replacing(path.with_name(path.name + suffix)) as beside:
+                figure.savefig(beside, metadata=_METADATA[suffix])
+
+
+def tidy(axes) -> None:
+    """Takes away what is not data."""
+    axes.grid(axis="y", color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+    axes.tick_params(colors=TEXT, length=0)

@@ -1,0 +1,1 @@
+"""The study of Section 3 of the paper: `granet-plasticity`."""

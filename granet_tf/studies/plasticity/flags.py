@@ -1,0 +1,253 @@
+"""The flags of granet-plasticity, and the cells that they ask for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from absl.flags import FlagValues
+
+from granet_tf.studies import flags as study_flags
+from granet_tf.studies.flags import FREE_OF_TRAINING, UNUSED, list_rule, numbers
+from granet_tf.studies.plasticity.cells import MEASURES, REGENERATION, Axes
+from granet_tf.training import durations
+from granet_tf.training.durations import TrainingLength
+from granet_tf.training.errors import UsageError
+from granet_tf.training.flag_checks import USES
+from granet_tf.training.flag_rules import Rule
+from granet_tf.training.flagfiles import Arguments
+
+USAGE = """\
+granet-plasticity prunes networks in the middle of training and measures how they recover.
+
+  granet-plasticity --flagfile=configs/plasticity/digits.flags
+  granet-plasticity --flagfile=configs/plasticity/cifar10_resnet20.flags --jobs=4 --workdir=work/p
+
+Networks are trained at each of --sparsities; after each of --prune_at they are pruned once at each
+of --rates, without and with regenerating as many connections by gradient, and trained on. What it
+finds is a table, plasticity.csv, and the figures of the paper's Section 3.
+"""
+SECTION = "What to measure"
+
+# {pattern: pre-trained sparsities of the paper}
+SPARSITIES = {"element": ("0", "0.5", "0.9", "0.98"), "filter": ("0", "0.1", "0.5", "0.7")}
+# The classifier keeps its outputs where whole filters go: there is one for each class.
+PINNED = {"element": (), "filter": ("-1:0.0",)}
+
+_OF_METHODS = frozenset().union(*USES["method"].values())
+_UNUSED = UNUSED | (_OF_METHODS - {"scope", "distribution", "pinned"}) | {
+    "select_on", "tensorboard", "export_tflite", "plot", "keep_checkpoints",
+}  # fmt: skip
+# Flags of the study that may differ when it goes on: how it is run, and what only adds cells.
+_FREE = frozenset({"jobs", "devices", "workdir", "overwrite"}) | frozenset(
+    {"sparsities", "rates", "regenerate", "measures", "seeds"}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the command line came to.
+
+    Attributes:
+        axes: The cells.
+        rest: Arguments for granet-train, the same for all cells.
+        pattern: "element" or "filter".
+        scope: "global" or "layer".
+        distribution: How sparsities of pre-trained networks are spread over layers.
+        pinned: Weights of a sparsity of their own, written as for granet-train.
+        devices: GPUs that jobs take turns on.
+        jobs: How many cells are run side by side.
+        workdir: Directory of the study.
+        overwrite: Whether to replace an earlier one.
+        dataset: Name of the data set.
+        model: Name of the network.
+    """
+
+    axes: Axes
+    rest: tuple[Arguments, ...]
+    pattern: str
+    scope: str
+    distribution: str
+    pinned: tuple[str, ...]
+    devices: tuple[str, ...]
+    jobs: int
+    workdir: str
+    overwrite: bool
+    dataset: str
+    model: str
+
+    def of_seed(self, seed: int) -> FlagValues:
+        """The flags of granet-train for trainings with this seed."""
+        return study_flags.of_cell(self.rest, "--method=static", f"--seed={seed}")
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same when the study goes on: {flag: value}."""
+        training = self.of_seed(0)
+        skip = {*_UNUSED, *FREE_OF_TRAINING, "flagfile", "undefok"}
+        skip |= {"help", "helpshort", "helpfull"}
+        of_training = {n: training[n].value for n in sorted(training) if n not in skip}
+        return of_training | {
+            "pattern": self.pattern,
+            "scope": self.scope,
+            "distribution": self.distribution,
+            "pinned": list(self.pinned),
+            "prune_at": list(self.axes.epochs),
+            "recovery_epochs": self.axes.recovery,
+        }
+
+
+def define() -> FlagValues:
+    """New flags at their defaults."""
+    values, own = study_flags.define(SECTION, "work/plasticity")
+    own(
+        flags.DEFINE_enum,
+        "pattern",
+        "element",
+        list(SPARSITIES),
+        "What is pruned as one: single weights, or whole filters by the sum of |w| over each; of "
+        "the latter the last layer has none to spare.",
+    )
+    own(
+        flags.DEFINE_list,
+        "sparsities",
+        None,
+        "Sparsities that networks are pre-trained at, static and random. By default "
+        f"{','.join(SPARSITIES['element'])}, of filters {','.join(SPARSITIES['filter'])}.",
+    )
+    own(
+        flags.DEFINE_list,
+        "rates",
+        ["0.2", "0.5", "0.9", "0.98"],
+        "Shares of the active weights to prune, each in (0, 1).",
+    )
+    own(
+        flags.DEFINE_list,
+        "prune_at",
+        [str(i / 8) for i in range(1, 8)],
+        "When to prune: fractions of training (0.5) or epochs (30e).",
+    )
+    own(
+        flags.DEFINE_integer,
+        "recovery_epochs",
+        30,
+        "k: epochs to train on at the learning rate of that moment, for the plasticity.",
+    )
+    own(
+        flags.DEFINE_list,
+        "measures",
+        list(MEASURES),
+        "plasticity (the accuracy after k epochs, less that before pruning), final (the accuracy "
+        "at the end of training, less that of the unpruned network), or both.",
+    )
+    own(
+        flags.DEFINE_list,
+        "regenerate",
+        list(REGENERATION),
+        "no, yes, or both: whether as many connections are regenerated as pruned.",
+    )
+    own(
+        flags.DEFINE_enum,
+        "scope",
+        "global",
+        ["global", "layer"],
+        "Whether pruning ranks all weights together or each layer for itself.",
+    )
+    own(
+        flags.DEFINE_enum,
+        "distribution",
+        "uniform",
+        ["erk", "er", "uniform"],
+        "How the sparsity of pre-trained networks is spread over the layers.",
+    )
+    own(
+        flags.DEFINE_list,
+        "pinned",
+        None,
+        "Weights of a sparsity of their own, which are not pruned, written as for granet-train.",
+    )
+    return values
+
+
+def read(argv: Sequence[str]) -> Settings:
+    """What a command line asks for; prints the help and exits where that was asked for.
+
+    Raises:
+        UsageError: On anything that cannot be meant, as far as can be told without the data.
+
+    Example:
+
+    >>> settings = read(["--epochs=8", "--rates=0.5,0.9", "--sparsities=0", "--recovery_epochs=2"])
+    >>> settings.axes.epochs, len(settings.axes.cells())
+    ((1, 2, 3, 4, 5, 6, 7), 57)
+    """
+    values = define()
+    rest = study_flags.read(argv, values, RULES, _UNUSED, USAGE)
+    training = study_flags.of_cell(rest, "--method=static")
+    length = TrainingLength.stretched(training.epochs, 1, training.schedule_multiplier)
+    pinned = values.pinned if values.pinned is not None else PINNED[values.pattern]
+    axes = Axes(
+        sparsities=numbers(values.sparsities or SPARSITIES[values.pattern]),
+        rates=numbers(values.rates),
+        regenerate=tuple(values.regenerate),
+        measures=tuple(values.measures),
+        seeds=numbers(values.seeds),
+        epochs=_epochs(values.prune_at, length),
+        recovery=values.recovery_epochs,
+        length=length.epochs,
+    )
+    return Settings(
+        axes=axes,
+        rest=tuple(rest),
+        pinned=tuple(pinned),
+        dataset=training.dataset,
+        model=training.model,
+        **{name: values[name].value for name in ("pattern", "scope", "distribution")},
+        **{name: values[name].value for name in ("jobs", "workdir", "overwrite")},
+        devices=tuple(values.devices),
+    )
+
+
+def _epochs(texts: Sequence[str], length: TrainingLength) -> tuple[int, ...]:
+    """Whole epochs, rising, each once."""
+    epochs = sorted({length.point(text) for text in texts})
+    if not 0 < epochs[0] <= epochs[-1] < length.epochs:
+        raise UsageError(
+            f"--prune_at must lie within training, after the first of its {length.epochs} epochs "
+            f"and before the end. Received: --prune_at={','.join(texts)}, that is epochs "
+            f"{', '.join(map(str, epochs))}"
+        )
+    return tuple(epochs)
+
+
+def _are_moments(texts: Sequence[str]) -> bool:
+    try:
+        return bool(texts) and all(durations.parse(text)[1] != "steps" for text in texts)
+    except ValueError:
+        return False
+
+
+def _subset(choices: Sequence[str]) -> Rule:
+    return (
+        lambda items: bool(items) and set(items) <= set(choices) and len(set(items)) == len(items),
+        f"must be a list of any of {', '.join(choices)}, each once",
+    )
+
+
+RULES: dict[str, Rule] = {
+    "sparsities": list_rule(
+        lambda sparsity: 0 <= sparsity < 1, "must be a list of different sparsities in [0, 1)"
+    ),
+    "rates": list_rule(
+        lambda rate: 0 < rate < 1,
+        "must be a list of different shares of the active weights, each in (0, 1)",
+    ),
+    "prune_at": (
+        _are_moments,
+        'must be a list of fractions of training ("0.5") or epochs ("30e", "30epochs")',
+    ),
+    "recovery_epochs": (lambda epochs: epochs >= 1, "must be 1 or more"),
+    "measures": _subset(tuple(MEASURES)),
+    "regenerate": _subset(REGENERATION),
+}

@@ -1,0 +1,263 @@
+"""Runs the cells of a plasticity study on the training binary's loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import granet_tf
+from granet_tf.patterns import Element, Filter, Pattern
+from granet_tf.plasticity import HeldRate, dense_gradients, prune_once
+from granet_tf.studies.grid import Grid
+from granet_tf.studies.plasticity.cells import Pretraining, Pruning
+from granet_tf.studies.plasticity.flags import Settings
+from granet_tf.training import device as devices
+from granet_tf.training import files, flags, loop, main
+from granet_tf.training.checkpoints import Checkpoints, Position
+from granet_tf.training.cost import Cost
+from granet_tf.training.csv_log import CsvLog
+from granet_tf.training.errors import TrainingStopped, UsageError
+from granet_tf.training.flag_rules import sparsities
+from granet_tf.training.listeners import Listener
+from granet_tf.training.stopping import Stop
+from quiet_tensorflow import without_notes
+
+PATTERNS: dict[str, Pattern] = {"element": Element(), "filter": Filter()}
+# In the directory of a cell, removed when it is done.
+_PRUNED = "pruned.json"
+_AT_EPOCHS = "epochs"
+
+Tell = Callable[[float], None]
+
+
+def open_run(grid: Grid, settings: Settings) -> Callable[[Any, Tell, Stop], None]:
+    """Makes what runs the cells of this study; see `granet_tf.studies.jobs.Run`."""
+    benches: dict[int, _Bench] = {}
+
+    def run(cell: Pretraining | Pruning, tell: Tell, stop: Stop) -> None:
+        function, seed = _RUNS[type(cell)]
+        if seed(cell) not in benches:
+            benches.clear()
+            keras.backend.clear_session()
+            benches[seed(cell)] = _Bench(settings, seed(cell))
+        function(benches[seed(cell)], cell, grid, tell, stop)
+
+    return run
+
+
+class _Bench:
+    """Data and one compiled model, on which cells of one seed are run one after another."""
+
+    def __init__(self, settings: Settings, seed: int):
+        self.settings, self.values = settings, settings.of_seed(seed)
+        self.strategy = tf.distribute.get_strategy()
+        with without_notes():
+            main.set_up(self.values)
+        self.data = main.load(self.values)
+        self.length = main.training_length(self.values, self.data)
+        flags.check_length(self.values, self.length)
+        self.model = self.new_model(0.0)
+        # Traced once: cells differ in the values of variables only.
+        self.device = self.new_device(self.model)
+        self.cost = Cost.of(self.model)
+        self.held = _hold(self.model)
+
+    def new_model(self, sparsity: float) -> granet_tf.SparseModel:
+        """A model with random weights and masks."""
+        settings = self.settings
+        try:
+            method = granet_tf.StaticSparse(
+                sparsity,
+                distribution=settings.distribution,
+                pinned=sparsities(settings.pinned),
+                pattern=PATTERNS[settings.pattern],
+                seed=self.values.seed,
+            )
+            return main.compiled(method, self.values, self.data, self.length)
+        except ValueError as error:
+            raise UsageError(f"--sparsities, --pinned: {error}") from error
+
+    def new_device(self, model) -> devices.Device:
+        return devices.Device(
+            self.strategy,
+            model,
+            self.data.batch_size,
+            self.values.label_smoothing,
+            self.values.xla,
+        )
+
+    def train(self, cell, model, device, checkpoints, epochs, folder, listeners, tell, stop):
+        """Goes on to the end of `epochs`; returns the figures of all epochs of this cell."""
+        folder.mkdir(parents=True, exist_ok=True)
+        log = CsvLog(folder / files.METRICS, folder / files.UPDATES)
+        plan = loop.Plan(
+            epochs=epochs,
+            steps_per_loop=self.values.steps_per_loop,
+            checkpoint_every=self.length.period(self.values.checkpoint_every),
+            select_on="last",
+        )
+        first = checkpoints.position.batches // self.data.steps_per_epoch
+        listeners = [*listeners, log, _Share(first, epochs, tell)]
+        loop.train(
+            cell.name, model, device, self.data, plan, checkpoints, self.cost, listeners, stop
+        )
+        return log.epochs
+
+    def test_accuracy(self) -> float:
+        batches = self.device.batches(lambda context: self.data.evaluate("test", context))
+        steps = -(-self.data.sizes["test"] // self.data.batch_size)
+        return self.device.evaluate(iter(batches), steps).accuracy
+
+    def gradients(self, step: int) -> dict[str, tf.Tensor]:
+        """Dense gradients of the batch that comes next."""
+        epoch, done = divmod(step, self.data.steps_per_epoch)
+        batches = self.data.train(epoch, done, tf.distribute.InputContext()).take(1)
+
+        def loss(labels, logits):
+            logits = tf.cast(logits, tf.float32)
+            return devices.crossentropy(labels, logits, self.values.label_smoothing)
+
+        return dense_gradients(self.model, batches, loss)
+
+
+class _Share(Listener):
+    """Tells what is done of a cell, epoch by epoch."""
+
+    def __init__(self, first: int, epochs: int, tell: Tell):
+        self.first, self.epochs, self.tell = first, epochs, tell
+
+    def epoch(self, epoch):
+        self.tell((epoch.epoch - self.first) / (self.epochs - self.first))
+
+
+class _AtEpochs(Listener):
+    """Keeps checkpoints of some epochs."""
+
+    def __init__(self, folder: Path, epochs: tuple[int, ...], model):
+        self.folder, self.epochs, self.model = folder, epochs, model
+
+    def epoch(self, epoch):
+        if epoch.epoch in self.epochs:
+            position = Position(batches=epoch.step)
+            folder = self.folder / str(epoch.epoch)
+            Checkpoints(folder, _variables(self.model), position, keep=1).save()
+
+
+def _pretrain(bench: _Bench, cell: Pretraining, grid: Grid, tell: Tell, stop: Stop) -> None:
+    folder, axes = grid.folder(cell), bench.settings.axes
+    # Not the bench's own: it must begin as it was drawn.
+    model = bench.new_model(cell.sparsity)
+    position = Position()
+    checkpoints = Checkpoints(folder / files.CHECKPOINTS, _variables(model), position, keep=1)
+    checkpoints.restore()
+    at_epochs = _AtEpochs(folder / _AT_EPOCHS, axes.epochs, model)
+    epochs = bench.train(
+        cell,
+        model,
+        bench.new_device(model),
+        checkpoints,
+        cell.epochs,
+        folder,
+        [at_epochs],
+        tell,
+        stop,
+    )
+    result = {
+        "accuracy": {epoch.epoch: epoch.test_accuracy for epoch in epochs},
+        "sparsity": epochs[-1].sparsity,
+        "drops": _drops(bench),
+    }
+    grid.finish(cell, result, remove=[files.CHECKPOINTS])
+
+
+def _prune(bench: _Bench, cell: Pruning, grid: Grid, tell: Tell, stop: Stop) -> None:
+    folder, source = grid.folder(cell), grid.folder(cell.needs) / _AT_EPOCHS / str(cell.epoch)
+    variables, position = _variables(bench.model), Position()
+    checkpoints = Checkpoints(folder / files.CHECKPOINTS, variables, position, keep=1)
+    if checkpoints.restore():
+        pruned = json.loads((folder / _PRUNED).read_text(encoding="utf-8"))
+        rate = pruned["learning_rate"]
+    else:
+        if not Checkpoints(source, variables, position, keep=1).restore():
+            raise UsageError(
+                f"The checkpoint to prune is gone; remove {grid.folder(cell.needs)}, and it is "
+                f"made again. Received: {source}"
+            )
+        rate = _rate_of_last_step(bench)
+        pruned = {"learning_rate": rate, **_prune_now(bench, cell, position)}
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.replacing(folder / _PRUNED) as beside:
+            beside.write_text(json.dumps(pruned), encoding="utf-8")
+    if bench.held is not None:
+        bench.held.hold_at.assign(_HOLD[cell.measure](cell.epoch * bench.data.steps_per_epoch))
+    epochs = bench.train(
+        cell, bench.model, bench.device, checkpoints, cell.last_epoch, folder, [], tell, stop
+    )
+    result = {**pruned, "accuracy": epochs[-1].test_accuracy}
+    grid.finish(cell, result, remove=[files.CHECKPOINTS, files.UPDATES, _PRUNED])
+
+
+# {measure: until which step the learning rate follows its schedule, when pruned after `step` steps}
+_HOLD: dict[str, Callable[[int], int]] = {
+    "plasticity": lambda step: step - 1,
+    "final": lambda step: tf.int64.max,
+}
+_RUNS: dict[type, tuple[Callable, Callable[[Any], int]]] = {
+    Pretraining: (_pretrain, lambda cell: cell.seed),
+    Pruning: (_prune, lambda cell: cell.needs.seed),
+}
+
+
+def _prune_now(bench, cell, position) -> dict[str, Any]:
+    gradients = bench.gradients(position.batches) if cell.regenerate == "yes" else None
+    try:
+        done = prune_once(
+            bench.model, cell.rate, scope=bench.settings.scope, gradients=gradients
+        )
+    except ValueError as error:
+        raise TrainingStopped(str(error)) from error
+    return {
+        "accuracy_pruned": bench.test_accuracy(),
+        "sparsity": bench.model.sparsity,
+        **{k: v for k, v in dataclasses.asdict(done).items() if k != "emptied"},
+        "emptied": len(done.emptied),
+    }
+
+
+def _variables(model) -> list[tf.Variable]:
+    return [v.value for v in (*model.variables, *model.optimizer.variables)]
+
+
+def _hold(model) -> HeldRate | None:
+    """Makes the learning rate one that can be held; None where it never changes."""
+    optimizer = model.optimizer
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    schedule = optimizer._learning_rate
+    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return None
+    held = HeldRate(schedule)
+    optimizer.learning_rate = held
+    return held
+
+
+def _rate_of_last_step(bench: _Bench) -> float:
+    optimizer = bench.model.optimizer
+    if bench.held is None:
+        return float(optimizer.learning_rate)
+    last = max(int(optimizer.iterations.numpy()) - 1, 0)
+    return float(bench.held.schedule(last))
+
+
+def _drops(bench: _Bench) -> list[float]:
+    """Epochs at which the learning rate drops at once."""
+    if bench.values.learning_rate_schedule != "step":
+        return []
+    course = flags.course(bench.values, bench.length)
+    return [milestone / bench.data.steps_per_epoch for milestone in course.milestones]
