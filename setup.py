@@ -15,7 +15,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["granet_tf", "granet_tf.*", "keras_layers", "keras_layers.*"]),
-    py_modules=["granet_export", "granet_train", "quiet_tensorflow"],
+    py_modules=[
+        *("granet_compare", "granet_export", "granet_plasticity", "granet_train"),
+        "quiet_tensorflow",
+    ],
     install_requires=[
         "absl-py",
         "ai-edge-litert",
@@ -37,7 +40,12 @@ setup(
         ],
     },
     entry_points={
-        "console_scripts": ["granet-train=granet_train:main", "granet-export=granet_export:main"]
+        "console_scripts": [
+            "granet-compare=granet_compare:main",
+            "granet-export=granet_export:main",
+            "granet-plasticity=granet_plasticity:main",
+            "granet-train=granet_train:main",
+        ]
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import keras
 import tensorflow as tf
 
 from granet_tf.model import SparseModel

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
@@ -79,6 +80,17 @@ def run(
     return queue.failed
 
 
+def tell_failed(failed: Mapping[Cell, str]) -> None:
+    """Raises TrainingStopped if there are any."""
+    if failed:
+        [cell, reason], *more = failed.items()
+        others = f" and {len(more):,} more" if more else ""
+        raise TrainingStopped(
+            f"{len(failed):,} cells could not be done. The same command, without --overwrite, "
+            f"tries them again. Received: {cell.label}: {reason}{others}"
+        )
+
+
 class _Queue:
     """What is to be done next, and what came of it."""
 
@@ -135,9 +147,11 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
         self.process = context.Process(
-            target=_work, args=(other, self.log, grid, open_run, argument), daemon=True
+            target=_work, args=(other, grid, open_run, argument), daemon=True
         )
-        with _environment({"CUDA_VISIBLE_DEVICES": device} if device is not None else {}):
+        changes = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
+        # In place before TensorFlow is imported there, which is before `_work` is called.
+        with _environment(changes), _output_to(self.log):
             self.process.start()
         other.close()  # So that its end is seen here.
 
@@ -232,11 +246,8 @@ _MESSAGES = {
 }
 
 
-def _work(connection: Connection, log: Path, grid: Grid, open_run: Open, argument: Any) -> None:
+def _work(connection: Connection, grid: Grid, open_run: Open, argument: Any) -> None:
     """The life of a worker: until its connection is closed, it runs the cells that come."""
-    with open(log, "a", encoding="utf-8") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
     # Nobody listens any more once the study is ended.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError), on_signal() as stop:
         try:
@@ -280,3 +291,21 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Within it, processes that are started write to the end of this file."""
+    streams = {1: sys.stdout, 2: sys.stderr}
+    for stream in streams.values():
+        stream.flush()
+    before = {number: os.dup(number) for number in streams}
+    with open(log, "a", encoding="utf-8") as file:
+        for number in streams:
+            os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        for number, copy in before.items():
+            os.dup2(copy, number)
+            os.close(copy)

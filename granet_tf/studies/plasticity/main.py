@@ -5,17 +5,18 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from granet_tf.studies import jobs
 from granet_tf.studies.figures import SUFFIXES
-from granet_tf.studies.grid import CELLS, Cell, Grid
+from granet_tf.studies.grid import CELLS, Grid
+from granet_tf.studies.jobs import tell_failed
 from granet_tf.studies.plasticity import figure, flags, run, table
 from granet_tf.training import command_line, csv_log, files
-from granet_tf.training.errors import TrainingStopped
 
 TABLE = "plasticity.csv"
+_SCOPES = {"global": "global", "layer": "layer-wise"}
+_UNITS = {"element": "weights", "filter": "filters"}
 FIGURES = {"plasticity": "plasticity", "final": "final_gap"}
 _NAMES = (
     *(files.RUN, CELLS, TABLE),
@@ -53,17 +54,6 @@ def main(settings: flags.Settings) -> None:
     tell_failed(failed)
 
 
-def tell_failed(failed: Mapping[Cell, str]) -> None:
-    """Raises TrainingStopped if there are any."""
-    if failed:
-        [cell, reason], *more = failed.items()
-        others = f" and {len(more):,} more" if more else ""
-        raise TrainingStopped(
-            f"{len(failed):,} cells could not be done. The same command, without --overwrite, "
-            f"tries them again. Received: {cell.label}: {reason}{others}"
-        )
-
-
 def _write(grid: Grid, settings: flags.Settings) -> dict[str, str]:
     """Writes table and figures; {file name: what it holds}."""
     prunings = settings.axes.prunings()
@@ -73,7 +63,8 @@ def _write(grid: Grid, settings: flags.Settings) -> dict[str, str]:
     csv_log.write(grid.directory / TABLE, table.Row, rows)
     written = {TABLE: "a line for each pruning"}
     drops = table.drops(grid, prunings)
-    title = f"{settings.model} on {settings.dataset}, {settings.scope}, {settings.pattern}"
+    pruned = f"{_SCOPES[settings.scope]} pruning of {_UNITS[settings.pattern]}"
+    title = f"{settings.model} on {settings.dataset}, {pruned}"
     for measure, name in FIGURES.items():
         if any(row.measure == measure for row in rows):
             figure.draw(grid.directory / name, rows, drops, measure, title)

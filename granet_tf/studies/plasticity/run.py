@@ -217,9 +217,7 @@ _RUNS: dict[type, tuple[Callable, Callable[[Any], int]]] = {
 def _prune_now(bench, cell, position) -> dict[str, Any]:
     gradients = bench.gradients(position.batches) if cell.regenerate == "yes" else None
     try:
-        done = prune_once(
-            bench.model, cell.rate, scope=bench.settings.scope, gradients=gradients
-        )
+        done = prune_once(bench.model, cell.rate, scope=bench.settings.scope, gradients=gradients)
     except ValueError as error:
         raise TrainingStopped(str(error)) from error
     return {

@@ -1,0 +1,80 @@
+"""Runs the cells of a comparison, each by the training binary."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+
+import keras
+
+from granet_tf.studies.compare.cells import Training
+from granet_tf.studies.compare.flags import Settings
+from granet_tf.studies.grid import Grid
+from granet_tf.training import csv_log, files, main
+from granet_tf.training.errors import TrainingStopped, UsageError
+from granet_tf.training.listeners import Listener
+from granet_tf.training.results import Epoch
+from granet_tf.training.stopping import Stop
+
+LOG = "output.txt"
+RUN = "run"
+
+
+def open_run(grid: Grid, settings: Settings) -> Callable[[Training, Callable, Stop], None]:
+    """Makes what runs the cells of this study; see `granet_tf.studies.jobs.Run`."""
+
+    def run(cell: Training, tell: Callable[[float], None], stop: Stop) -> None:
+        folder = grid.folder(cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        values = settings.of_cell(cell, folder / RUN)
+        keras.backend.clear_session()
+        with (
+            open(folder / LOG, "a", encoding="utf-8") as output,
+            contextlib.redirect_stdout(output),
+            _one_cell(cell),
+        ):
+            main.main(values, [_Share(tell)])
+        grid.finish(cell, result(folder / RUN, cell))
+        # Finished trainings need none to go on from.
+        files.remove(folder / RUN / files.CHECKPOINTS)
+
+    return run
+
+
+def result(workdir, cell: Training) -> dict:
+    """What a finished training came to, by the epoch that was selected."""
+    summary = json.loads((workdir / files.SUMMARY).read_text(encoding="utf-8"))
+    run = summary["runs"][cell.variant.method]
+    epochs = csv_log.read(workdir / files.METRICS, Epoch)
+    [selected] = [e for e in epochs if e.epoch == summary["selected"]["epoch"]]
+    names = ("weights", "nonzeros", "training_flops", "seconds")
+    return {
+        "test_accuracy": selected.test_accuracy,
+        "epoch": selected.epoch,
+        "sparsity": selected.sparsity,
+        "inference_flops": selected.inference_flops,
+        **{name: run[name] for name in names},
+    }
+
+
+@contextlib.contextmanager
+def _one_cell(cell):
+    """What is wrong with one cell does not end the others."""
+    try:
+        yield
+    except UsageError as error:
+        raise TrainingStopped(str(error)) from error
+
+
+class _Share(Listener):
+    """Tells what is done of a training, epoch by epoch."""
+
+    def __init__(self, tell: Callable[[float], None]):
+        self.tell = tell
+
+    def begin(self, run, epochs, steps_per_epoch, step):
+        self.epochs = epochs
+
+    def epoch(self, epoch):
+        self.tell(epoch.epoch / self.epochs)
