@@ -635,3 +635,8 @@ def test_the_library_is_whole_after_a_start():
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "0.5 granet_tf.training.flags\n"
+
+
+def test_no_flags_at_all():
+    values, given = flags.parse([])
+    assert (values.method, values.model, given) == ("granet", "small_cnn", frozenset())

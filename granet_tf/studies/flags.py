@@ -51,6 +51,7 @@ def define(section: str, workdir: str) -> tuple[FlagValues, Callable[..., None]]
     """
     values = FlagValues()
     values.set_gnu_getopt(True)  # Else nothing after "--epochs 5" would be read.
+    values.mark_as_parsed()  # A study may be asked for without any.
 
     def add(definer, *args):
         definer(*args, flag_values=values, module_name=section)

@@ -37,6 +37,7 @@ def define() -> FlagValues:
     30
     """
     values = FlagValues()
+    values.mark_as_parsed()  # granet-train may be asked for without any.
 
     def section(name: str) -> Callable[..., None]:
         def add(definer, *args, **kwargs):

@@ -35,15 +35,12 @@ SECTION = "What to measure"
 SPARSITIES = {"element": ("0", "0.5", "0.9", "0.98"), "filter": ("0", "0.1", "0.5", "0.7")}
 # The classifier keeps its outputs where whole filters go: there is one for each class.
 PINNED = {"element": (), "filter": ("-1:0.0",)}
+SCOPES = {"element": "global", "filter": "layer"}
 
 _OF_METHODS = frozenset().union(*USES["method"].values())
 _UNUSED = UNUSED | (_OF_METHODS - {"scope", "distribution", "pinned"}) | {
     "select_on", "tensorboard", "export_tflite", "plot", "keep_checkpoints",
 }  # fmt: skip
-# Flags of the study that may differ when it goes on: how it is run, and what only adds cells.
-_FREE = frozenset({"jobs", "devices", "workdir", "overwrite"}) | frozenset(
-    {"sparsities", "rates", "regenerate", "measures", "seeds"}
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +80,10 @@ class Settings:
         return study_flags.of_cell(self.rest, "--method=static", f"--seed={seed}")
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same when the study goes on: {flag: value}."""
+        """What must be the same when the study goes on: {flag: value}.
+
+        Sparsities, rates, measures, seeds and regeneration may be others: that only adds cells.
+        """
         training = self.of_seed(0)
         skip = {*_UNUSED, *FREE_OF_TRAINING, "flagfile", "undefok"}
         skip |= {"help", "helpshort", "helpfull"}
@@ -150,9 +150,10 @@ def define() -> FlagValues:
     own(
         flags.DEFINE_enum,
         "scope",
-        "global",
+        None,
         ["global", "layer"],
-        "Whether pruning ranks all weights together or each layer for itself.",
+        "Whether pruning ranks all weights together or each layer for itself. By default global, "
+        "of filters layer: sums over large filters are larger.",
     )
     own(
         flags.DEFINE_enum,
@@ -203,7 +204,8 @@ def read(argv: Sequence[str]) -> Settings:
         pinned=tuple(pinned),
         dataset=training.dataset,
         model=training.model,
-        **{name: values[name].value for name in ("pattern", "scope", "distribution")},
+        scope=values.scope or SCOPES[values.pattern],
+        **{name: values[name].value for name in ("pattern", "distribution")},
         **{name: values[name].value for name in ("jobs", "workdir", "overwrite")},
         devices=tuple(values.devices),
     )
