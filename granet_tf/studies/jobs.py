@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -68,7 +69,7 @@ def run(
             if jobs == 1:
                 _here(queue, grid, open_run, argument, stop)
             else:
-                _side_by_side(queue, grid, open_run, argument, min(jobs, len(to_do)), devices, stop)
+                _side_by_side(queue, grid, open_run, argument, jobs, devices, stop)
     except Interrupted as error:
         raise Interrupted(
             f"Stopped with {bar.done:,} of {bar.cells:,} cells done. The same command, without "
@@ -169,20 +170,24 @@ class _Worker:
 
 
 def _side_by_side(queue, grid, open_run, argument, jobs, devices, stop):
-    numbers = iter(range(1, 1 + jobs + len(queue.waiting)))
+    numbers = itertools.count(1)
 
     def start() -> _Worker:
         number = next(numbers)
         device = devices[(number - 1) % len(devices)] if devices else None
         return _Worker(number, grid, open_run, argument, device)
 
-    workers = [start() for _ in range(jobs)]
+    workers: list[_Worker] = []
     try:
         while True:
-            for worker in workers:
-                if worker.cell is None and (cell := queue.next()):
-                    worker.give(cell)
-            busy = [worker for worker in workers if worker.cell is not None]
+            while len(busy := [w for w in workers if w.cell is not None]) < jobs:
+                if (cell := queue.next()) is None:
+                    break
+                idle = [w for w in workers if w not in busy and w.process.is_alive()]
+                if not idle:
+                    idle = [start()]
+                    workers += idle
+                idle[0].give(cell)
             if not busy:
                 return
             if stop:
@@ -191,8 +196,6 @@ def _side_by_side(queue, grid, open_run, argument, jobs, devices, stop):
             for worker in [worker for worker in busy if worker.connection in heard]:
                 if not _listen(worker, queue, stop):
                     workers.remove(worker)
-                    if queue.waiting:
-                        workers.append(start())
     finally:
         for worker in workers:
             worker.end()

@@ -39,7 +39,7 @@ _METHODS: dict[str, frozenset[str]] = {
     "gmp": _UPDATES | {"initial_sparsity"},
     "rigl": _UPDATES | _REGENERATION,
     "set": _UPDATES | _REGENERATION,
-    "static": _SPREAD,
+    "static": _SPREAD | {"masks_from"},
     "magnitude": _SPREAD,
     "snip": _SPREAD | {"score_batches", "rounds"},
     "grasp": _SPREAD | {"score_batches", "rounds", "temperature"},
@@ -119,7 +119,10 @@ def check_owners(
 
 def check_together(values: FlagValues) -> None:
     """Flags that contradict one another, as far as can be told without the data."""
-    for check in (_sparsities, _momentum, _selection, _workers, _tpu, _xla, _whole_epochs):
+    for check in (
+        *(_sparsities, _retraining, _momentum, _selection),
+        *(_workers, _tpu, _xla, _whole_epochs),
+    ):
         check(values)
     _order(values, lambda text: _share(text, values.epochs), Fraction(1))
 
@@ -152,6 +155,14 @@ def _sparsities(values):
         raise UsageError(
             "--initial_sparsity must not be above --final_sparsity: pruning only removes. "
             f"Received: --initial_sparsity={initial} --final_sparsity={final}"
+        )
+
+
+def _retraining(values):
+    if values.weights_at != "end" and not values.weights_from:
+        raise UsageError(
+            "--weights_at needs --weights_from, the work directory of a finished run. "
+            f"Received: --weights_at={values.weights_at}"
         )
 
 

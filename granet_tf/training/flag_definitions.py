@@ -171,6 +171,28 @@ def define() -> FlagValues:
         "Whether pruned weights keep their values behind the mask, instead of being zero.",
     )
 
+    sparse(
+        flags.DEFINE_string,
+        "masks_from",
+        None,
+        "Work directory of a finished run with whose masks to train from beginning to end; for "
+        "--method=static.",
+    )
+
+    train(
+        flags.DEFINE_string,
+        "weights_from",
+        None,
+        "Work directory of a finished run with whose weights to begin. With its masks, too, this "
+        "is learning rate rewinding; with --weights_at=start, retraining of a lottery ticket.",
+    )
+    train(
+        flags.DEFINE_enum,
+        "weights_at",
+        "end",
+        ["end", "start"],
+        "Which weights of --weights_from: those it ended with, or those it began with.",
+    )
     train(flags.DEFINE_integer, "epochs", 30, "Length of training.")
     train(
         flags.DEFINE_float,

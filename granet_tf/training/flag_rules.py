@@ -181,6 +181,8 @@ RULES: dict[str, Rule] = {
     "score_batches": _COUNT,
     "rounds": _COUNT,
     "temperature": _ABOVE_0,
+    "masks_from": _NAME,
+    "weights_from": _NAME,
     "epochs": _COUNT,
     "schedule_multiplier": _ABOVE_0,
     "batch_size": _COUNT,

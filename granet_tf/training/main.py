@@ -224,8 +224,10 @@ def _check_fit(methods, values: FlagValues, data) -> None:
     import keras
 
     import granet_tf
+    from granet_tf.training import retraining
 
     network = models.make(values.model, data.input_shape, data.classes, values.width)
+    retraining.check(network, values)
     shapes = {row.path: row.shape for row in granet_tf.summarize(network).rows if row.pruned}
     for name, method in methods.items():
         try:
@@ -240,6 +242,7 @@ def _check_fit(methods, values: FlagValues, data) -> None:
 
 def _train(name, method, values, strategy, data, length, workdir, listeners, stop):
     """Trains to the end; returns the model, what it costs and where it is."""
+    from granet_tf.training import retraining
     from granet_tf.training.checkpoints import Checkpoints, Position
     from granet_tf.training.cost import Cost
     from granet_tf.training.device import Device
@@ -247,6 +250,7 @@ def _train(name, method, values, strategy, data, length, workdir, listeners, sto
 
     with strategy.scope():
         model = compiled(name, method, values, data, length)
+        retraining.begin(model, name, values)
     cost = Cost.of(model)
     device = Device(strategy, model, data.batch_size, values.label_smoothing, values.xla)
     position = Position()

@@ -1,0 +1,164 @@
+"""Training again with what a finished run found: its masks, its weights, or both.
+
+The paper's ablations: lottery tickets and learning rate rewinding (Section 4.7, Table 6), random
+reinitialization (Section 4.6, Figure 4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from absl.flags import FlagValues
+
+import granet_tf
+from granet_tf.training import files, flags, models
+from granet_tf.training.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """A finished run.
+
+    Attributes:
+        workdir: Its work directory.
+        flag: How it was asked for, to be named in errors.
+        flags: Its flags.
+    """
+
+    workdir: Path
+    flag: str
+    flags: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: str, flag: str) -> _Run:
+        workdir = Path(path).expanduser()
+        try:
+            summary = json.loads((workdir / files.SUMMARY).read_text(encoding="utf-8"))
+            return cls(workdir, f"--{flag}={path}", summary["flags"])
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(
+                f"--{flag} must be the work directory of a finished run, with a {files.SUMMARY}: "
+                f"{error}. Received: --{flag}={path}"
+            ) from error
+
+    def model(self) -> keras.Model:
+        """What it came to, with its masks where it has any."""
+        name = files.STRIPPED if self.flags["method"] == flags.DENSE else files.SPARSE
+        try:
+            return keras.models.load_model(self.workdir / name, compile=False)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"The model of the run cannot be read: {' '.join(str(error).split())[:300]} "
+                f"Received: {self.flag}"
+            ) from error
+
+    def masks(self) -> list[np.ndarray]:
+        """In the order of the model."""
+        model = self.model()
+        if not isinstance(model, granet_tf.SparseModel):
+            raise UsageError(
+                "--masks_from must be a run with masks, and this one was dense. "
+                f"Received: {self.flag}"
+            )
+        return [pruned.mask.numpy() for pruned in model.pruned]
+
+    def weights(self, at: str, input_shape, classes: int) -> list[np.ndarray]:
+        """In the order of the model, statistics of batch normalization included."""
+        return _WEIGHTS[at](self, input_shape, classes)
+
+    def last_weights(self, input_shape, classes) -> list[np.ndarray]:
+        del input_shape, classes
+        return _plain(self.model()).get_weights()
+
+    def first_weights(self, input_shape, classes) -> list[np.ndarray]:
+        """They are a function of its flags, the seed among them."""
+        return _drawn(self.flags, input_shape, classes)
+
+
+_WEIGHTS = {"end": _Run.last_weights, "start": _Run.first_weights}
+
+
+def check(network: keras.Model, values: FlagValues) -> None:
+    """Raises UsageError if the runs that the flags name are none for this network.
+
+    Args:
+        network: As it is to be trained, without masks.
+        values: The flags.
+    """
+    if values.masks_from:
+        run = _Run.of(values.masks_from, "masks_from")
+        shapes = [row.shape for row in granet_tf.summarize(network).rows if row.pruned]
+        _check_shapes(run, values, run.masks(), shapes)
+        if not values.weights_from and run.flags["seed"] == values.seed:
+            raise UsageError(
+                "With the same --seed as that run, its masks would get the weights that it began "
+                "with. For a lottery ticket say so with --weights_from and --weights_at=start; for "
+                "a random reinitialization choose another --seed. "
+                f"Received: {run.flag} --seed={values.seed}"
+            )
+    if values.weights_from:
+        run = _Run.of(values.weights_from, "weights_from")
+        weights = run.weights(values.weights_at, *_sizes(network))
+        _check_shapes(run, values, weights, [tuple(w.shape) for w in network.weights])
+
+
+def begin(model: keras.Model, name: str, values: FlagValues) -> None:
+    """Gives a new model the weights and masks that the flags ask for.
+
+    Args:
+        model: A `SparseModel`, or a dense one.
+        name: Name of the run; masks are for the one asked for, weights for its twins, too.
+        values: The flags, found to be right by `check`.
+    """
+    plain = _plain(model)
+    if values.weights_from:
+        run = _Run.of(values.weights_from, "weights_from")
+        plain.set_weights(run.weights(values.weights_at, *_sizes(plain)))
+    elif values.masks_from:
+        # Some of those it was made with are 0, where the masks it was made with had none.
+        plain.set_weights(_drawn(flags.as_dict(values), *_sizes(plain)))
+    if not isinstance(model, granet_tf.SparseModel):
+        return
+    if values.masks_from and name == values.method:
+        masks = _Run.of(values.masks_from, "masks_from").masks()
+        for pruned, mask in zip(model.pruned, masks, strict=True):
+            pruned.mask.assign(mask)
+        model.method = dataclasses.replace(model.method, final_sparsity=model.sparsity)
+    if not model.mask_only:
+        for pruned in model.pruned:
+            pruned.variable.assign(np.where(pruned.mask.numpy(), pruned.variable.numpy(), 0.0))
+
+
+def _drawn(values: Mapping[str, Any], input_shape, classes) -> list[np.ndarray]:
+    """The weights that a run of these flags begins with."""
+    keras.utils.set_random_seed(values["seed"])
+    return models.make(values["model"], input_shape, classes, values["width"]).get_weights()
+
+
+def _plain(model: keras.Model) -> keras.Model:
+    return model.model if isinstance(model, granet_tf.SparseModel) else model
+
+
+def _sizes(network: keras.Model) -> tuple[tuple[int, ...], int]:
+    """Shape of an image, and number of classes."""
+    return tuple(network.input_shape[1:]), network.output_shape[-1]
+
+
+def _check_shapes(run: _Run, values: FlagValues, arrays, shapes: Sequence[tuple[int, ...]]):
+    if [tuple(array.shape) for array in arrays] == list(shapes):
+        return
+    different = [
+        f"--{name}={run.flags[name]} instead of {values[name].value}"
+        for name in ("model", "width", "dataset", "image_size")
+        if run.flags[name] != values[name].value
+    ]
+    raise UsageError(
+        "The run must have trained the same network, and its weights have other shapes. "
+        f"Received: {run.flag}, of {', '.join(different) or 'another version of the network'}"
+    )
