@@ -9,11 +9,16 @@ import re
 import pytest
 
 import granet_tf
+from granet_tf.studies.compare import flags as compare
+from granet_tf.studies.plasticity import flags as plasticity
 from granet_tf.training import flags, learning_rates, optimizers
 from granet_tf.training.durations import TrainingLength
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-LEAVES = sorted(path for path in CONFIGS.glob("*/*.flags") if path.parent.name != "base")
+STUDIES = ("compare", "plasticity")  # for other commands
+LEAVES = sorted(
+    path for path in CONFIGS.glob("*/*.flags") if path.parent.name not in ("base", *STUDIES)
+)
 BASES = sorted(CONFIGS.glob("base/*.flags"))
 TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "imagenet2012": 1_281_167}
 
@@ -40,8 +45,12 @@ CIFAR = {
         resnet50 granet_si0   94.49 94.44 94.34  77.29 76.71 76.10
     """,
     "table6": """
-        vgg19    granet_si0_2x  94.17 93.98 93.94  74.80 73.65 73.63
-        resnet50 granet_si0_2x  95.09 94.84 94.69  78.18 78.17 77.15
+        vgg19    granet_si0_lth  93.63 93.29 92.46  72.97 71.76 69.28
+        vgg19    granet_si0_lrr  93.84 93.72 93.53  73.71 73.24 72.50
+        vgg19    granet_si0_2x   94.17 93.98 93.94  74.80 73.65 73.63
+        resnet50 granet_si0_lth  93.96 93.70 92.94  75.74 74.31 71.99
+        resnet50 granet_si0_lrr  94.55 94.39 94.20  77.40 76.90 75.75
+        resnet50 granet_si0_2x   95.09 94.84 94.69  78.18 78.17 77.15
     """,
     "table9": """
         vgg19    gmp         93.28 92.76 91.64  ?     ?     66.16
@@ -172,6 +181,15 @@ def test_leaf(path):
     if values.method not in flags.METHODS:
         assert values.method in path.stem and "dense" in parts
         return
+    if values.masks_from:
+        *run, again = parts
+        assert values.masks_from == values.weights_from == f"work/table2/{'_'.join(run)}"
+        assert (CONFIGS / "table2" / f"{'_'.join(run)}.flags").exists()
+        assert (again, values.method) == (
+            {"start": "lth", "end": "lrr"}[values.weights_at],
+            "static",
+        )
+        return
     assert values.method in path.stem
     expected = round(sparsities[0] / 100, 3) if sparsities else 0.9
     assert method(values).final_sparsity == values.final_sparsity == expected
@@ -204,7 +222,7 @@ def test_bases_are_valid_and_used(path):
 
 
 def test_leaves_are_short():
-    assert max(len(path.read_text().splitlines()) for path in LEAVES) <= 8
+    assert max(len(path.read_text().splitlines()) for path in LEAVES) <= 9
 
 
 # Hyper-parameters, in steps.
@@ -237,6 +255,24 @@ def test_gradual_pruning(stem, end, initial):
         assert (made.drop_fraction, made.final_drop_fraction) == (0.5, 0.005)
     if initial:
         assert made.distribution == "erk"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("plasticity/*.flags")), ids=name)
+def test_plasticity(path):
+    settings = plasticity.read([f"--flagfile={path}"])
+    assert settings.axes.sparsities == (0, 0.5, 0.9, 0.98)
+    assert settings.axes.rates == (0.2, 0.5, 0.9, 0.98)
+    assert settings.axes.regenerate == ("no", "yes")
+    if settings.dataset == "cifar10":
+        assert settings.axes.epochs == tuple(range(10, 160, 10))
+        assert (settings.axes.recovery, settings.axes.length, settings.scope) == (30, 160, "global")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("compare/*.flags")), ids=name)
+def test_compare(path):
+    settings = compare.read([f"--flagfile={path}"])
+    assert settings.seeds == (0, 1, 2)
+    assert len({cell.name for cell in settings.cells()}) == len(settings.cells())
 
 
 @pytest.mark.parametrize("name", ["rigl", "set"])
