@@ -1,16 +1,20 @@
-# make demo      trains a sparse network on real data and shows what came of it (minutes, no GPU)
-# make test      runs the tests
-# make test-all  runs those that take long as well: real models and all file formats (an hour)
+# make demo        trains a sparse network on real data and shows what came of it (minutes, no GPU)
+# make plasticity  prunes networks in the middle of training, shows how they recover (minutes)
+# make test        runs the tests
+# make test-all    runs those that take long as well: real models and all file formats (an hour)
 # All make a virtual environment of their own in $(VENV) and install what they need there.
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo plasticity test test-all lint clean
 
 demo: $(VENV)/training.installed
 	$(VENV)/bin/granet-train --flagfile=configs/digits_granet.flags --overwrite
+
+plasticity: $(VENV)/training.installed
+	$(VENV)/bin/granet-plasticity --flagfile=configs/plasticity/digits.flags
 
 test: $(VENV)/test.installed
 	$(VENV)/bin/python -m pytest -n 2 -q
@@ -42,4 +46,4 @@ $(VENV)/bin/python:
 
 # A mistyped target.
 .DEFAULT:
-	@echo "There is no target $@. There are: demo, test, test-all, lint, clean." >&2; exit 2
+	@echo "There is no target $@. There are: demo, plasticity, test, test-all, lint, clean." >&2; exit 2

@@ -13,6 +13,7 @@ from absl.flags import FlagValues
 from granet_tf.studies import flags as study_flags
 from granet_tf.studies.compare.cells import Training, Variant, trainings
 from granet_tf.studies.flags import FREE_OF_TRAINING, UNUSED, list_rule, numbers
+from granet_tf.training.command_line import errors_in_one_line as errors_in_one_line
 from granet_tf.training.errors import UsageError
 from granet_tf.training.flag_checks import USES, check_use
 from granet_tf.training.flag_rules import Rule, suggestion
