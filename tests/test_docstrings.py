@@ -66,8 +66,8 @@ def test_examples_run(name):
         optionflags=doctest.FAIL_FAST,
     )
     assert result.failed == 0, "see the captured output"
-    # A module of nothing but data and protocols has nothing to show; the binary shows itself.
-    if not name.startswith("granet_tf.training") and any(
+    # A module of nothing but data and protocols has nothing to show; binaries show themselves.
+    if not name.startswith(("granet_tf.training", "granet_tf.studies")) and any(
         inspect.isfunction(v) for v in own_public(module).values()
     ):
         assert result.attempted >= 1

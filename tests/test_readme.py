@@ -11,13 +11,20 @@ from pathlib import Path
 import pytest
 
 from granet_tf.export_command import flags as export_flags
+from granet_tf.studies.compare import flags as compare_flags
+from granet_tf.studies.plasticity import flags as plasticity_flags
 from granet_tf.training import flags
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = [path for path in PAGES if "```python" in path.read_text(encoding="utf-8")]
-PARSERS = {"granet-train": flags.parse, "granet-export": export_flags.parse}
+PARSERS = {
+    "granet-train": flags.parse,
+    "granet-export": export_flags.parse,
+    "granet-plasticity": plasticity_flags.read,
+    "granet-compare": compare_flags.read,
+}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 assert {"README.md", "migrating_from_tfmot.md"} <= {path.name for path in SCRIPTS}
@@ -50,7 +57,8 @@ def blocks(language, page=README):
 
 def commands():
     """All lines of the shell blocks of the pages that tell how to use it."""
-    pages = [README, (ROOT / "docs" / "exporting.md").read_text(encoding="utf-8")]
+    names = ("exporting.md", "plasticity.md")
+    pages = [README, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in names)]
     sources = [source for page in pages for _, source in blocks("sh", page)]
     return [line for source in sources for line in source.splitlines() if line]
 

@@ -13,8 +13,8 @@ from granet_tf.studies import flags as study_flags
 from granet_tf.studies.flags import FREE_OF_TRAINING, UNUSED, list_rule, numbers
 from granet_tf.studies.plasticity.cells import MEASURES, REGENERATION, Axes
 from granet_tf.training import durations
-from granet_tf.training.durations import TrainingLength
 from granet_tf.training.command_line import errors_in_one_line as errors_in_one_line
+from granet_tf.training.durations import TrainingLength
 from granet_tf.training.errors import UsageError
 from granet_tf.training.flag_checks import USES
 from granet_tf.training.flag_rules import Rule
