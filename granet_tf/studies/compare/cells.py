@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
-from granet_tf.training.flags import DENSE
+from granet_tf.training.flag_checks import USES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Variant:
         return (f"--method={name}", *(f"--{option}" for option in options))
 
     @property
-    def is_dense(self) -> bool:
-        """Whether it prunes nothing, so that there is no sparsity to vary."""
-        return self.method == DENSE
+    def has_sparsity(self) -> bool:
+        """Whether there is a final sparsity to vary: not in dense training, nor in STR."""
+        return "final_sparsity" in USES["method"][self.method]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Training:
 
     Attributes:
         variant: What is compared.
-        sparsity: --final_sparsity; None for a dense run.
+        sparsity: --final_sparsity; None where the method has none.
         seed: --seed.
     """
 
@@ -93,5 +93,5 @@ def trainings(
     return [
         Training(variant, sparsity, seed)
         for seed, variant in itertools.product(seeds, variants)
-        for sparsity in ((None,) if variant.is_dense else sparsities)
+        for sparsity in (sparsities if variant.has_sparsity else (None,))
     ]

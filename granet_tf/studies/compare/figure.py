@@ -16,7 +16,8 @@ _MARKERS = "osD^vP*X"
 def draw(path: Path, means: Sequence[Mean], title: str) -> None:
     """Writes two panels: accuracy against sparsity, and against FLOPs of training.
 
-    Bars are one standard deviation to each side. Dense training is a dashed line, and a point at 1.
+    Bars are one standard deviation to each side. What has no sparsity to vary, such as dense
+    training, is a dashed line on the left.
 
     Args:
         path: Without suffix: `.png` and `.svg` are written.
@@ -39,11 +40,13 @@ def draw(path: Path, means: Sequence[Mean], title: str) -> None:
         shift = 0.5 / max(len(methods), 1)
         for i, method in enumerate(methods):
             mine = [m for m in means if m.method == method]
-            if mine[0].final_sparsity is None:
-                _dense(left, right, mine[0])
-                continue
             color, marker = next(looks)
+            if all(m.sparsity == 0 for m in mine):
+                color = DENSE_COLOR
             style = {"color": color, "marker": marker, "markersize": 5, "capsize": 2}
+            if mine[0].final_sparsity is None:
+                _anywhere(left, right, mine[0], style)
+                continue
             offset = (i - (len(methods) - 1) / 2) * shift
             x = [places[m.final_sparsity] + offset for m in mine]
             left.errorbar(x, _percent(mine), _bars(mine), linestyle="none", label=method, **style)
@@ -61,11 +64,11 @@ def draw(path: Path, means: Sequence[Mean], title: str) -> None:
         )
 
 
-def _dense(left, right, mean: Mean):
-    left.axhline(100 * mean.test_accuracy, color=DENSE_COLOR, linestyle="--", label=mean.method)
-    right.errorbar(
-        [mean.training_flops], _percent([mean]), _bars([mean]), color=DENSE_COLOR, marker="o"
-    )
+def _anywhere(left, right, mean: Mean, style):
+    """One that has no sparsity to vary."""
+    color = style["color"]
+    left.axhline(100 * mean.test_accuracy, color=color, linestyle="--", label=mean.method)
+    right.errorbar([mean.training_flops], _percent([mean]), _bars([mean]), **style)
 
 
 def _percent(means: Sequence[Mean]) -> list[float]:

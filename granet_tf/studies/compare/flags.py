@@ -136,7 +136,7 @@ def read(argv: Sequence[str]) -> Settings:
 
 
 def _variants(items: Sequence[str]) -> tuple[Variant, ...]:
-    names = RUNS[-1:] + RUNS[:-1] if list(items) == [ALL] else tuple(items)
+    names = tuple(dict.fromkeys([DENSE, *RUNS])) if list(items) == [ALL] else tuple(items)
     variants = tuple(map(Variant, names))
     for variant in variants:
         if variant.method not in RUNS:

@@ -17,7 +17,7 @@ class Row:
 
     Attributes:
         method: As in --methods.
-        final_sparsity: What was asked for; None for a dense training.
+        final_sparsity: What was asked for; None where the method has none, as in dense training.
         seed: Its seed.
         test_accuracy: Of the selected epoch, by default the last.
         epoch: Which one that is.
@@ -48,7 +48,7 @@ class Mean:
 
     Attributes:
         method: As in --methods.
-        final_sparsity: What was asked for; None for dense.
+        final_sparsity: What was asked for; None where the method has none.
         seeds: How many trainings there are.
         test_accuracy: Their mean.
         deviation: Their sample standard deviation; None for a single one.

@@ -81,7 +81,7 @@ class _Bench:
                 pattern=PATTERNS[settings.pattern],
                 seed=self.values.seed,
             )
-            return main.compiled(method, self.values, self.data, self.length)
+            return main.compiled("static", method, self.values, self.data, self.length)
         except ValueError as error:
             raise UsageError(f"--sparsities, --pinned: {error}") from error
 
