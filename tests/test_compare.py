@@ -11,6 +11,7 @@ from short_runs import table as lines_of
 from granet_tf.studies import figures
 from granet_tf.studies.compare import figure, flags, main, run, table
 from granet_tf.studies.compare.cells import Variant, trainings
+from granet_tf.studies.grid import Grid
 from granet_tf.training import files
 from granet_tf.training import flags as training_flags
 from granet_tf.training.errors import UsageError
@@ -83,7 +84,7 @@ def test_it_goes_on_with_what_is_new(finished, monkeypatch):
     monkeypatch.setattr(
         run, "result", lambda workdir, cell: dict.fromkeys(
             ("test_accuracy", "epoch", "sparsity", "weights", "nonzeros", "inference_flops",
-             "training_flops", "seconds"), 0,
+             "training_flops", "flops_dense", "seconds"), 1,
         ),
     )  # fmt: skip
     main.main(settings(finished, "--methods=dense,gmp"))
@@ -93,6 +94,19 @@ def test_it_goes_on_with_what_is_new(finished, monkeypatch):
     assert {p: p.stat().st_mtime_ns for p in results} == results
     with pytest.raises(UsageError, match=r"--epochs=3 instead of 2"):
         main.main(settings(finished, "--epochs=3"))
+
+
+def test_a_smaller_network_is_compared_with_the_whole_one(tmp_path):
+    grid = Grid(tmp_path)
+    cells = trainings((Variant("dense"), Variant("small_dense")), (0.75,), (0,))
+    figures = {"test_accuracy": 0.5, "epoch": 1, "sparsity": 0.0, "weights": 9, "nonzeros": 9}
+    for cell, flops in zip(cells, (400, 100), strict=True):
+        relative = {"inference_flops": 1.0, "training_flops": 1.0, "flops_dense": flops}
+        grid.finish(cell, {**figures, **relative, "seconds": 1.0})
+    found = [
+        (row.method, row.inference_flops, row.training_flops) for row in table.rows(grid, cells)
+    ]
+    assert found == [("dense", 1.0, 1.0), ("small_dense", 0.25, 0.25)]
 
 
 def rows(accuracies, **fields):

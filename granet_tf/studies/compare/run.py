@@ -48,7 +48,7 @@ def result(workdir, cell: Training) -> dict:
     run = summary["runs"][cell.variant.method]
     epochs = csv_log.read(workdir / files.METRICS, Epoch)
     [selected] = [e for e in epochs if e.epoch == summary["selected"]["epoch"]]
-    names = ("weights", "nonzeros", "training_flops", "seconds")
+    names = ("weights", "nonzeros", "training_flops", "flops_dense", "seconds")
     return {
         "test_accuracy": selected.test_accuracy,
         "epoch": selected.epoch,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from granet_tf.studies.compare.cells import Training
 from granet_tf.studies.grid import Grid
@@ -24,8 +25,10 @@ class Row:
         sparsity: Fraction of zeros among the prunable weights.
         weights: Number of prunable weights.
         nonzeros: Number of active ones among them.
-        inference_flops: FLOPs of inference as a fraction of the dense network's.
-        training_flops: FLOPs of training as a fraction of a dense training of the same length.
+        inference_flops: FLOPs of inference as a fraction of the dense network's, the largest where
+            there are several.
+        training_flops: FLOPs of training as a fraction of a dense training of that network, of the
+            same length.
         seconds: Time of training.
     """
 
@@ -69,17 +72,24 @@ class Mean:
 
 def rows(grid: Grid, cells: Sequence[Training]) -> list[Row]:
     """A line for each training that is done, in their order."""
-    results = ((cell, grid.result(cell)) for cell in cells)
-    return [
-        Row(
-            method=cell.variant.text,
-            final_sparsity=None if cell.sparsity is None else float(cell.sparsity),
-            seed=cell.seed,
-            **result,
-        )
-        for cell, result in results
-        if result is not None
-    ]
+    results = {cell: grid.result(cell) for cell in cells}
+    done = {cell: result for cell, result in results.items() if result is not None}
+    # A network made smaller is compared with the whole one.
+    whole = max((result["flops_dense"] for result in done.values()), default=1)
+    return [_row(cell, result, whole) for cell, result in done.items()]
+
+
+def _row(cell: Training, result: Mapping[str, Any], whole: int) -> Row:
+    figures = dict(result)
+    share = figures.pop("flops_dense") / whole
+    for name in ("inference_flops", "training_flops"):
+        figures[name] *= share
+    return Row(
+        method=cell.variant.text,
+        final_sparsity=None if cell.sparsity is None else float(cell.sparsity),
+        seed=cell.seed,
+        **figures,
+    )
 
 
 def means(rows: Sequence[Row]) -> list[Mean]:
