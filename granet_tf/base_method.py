@@ -135,6 +135,7 @@ class Method(Hooks):
 
     def check_drawn(self, pruned: Sequence[Any]) -> None:
         """Raises RuntimeError if masks are still to be drawn; see `AtInitialization.draw_masks`."""
+        del pruned  # AutoGraph warns of a function that has no statement.
 
     def resolve(self, total_steps: int) -> Method:
         """The same method for a training of `total_steps`; a length given before stays."""
