@@ -351,7 +351,7 @@ def test_the_best_epoch_is_the_result(tmp_path, monkeypatch, select_on, scores, 
     """Accuracies are made up, to be sure that the last epoch is not the best."""
     figures = iter(zip(*scores.values(), strict=True))
     truly, weights = [], []
-    make, evaluate = main._model, loop._evaluated
+    make, evaluate = main.compiled, loop._evaluated
 
     def model(*args):
         models.append(make(*args))
@@ -364,7 +364,7 @@ def test_the_best_epoch_is_the_result(tmp_path, monkeypatch, select_on, scores, 
         return dataclasses.replace(record, **dict(zip(scores, next(figures), strict=True)))
 
     models = []
-    monkeypatch.setattr(main, "_model", model)
+    monkeypatch.setattr(main, "compiled", model)
     monkeypatch.setattr(loop, "_evaluated", evaluated)
     run(
         *SHORT, *QUIET, "--epochs=6", "--validation_fraction=0.1", f"--select_on={select_on}",
@@ -397,7 +397,7 @@ def test_the_last_epoch_is_the_result_unless_asked(uninterrupted):
 
 def spoil(monkeypatch, after):
     """Makes a weight NaN when this many steps are done."""
-    make, train = main._model, device.Device.train
+    make, train = main.compiled, device.Device.train
     models, done = [], []
 
     def model(*args):
@@ -412,7 +412,7 @@ def spoil(monkeypatch, after):
             bias.assign(bias * np.nan)
         return totals
 
-    monkeypatch.setattr(main, "_model", model)
+    monkeypatch.setattr(main, "compiled", model)
     monkeypatch.setattr(device.Device, "train", trained)
 
 

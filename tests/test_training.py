@@ -238,14 +238,14 @@ def test_a_run_too_short_warns_with_the_numbers(tmp_path):
 
 def observed(monkeypatch, change=lambda model: None):
     """A list that gets the models that are made."""
-    make, models = main._model, []
+    make, models = main.compiled, []
 
     def model(*args):
         models.append(make(*args))
         change(models[-1])
         return models[-1]
 
-    monkeypatch.setattr(main, "_model", model)
+    monkeypatch.setattr(main, "compiled", model)
     return models
 
 
