@@ -158,7 +158,7 @@ def start_of(name: str, values: FlagValues):
     """
     data = load(values)
     length = training_length(values, data)
-    return compiled(_method(name, values, length), values, data, length), data
+    return compiled(name, _method(name, values, length), values, data, length), data
 
 
 def set_up(values: FlagValues) -> None:
