@@ -26,6 +26,17 @@ def seeded():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture
+def float64():
+    """So that nothing but the algorithm can differ from the reference."""
+    for dtype in ("float64", "float32"):
+        keras.config.set_floatx(dtype)
+        # Keras keeps the policy that it once made of the float type.
+        keras.config.set_dtype_policy(dtype)
+        if dtype == "float64":
+            yield
+
+
 @pytest.fixture(scope="session")
 def mirrored():
     """Two replicas. One strategy a process: TensorFlow mixes up the collectives of a second one."""

@@ -231,3 +231,11 @@ def soft_threshold(weights, batches, *, rate, momentum, init, decay):
             abs(w) > 1.0 / (1.0 + np.exp(-s)) for w, s in zip(weights, thresholds, strict=True)
         ]
         yield weights, masks, sgd.velocities[: len(weights)], thresholds
+
+
+def problem(steps):
+    """First weights of a network of two layers, and a batch for each step."""
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(6, 12)) / 2.0, rng.normal(size=(12, 4)) / 3.0]
+    batches = [(rng.normal(size=(16, 6)), rng.normal(size=(16, 4))) for _ in range(steps)]
+    return weights, batches

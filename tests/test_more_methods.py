@@ -27,23 +27,6 @@ from keras_layers.layouts import Layout
 RATE, MOMENTUM, STEPS = 0.05, float(np.float32(0.9)), 40
 
 
-@pytest.fixture
-def float64():
-    """So that nothing but the algorithm can differ from the reference."""
-    for dtype in ("float64", "float32"):
-        keras.config.set_floatx(dtype)
-        keras.config.set_dtype_policy(dtype)
-        if dtype == "float64":
-            yield
-
-
-def problem():
-    rng = np.random.default_rng(0)
-    weights = [rng.normal(size=(6, 12)) / 2.0, rng.normal(size=(12, 4)) / 3.0]
-    batches = [(rng.normal(size=(16, 6)), rng.normal(size=(16, 4))) for _ in range(STEPS)]
-    return weights, batches
-
-
 def wrapped(weights, method, **options):
     """The reference's network."""
     layers = keras.layers
@@ -79,7 +62,7 @@ def assert_same_run(model, batches, expected):
 
 
 def test_acdc(float64):
-    weights, batches = problem()
+    weights, batches = reference.problem(STEPS)
     method = granet_tf.ACDC(
         0.8, begin_step=5, end_step=30, sparse_phase=4, dense_phase=3, total_steps=STEPS
     )
@@ -98,7 +81,7 @@ def test_acdc(float64):
 
 
 def test_dpf(float64):
-    weights, batches = problem()
+    weights, batches = reference.problem(STEPS)
     method = granet_tf.DPF(0.8, end_step=20, frequency=4, total_steps=STEPS)
     model = wrapped(weights, method)
     expected = reference.dpf(
@@ -109,7 +92,7 @@ def test_dpf(float64):
 
 
 def test_top_kast(float64):
-    weights, batches = problem()
+    weights, batches = reference.problem(STEPS)
     method = granet_tf.TopKAST(
         0.8, backward_sparsity=0.5, exploration_decay=0.02, frequency=3, total_steps=STEPS
     )
@@ -131,7 +114,7 @@ def test_top_kast(float64):
 
 
 def test_snfs(float64):
-    weights, batches = problem()
+    weights, batches = reference.problem(STEPS)
     method = granet_tf.SNFS(
         0.6, drop_fraction=0.4, frequency=5, growth_momentum=0.8, total_steps=STEPS
     )
@@ -156,7 +139,7 @@ def test_snfs(float64):
 
 def test_str(float64):
     # Keras casts the decay by way of float32, which an eighth survives.
-    weights, batches = problem()
+    weights, batches = reference.problem(STEPS)
     method = granet_tf.STR(threshold_init=-2.0, threshold_decay=0.125)
     model = wrapped(weights, method)
     expected = list(
@@ -269,7 +252,7 @@ def test_deep_r_moves_active_weights_by_pull_and_noise():
 
 
 def test_deep_r_never_computes_with_a_wrong_sign():
-    weights, batches = problem()
+    weights, batches = reference.problem(STEPS)
     model = wrapped(weights, granet_tf.DeepR(0.7, l1=0.01, noise_temperature=1e-3))
     signs, first = [np.sign(w) for w in weights], [p.mask.numpy() for p in model.pruned]
     seen = set()
@@ -353,7 +336,7 @@ def test_phases_that_begin_at_once():
 
 
 def test_itop_rate_is_the_union_of_all_masks(tmp_path):
-    weights, batches = problem()
+    weights, batches = reference.problem(STEPS)
     method = granet_tf.ITOP(0.8, frequency=4, total_steps=STEPS)
     model = wrapped(weights, method, track_explored=True)
     union = [p.mask.numpy() for p in model.pruned]

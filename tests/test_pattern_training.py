@@ -27,16 +27,6 @@ SLOW = {
 }
 
 
-@pytest.fixture
-def float64():
-    """So that nothing but the algorithm can differ from the reference."""
-    for dtype in ("float64", "float32"):
-        keras.config.set_floatx(dtype)
-        keras.config.set_dtype_policy(dtype)
-        if dtype == "float64":
-            yield
-
-
 def run_of(model, batches):
     model.compile(keras.optimizers.SGD(RATE, momentum=MOMENTUM), "mse")
     for x, y in batches:

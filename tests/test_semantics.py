@@ -12,26 +12,10 @@ import tensorflow as tf
 
 import granet_tf
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 # Keras casts the momentum by way of float32.
 RATE, MOMENTUM, STEPS = 0.05, float(np.float32(0.9)), 60
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    """So that nothing but the algorithm can differ from the reference."""
-    for dtype in ("float64", "float32"):
-        keras.config.set_floatx(dtype)
-        # Keras keeps the policy that it once made of the float type.
-        keras.config.set_dtype_policy(dtype)
-        if dtype == "float64":
-            yield
-
-
-def problem():
-    rng = np.random.default_rng(0)
-    weights = [rng.normal(size=(6, 12)) / 2.0, rng.normal(size=(12, 4)) / 3.0]
-    batches = [(rng.normal(size=(16, 6)), rng.normal(size=(16, 4))) for _ in range(STEPS)]
-    return weights, batches
 
 
 def keras_mlp(weights, l2=0.0):
@@ -68,7 +52,7 @@ def assert_same_run(run, expected, steps):
 
 @pytest.mark.parametrize("l2", [0.0, 2.0**-7])
 def test_mask_only_gmp_is_the_original(l2):
-    weights, batches = problem()
+    weights, batches = reference.problem(STEPS)
     method = granet_tf.GMP(0.8, end_step=50, frequency=5)
     model = granet_tf.wrap(keras_mlp(weights, l2), method, mask_only=True)
     expected = reference.gmp_mask_only(
@@ -89,7 +73,7 @@ def test_mask_only_gmp_is_the_original(l2):
 
 @pytest.mark.parametrize("initial", [0.0, 0.5])
 def test_zero_mode_granet_is_algorithm_1(initial):
-    weights, batches = problem()
+    weights, batches = reference.problem(STEPS)
     method = granet_tf.GraNet(
         0.8, initial_sparsity=initial, end_step=40, frequency=5, drop_fraction=0.4, total_steps=60
     )
@@ -114,7 +98,7 @@ def test_zero_mode_granet_is_algorithm_1(initial):
 
 
 def test_the_count_follows_the_schedule_at_every_update_and_regeneration_keeps_it():
-    weights, batches = problem()
+    weights, batches = reference.problem(STEPS)
     method = granet_tf.GraNet(0.9, end_step=40, frequency=4, total_steps=60)
     model = granet_tf.wrap(keras_mlp(weights), method)
     counts = [sum(int(m.sum()) for m in masks) for _, masks, _ in train(model, batches)]
@@ -141,7 +125,7 @@ class Spy(granet_tf.RigL):
 @pytest.mark.parametrize("mask_only", [False, True])
 @pytest.mark.parametrize("l2", [0.0, 2.0**-7])
 def test_growth_ranks_the_true_dense_gradient(mask_only, l2):
-    weights, batches = problem()
+    weights, batches = reference.problem(STEPS)
     x, y = batches[0]
     method = Spy(0.5, frequency=1, total_steps=10)
     model = granet_tf.wrap(keras_mlp(weights, l2), method, mask_only=mask_only)
@@ -197,7 +181,7 @@ def test_the_same_however_it_is_executed(mask_only, options):
 
 
 def test_mask_only_graNet_keeps_values_of_dormant_weights():
-    weights, batches = problem()
+    weights, batches = reference.problem(STEPS)
     model = granet_tf.wrap(
         keras_mlp(weights),
         granet_tf.GraNet(0.8, end_step=20, frequency=5, total_steps=40),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 from collections.abc import Sequence
 
 import keras
@@ -98,6 +96,4 @@ def cli(argv: Sequence[str] | None = None) -> None:
         ...
     SystemExit: 2
     """
-    warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
-    with command_line.errors_in_one_line():
-        main(command_line.read(sys.argv[1:] if argv is None else argv))
+    command_line.run(main, command_line.read, argv)

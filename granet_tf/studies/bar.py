@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from granet_tf.studies.grid import Cell
 from granet_tf.training.progress import time_left
+from granet_tf.training.status_line import StatusLine
 
 _WIDTH = 20
 _LINES = 20  # in all, where the line cannot be rewritten
@@ -34,8 +32,7 @@ class Bar:
         clock: Callable[[], float] = time.monotonic,
     ):
         # Cells in this process may write to another stdout while they run.
-        self.stream = stream or sys.stdout
-        self.rewrites = self.stream.isatty()
+        self.status = StatusLine(stream)
         self.clock = clock
         self.cells, self.done = len(cells), len(cells) - len(to_do)
         self.effort = sum(cell.effort for cell in to_do)
@@ -43,7 +40,6 @@ class Bar:
         self.shares: dict[str, tuple[Cell, float]] = {}
         self.started = clock()
         self.shown = self.done
-        self.written = ""
 
     def progress(self, cell: Cell, share: float) -> None:
         """A cell has begun, or gone on.
@@ -53,7 +49,7 @@ class Bar:
             share: What is done of it, from 0 to 1.
         """
         self.shares[cell.name] = (cell, share)
-        if self.rewrites:
+        if self.status.rewrites:
             self._show(cell.label)
 
     def finished(self, cell: Cell) -> None:
@@ -61,7 +57,7 @@ class Bar:
         self.shares.pop(cell.name, None)
         self.spent += cell.effort
         self.done += 1
-        if self.rewrites or self.done == self.cells or self._due():
+        if self.status.rewrites or self.done == self.cells or self._due():
             self._show(cell.label)
 
     def failed(self, cell: Cell, reason: str) -> None:
@@ -72,15 +68,11 @@ class Bar:
 
     def note(self, text: str) -> None:
         """A line of its own."""
-        if self.written:
-            text = "\r" + text.ljust(len(self.written))
-        self._write(f"{text}\n{self.written}")
+        self.status.above(text)
 
     def close(self) -> None:
         """Leaves the line as it is."""
-        if self.written:
-            self.written = ""
-            self._write("\n")
+        self.status.close()
 
     def _due(self) -> bool:
         return (self.done - self.shown) * _LINES >= self.cells
@@ -91,20 +83,10 @@ class Bar:
         spent = self.spent + begun
         elapsed = self.clock() - self.started
         clock = f"{time_left(elapsed, spent, self.effort - spent)} left"
-        width = shutil.get_terminal_size().columns - 1 if self.rewrites else math.inf
-        text = line(self.done, self.cells, clock, label, width)
-        if self.rewrites:
-            self._write("\r" + text.ljust(len(self.written)))
-            self.written = text
-        else:
-            self._write(f"{text}\n")
-
-    def _write(self, text: str):
-        self.stream.write(text)
-        self.stream.flush()
+        self.status.show(line(self.done, self.cells, clock, label, self.status.width))
 
 
-def line(done: int, cells: int, clock: str, label: str, width: float = math.inf) -> str:
+def line(done: int, cells: int, clock: str, label: str, width: int | None = None) -> str:
     """How far a study is.
 
     Args:
@@ -112,7 +94,7 @@ def line(done: int, cells: int, clock: str, label: str, width: float = math.inf)
         cells: Cells in all.
         clock: What to say about time.
         label: The cell that was heard of last; left out where there is no room for it.
-        width: How many characters there is room for.
+        width: How many characters there is room for. None is no limit.
 
     Example:
 
@@ -124,6 +106,6 @@ def line(done: int, cells: int, clock: str, label: str, width: float = math.inf)
     full = done * _WIDTH // cells
     bar = "█" * full + "░" * (_WIDTH - full)
     parts = [bar, f"{done:>{len(str(cells))}}/{cells} cells", clock, label]
-    while len("  ".join(parts)) > width and len(parts) > 2:
+    while width is not None and len("  ".join(parts)) > width and len(parts) > 2:
         parts.pop()
-    return "  ".join(parts)[: None if width == math.inf else int(width)]
+    return "  ".join(parts)[:width]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 
 from absl.flags import FlagValues
 
@@ -26,6 +27,16 @@ def read(argv: Sequence[str]) -> FlagValues:
         print(flags.help_text(), end="", flush=True)
         sys.exit()
     return values
+
+
+def run(main: Callable, read: Callable, argv: Sequence[str] | None) -> None:
+    """A console script: `main` of what `read` makes of the arguments.
+
+    Warnings and errors are one line each; exits with the error's code.
+    """
+    warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
+    with errors_in_one_line():
+        main(read(sys.argv[1:] if argv is None else argv))
 
 
 @contextlib.contextmanager

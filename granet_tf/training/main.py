@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -413,6 +411,4 @@ def _size(path: Path) -> int:
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """The console script: prints errors as one line and exits with their code."""
-    warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
-    with command_line.errors_in_one_line(), files.full_disk_as_error():
-        main(command_line.read(sys.argv[1:] if argv is None else argv))
+    command_line.run(files.full_disk_as_error()(main), command_line.read, argv)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from granet_tf.training.listeners import Listener
 from granet_tf.training.results import Epoch, Update
+from granet_tf.training.status_line import StatusLine
 
 _BAR = 20
 _REFRESH = 0.1  # seconds
@@ -30,10 +29,8 @@ class Progress(Listener):
     """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
-        self.stream = stream or sys.stdout
-        self.rewrites = self.stream.isatty()
+        self.status = StatusLine(stream)
         self.clock = clock
-        self.written = ""  # what stands in the line that is rewritten
 
     def begin(self, run, epochs, steps_per_epoch, step):
         self.run, self.epochs, self.steps_per_epoch = run, epochs, steps_per_epoch
@@ -46,7 +43,7 @@ class Progress(Listener):
 
     def progress(self, step, figures):
         self.figures |= figures
-        if self.rewrites:
+        if self.status.rewrites:
             if self.clock() - self.shown >= _REFRESH:
                 self._show(step)
         # Where epochs are few they are long, and a line at the end of each is not enough.
@@ -58,10 +55,7 @@ class Progress(Listener):
             return
         if self.weights is None:
             self.weights = update.nonzeros + update.pruned
-        text = update_line(update, self.steps, self.weights)
-        if self.rewrites:
-            text = "\r" + text.ljust(len(self.written))
-        self._write(f"{text}\n{self.written}")
+        self.status.above(update_line(update, self.steps, self.weights))
 
     def epoch(self, epoch: Epoch):
         self.figures |= {
@@ -73,14 +67,11 @@ class Progress(Listener):
         }
         if epoch.step == self.steps:
             self._show(epoch.step, f"took {_clock(epoch.seconds)}")
-        elif self.rewrites or self.epochs <= _LINES or self._tenth_since(epoch.step):
+        elif self.status.rewrites or self.epochs <= _LINES or self._tenth_since(epoch.step):
             self._show(epoch.step)
 
     def close(self):
-        """Leaves the line as it is."""
-        if self.written:
-            self.written = ""
-            self._write("\n")
+        self.status.close()
 
     def _tenth_since(self, step: int) -> bool:
         return step * _LINES // self.steps > self.last * _LINES // self.steps
@@ -90,18 +81,10 @@ class Progress(Listener):
         if clock is None:
             done, to_do = step - self.first, self.steps - step
             clock = f"{time_left(self.shown - self.started, done, to_do)} left"
-        width = shutil.get_terminal_size().columns - 1 if self.rewrites else None
         epochs_done = step / self.steps_per_epoch
-        text = line(self.run, epochs_done, self.epochs, clock, self.figures, width)
-        if self.rewrites:
-            self._write("\r" + text.ljust(len(self.written)))
-            self.written = text
-        else:
-            self._write(f"{text}\n")
-
-    def _write(self, text: str):
-        self.stream.write(text)
-        self.stream.flush()
+        self.status.show(
+            line(self.run, epochs_done, self.epochs, clock, self.figures, self.status.width)
+        )
 
 
 def line(

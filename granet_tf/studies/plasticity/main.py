@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
-import warnings
 from collections.abc import Sequence
 
-from granet_tf.studies import jobs
 from granet_tf.studies.figures import SUFFIXES
-from granet_tf.studies.grid import CELLS, Grid
-from granet_tf.studies.jobs import tell_failed
+from granet_tf.studies.grid import Grid
 from granet_tf.studies.plasticity import figure, flags, run, table
+from granet_tf.studies.study import carry_out
 from granet_tf.training import command_line, csv_log, files
 
 TABLE = "plasticity.csv"
@@ -19,7 +15,7 @@ _SCOPES = {"global": "global", "layer": "layer-wise"}
 _UNITS = {"element": "weights", "filter": "filters"}
 FIGURES = {"plasticity": "plasticity", "final": "final_gap"}
 _NAMES = (
-    *(files.RUN, CELLS, TABLE),
+    TABLE,
     *(name + suffix for name in FIGURES.values() for suffix in SUFFIXES),
 )
 
@@ -31,27 +27,15 @@ def main(settings: flags.Settings) -> None:
         UsageError: If what was asked for cannot be done.
         TrainingStopped: If cells are left.
     """
-    started = time.monotonic()
-    identity = settings.identity()
-    workdir = files.prepare(settings.workdir, identity, (), overwrite=settings.overwrite)
-    files.begin(workdir, identity, overwrite=settings.overwrite, names=_NAMES)
-    grid, cells = Grid(workdir), settings.axes.cells()
-    print(
-        f"{settings.model} on {settings.dataset}: {len(settings.axes.pretrainings()):,} trainings, "
-        f"{len(settings.axes.prunings()):,} prunings\n{workdir}/",
-        flush=True,
+    axes = settings.axes
+    carry_out(
+        settings,
+        axes.cells(),
+        f"{len(axes.pretrainings()):,} trainings, {len(axes.prunings()):,} prunings",
+        run.open_run,
+        lambda grid: _write(grid, settings),
+        _NAMES,
     )
-    try:
-        failed = jobs.run(
-            cells, grid, run.open_run, settings, jobs=settings.jobs, devices=settings.devices
-        )
-    finally:
-        # Of a study that was stopped, too: what there is may be enough.
-        written = _write(grid, settings)
-    for name, text in written.items():
-        print(f"  {name}  {text}")
-    print(f"took {time.monotonic() - started:,.0f} s")
-    tell_failed(failed)
 
 
 def _write(grid: Grid, settings: flags.Settings) -> dict[str, str]:
@@ -74,6 +58,4 @@ def _write(grid: Grid, settings: flags.Settings) -> dict[str, str]:
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """The console script: prints errors as one line and exits with their code."""
-    warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
-    with command_line.errors_in_one_line(), files.full_disk_as_error():
-        main(flags.read(sys.argv[1:] if argv is None else argv))
+    command_line.run(files.full_disk_as_error()(main), flags.read, argv)
