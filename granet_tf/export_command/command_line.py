@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from absl.flags import FlagValues
 
 from granet_tf.export_command import flags
+from granet_tf.training.command_line import errors_in_one_line as errors_in_one_line
 from granet_tf.training.command_line import run as run
 
 
