@@ -74,6 +74,7 @@ def is_of_keras(layer: keras.Layer) -> bool:
     return type(layer).__module__.startswith("keras.")
 
 
+@keras.saving.register_keras_serializable("granet_tf")
 def default_prunable(layer: keras.Layer, weight: keras.Variable) -> bool:
     """Whether `weight` of `layer` is pruned where the user says nothing else.
 

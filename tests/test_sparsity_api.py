@@ -210,7 +210,7 @@ def test_kinds_of_layers_that_are_not_built_yet(layer):
         (Unknown, r"get_prunable_weights\(\).*Received: layer=<Unknown"),
         (
             lambda: keras.Sequential([keras.Input((3,)), Unknown()]),
-            r"get_prunable_weights\(\).*Received: layer=<Unknown",
+            r"get_prunable_weights\(\).*prunable=granet_tf.default_prunable.*layer=<Unknown",
         ),
         (lambda: [L.Dense(2), Unknown()], r"get_prunable_weights\(\).*Received: layer=<Unknown"),
         (lambda: [L.Dense(2), 3], r"Received: 3 of <class 'int'>"),
@@ -219,6 +219,14 @@ def test_kinds_of_layers_that_are_not_built_yet(layer):
 def test_what_cannot_be_pruned_is_told(make, text):
     with pytest.raises(ValueError, match=text):
         api.prune_low_magnitude(make(), HALF)
+
+
+def test_a_layer_that_does_not_say_stays_where_that_is_asked_for():
+    model = keras.Sequential([keras.Input((3,)), Unknown(), L.Dense(4)])
+    pruned = api.prune_low_magnitude(model, HALF, prunable=tfmot.default_prunable)
+    assert [type(layer) for layer in pruned.layers] == [Unknown, Wrapped]
+    reasons = {row.reason for row in tfmot.summarize(pruned).rows}
+    assert "Unknown names no get_prunable_weights()" in reasons
 
 
 @pytest.mark.parametrize(

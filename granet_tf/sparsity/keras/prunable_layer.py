@@ -70,7 +70,8 @@ def has_prunable_weights(
     if not known:
         raise ValueError(
             "`to_prune` must consist of Keras's own layers, and of layers of yours that have "
-            "get_prunable_weights() or are made of such layers. "
+            "get_prunable_weights() or are made of such layers. To leave others as they are, pass "
+            "prunable=granet_tf.default_prunable. "
             f"Received: layer={layer} of {type(layer)}"
         )
     return chosen

@@ -154,9 +154,12 @@ def _as_class(model, kind):
 def _places(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
     """The layers of a model and of the models in it, by where they are.
 
-    By position: a model that is made of the config may have other names.
+    By position: a model that is made of the config may have other names. A graph's order comes
+    first: Keras tracks layers in the order of assignments, which a copy makes in another one.
     """
-    for i, layer in enumerate(model._layers):
+    layers = model.layers if isinstance(model, Functional) else []
+    rest = [layer for layer in model._layers if layer not in layers]
+    for i, layer in enumerate([*layers, *rest]):
         yield f"{prefix}{i}", layer
         if isinstance(layer, keras.Model):
             yield from _places(layer, f"{prefix}{i}/")
