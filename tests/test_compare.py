@@ -112,8 +112,8 @@ def test_a_smaller_network_is_compared_with_the_whole_one(tmp_path):
 def rows(accuracies, **fields):
     return [
         table.Row(
-            **{"method": "gmp", "final_sparsity": 0.9, **fields},
-            seed=seed, test_accuracy=accuracy, epoch=2, sparsity=0.9, weights=10, nonzeros=1,
+            **{"method": "gmp", "final_sparsity": 0.9, "sparsity": 0.9, **fields},
+            seed=seed, test_accuracy=accuracy, epoch=2, weights=10, nonzeros=1,
             inference_flops=0.125, training_flops=0.25, seconds=1.0,
         )
         for seed, accuracy in enumerate(accuracies)
@@ -121,7 +121,7 @@ def rows(accuracies, **fields):
 
 
 ROWS = [
-    *rows([0.91, 0.92, 0.96], method="dense", final_sparsity=None),
+    *rows([0.91, 0.92, 0.96], method="dense", final_sparsity=None, sparsity=0.0),
     *rows([0.8, 0.9, 0.85]),
     *rows([0.7], final_sparsity=0.98),
     *rows([0.9, 0.9, 0.9], method="granet"),
@@ -139,6 +139,12 @@ def test_markdown():
         "| gmp | 85.00 ± 5.00 | 0.25× | 0.12× | **70.00** | 0.25× | 0.12× |",
         "| granet | **90.00 ± 0.00** | 0.25× | 0.12× |  |  |  |",
     ]
+
+
+def test_a_method_without_a_final_sparsity_says_what_it_came_to():
+    found = rows([0.5], method="str", final_sparsity=None) + rows([0.25])
+    lines = table.markdown(table.means(found)).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| str, 0.900 sparse", "| gmp"]
 
 
 def test_figure(tmp_path, monkeypatch):

@@ -487,7 +487,7 @@ def test_methods_that_declare_nothing_have_no_state(method):
         (lambda: granet_tf.DeepR(l1=float("nan")), r"`l1`.*Received: l1=nan$"),
         (lambda: granet_tf.DeepR(pattern=granet_tf.Filter()), r"`pattern` must be Element"),
         (lambda: granet_tf.STR(threshold_decay=-1.0), r"`threshold_decay`.*=-1\.0$"),
-        (lambda: granet_tf.ITOP().resolve(1000), r"`frequency` must be shorter.*frequency=1500$"),
+        (lambda: granet_tf.ITOP().resolve(1000), r"`frequency` must be shorter.*frequency=4000$"),
         (
             lambda: (
                 compiled(granet_tf.DeepR()).model

@@ -34,7 +34,8 @@ class DeepR(Method):
     Args:
         final_sparsity: The sparsity, all through training, in [0, 1).
         l1: α, the pull towards zero, 0 or more.
-        noise_temperature: T, 0 or more.
+        noise_temperature: T, 0 or more. The authors' code has noise of a standard deviation of
+            1e-5 η; the default is that at η = 0.1.
         frequency: Steps between rewirings; 1 in the paper.
         **kwargs: See `Method`. With scope "global", what one layer loses another may grow.
 
@@ -49,7 +50,7 @@ class DeepR(Method):
     """
 
     l1: float = 1e-5
-    noise_temperature: float = 1e-8
+    noise_temperature: float = 5e-12
     frequency: int = 1
 
     keeps_values: ClassVar[bool] = False

@@ -17,7 +17,7 @@ from granet_tf.schedules import PACKAGE
 class DPF(GMP):
     """Dynamic pruning with feedback (Lin et al., 2020).
 
-    The gradient is taken at the pruned weights, and applied to all of them (Eq. 1 of its paper):
+    The gradient is taken at the pruned weights, and applied to all of them:
 
         w ← w − η · ∇loss(w · mask)
 

@@ -22,7 +22,8 @@ class ITOP(RigL):
 
     Args:
         final_sparsity: The sparsity, all through training, in [0, 1).
-        frequency: ΔT in optimizer steps; 1500 in the paper, for RigL on CIFAR.
+        frequency: ΔT in optimizer steps; 4000 in the authors' code for RigL, with batches of
+            128 (1500 for SET).
         **kwargs: See `RigL` and `Method`.
 
     Raises:
@@ -31,11 +32,11 @@ class ITOP(RigL):
     Example:
 
     >>> ITOP(0.9, total_steps=60000).make_schedule().frequency
-    1500
+    4000
     """
 
     end_step: int | float = 1.0
-    frequency: int | None = 1500
+    frequency: int | None = 4000
     drop_fraction: float = 0.5
     final_drop_fraction: float = 0.005
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import keras
@@ -34,6 +35,7 @@ class SNFS(RigL):
         growth_momentum: β, in [0, 1).
         drop_fraction: The share of active weights dropped at first; falls by a cosine.
         final_drop_fraction: The share at `end_step`.
+        distribution: How sparse each layer is at first; "uniform" in the authors' code.
         **kwargs: See `RigL` and `Method`. `frequency=None` makes about 50 updates; the paper has
             one an epoch.
 
@@ -47,6 +49,7 @@ class SNFS(RigL):
     ['momentum']
     """
 
+    distribution: str | Callable = "uniform"
     growth_momentum: float = 0.9
     end_step: int | float = 1.0
     frequency: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import multiprocessing
 import os
 import signal
@@ -127,7 +128,7 @@ def _here(queue, grid, open_run, argument, stop):
     while cell := queue.next():
         if stop:
             raise Interrupted("Stopped.", stop.signal)
-        run_cell = run_cell or open_run(grid, argument)
+        run_cell = run_cell or _opened(open_run, grid, argument)
         try:
             run_cell(cell, lambda share, cell=cell: queue.bar.progress(cell, share), stop)
         except Interrupted:
@@ -136,6 +137,14 @@ def _here(queue, grid, open_run, argument, stop):
             queue.fail(cell, str(error))
         else:
             queue.finish(cell)
+
+
+def _opened(open_run, grid, argument):
+    # Each cell has a network of its own, which TensorFlow takes for one that is traced again.
+    logging.getLogger("tensorflow").addFilter(
+        lambda record: "triggered tf.function retracing" not in record.getMessage()
+    )
+    return open_run(grid, argument)
 
 
 class _Worker:
@@ -254,7 +263,7 @@ def _work(connection: Connection, grid: Grid, open_run: Open, argument: Any) -> 
     # Nobody listens any more once the study is ended.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError), on_signal() as stop:
         try:
-            run_cell = open_run(grid, argument)
+            run_cell = _opened(open_run, grid, argument)
         except UsageError as error:
             connection.recv()
             connection.send(("refused", str(error)))

@@ -148,15 +148,22 @@ def _cells(means: Sequence[Mean], bold) -> list[tuple[str, ...]]:
         head += [f"accuracy at {sparsity:g}", "train FLOPs", "test FLOPs"]
     lines = [tuple(head)]
     for method in methods:
-        line = [method]
+        line = [_label(method, found.get((method, None)))]
         for sparsity in sparsities:
             mean = found.get((method, sparsity), found.get((method, None)))
             line += _figures(mean, bold, best[sparsity]) if mean else ["", "", ""]
         lines.append(tuple(line))
     if not sparsities:
         lines = [("method", "accuracy", "train FLOPs", "test FLOPs")]
-        lines += [(m.method, *_figures(m, bold, None)) for m in means]
+        lines += [(_label(m.method, m), *_figures(m, bold, None)) for m in means]
     return lines
+
+
+def _label(method: str, at_none: Mean | None) -> str:
+    """How sparse a method gets is said where it takes no sparsity, and yet is not dense."""
+    if at_none is None or not at_none.sparsity:
+        return method
+    return f"{method}, {at_none.sparsity:.3f} sparse"
 
 
 def _figures(mean: Mean, bold, best: float | None) -> list[str]:
