@@ -11,7 +11,7 @@ import keras
 import pytest
 
 import granet_tf
-from granet_tf import methods, scopes
+from granet_tf import methods, pattern_names, scopes
 from granet_tf.training import (
     command_line,
     durations,
@@ -412,6 +412,7 @@ def test_choices_are_those_of_the_library():
     assert choices("scope") == set(scopes.SCOPES)
     assert choices("distribution") == set(methods.DISTRIBUTIONS)
     assert choices("method") == set(flags.RUNS)
+    assert choices("pattern") == set(pattern_names.PATTERNS)
 
 
 @pytest.mark.parametrize("name", flags.METHODS)
@@ -435,7 +436,7 @@ def test_durations_and_parameters_reach_the_methods():
     values, _ = flags.parse(
         [
             "--begin=10", "--end=0.5", "--frequency=2e", "--compare=rigl,dense", "--scope=layer",
-            "--pinned=0:0.0", "--capped=-1:0.8,*/fc/kernel:0.75", "--seed=3",
+            "--pattern=litert", "--pinned=0:0.0", "--capped=-1:0.8,*/fc/kernel:0.75", "--seed=3",
         ]
     )  # fmt: skip
     length = TrainingLength(epochs=40, steps_per_epoch=22)
@@ -448,11 +449,12 @@ def test_durations_and_parameters_reach_the_methods():
         "scope": "layer",
         "pinned": {0: 0.0},
         "capped": {-1: 0.8, "*/fc/kernel": 0.75},
+        "pattern": "litert",
     }
     made = granet_tf.GraNet(**granet)
     assert (made.final_sparsity, made.end_step) == (0.9, 440)
     assert set(flags.method_parameters("static", values, length)) == {
-        "seed", "scope", "pinned", "capped",
+        "seed", "scope", "pinned", "capped", "pattern",
     }  # fmt: skip
 
 

@@ -19,7 +19,9 @@ from granet_tf.training.durations import TrainingLength
 from granet_tf.training.errors import UsageError
 
 # Which of the flags each choice has a use for; flags of no choice are for all.
-_SPREAD = frozenset({"final_sparsity", "scope", "distribution", "pinned", "capped", "mask_only"})
+_SPREAD = frozenset(
+    {"final_sparsity", "scope", "distribution", "pinned", "capped", "pattern", "mask_only"}
+)
 _UPDATES = _SPREAD | {"begin", "end", "frequency"}
 _REGENERATION = frozenset({"drop_fraction", "final_drop_fraction"})
 # Flags of one method only, which are parameters of the same name.

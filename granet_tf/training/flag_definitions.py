@@ -13,6 +13,9 @@ from granet_tf.training.flag_checks import USES
 SECTIONS = ("What to train", "How sparse", "How to train", "How to run", "What to write")
 HELP = ("help", "helpshort", "helpfull")
 
+# Those of `granet_tf.pattern_names`, which needs TensorFlow.
+PATTERNS = ("element", "filter", "2:4", "litert", "litert_int8")
+
 # Numbers that one method has.
 _FLOATS_OF_METHODS = {
     "backward_sparsity": "Fraction of the weights that top_kast does not train, at most "
@@ -140,6 +143,14 @@ def define() -> FlagValues:
         "the colon is a position (0 is the first, -1 the last) or a pattern of the path.",
     )
     sparse(flags.DEFINE_list, "capped", [], "Weights with a highest sparsity, written alike.")
+    sparse(
+        flags.DEFINE_enum,
+        "pattern",
+        None,
+        PATTERNS,
+        "What is pruned as one: single weights, whole filters, 2 of every 4 inputs, or blocks that "
+        "LiteRT computes sparsely, of float32 or int8, in dense layers.",
+    )
     for flag, text in _FLOATS_OF_METHODS.items():
         sparse(flags.DEFINE_float, flag, None, text)
     for phase in ("sparse", "dense"):

@@ -61,6 +61,7 @@ METHOD_FLAGS = {
     "distribution": "distribution",
     "pinned": "pinned",
     "capped": "capped",
+    "pattern": "pattern",
     "score_batches": "batches",
     "rounds": "rounds",
     "temperature": "temperature",

@@ -39,7 +39,7 @@ PINNED = {"element": (), "filter": ("-1:0.0",)}
 SCOPES = {"element": "global", "filter": "layer"}
 
 _OF_METHODS = frozenset().union(*USES["method"].values())
-_UNUSED = UNUSED | (_OF_METHODS - {"scope", "distribution", "pinned"}) | {
+_UNUSED = UNUSED | (_OF_METHODS - {"scope", "distribution", "pinned", "pattern"}) | {
     "select_on", "tensorboard", "export_tflite", "plot", "keep_checkpoints",
 }  # fmt: skip
 
