@@ -19,7 +19,7 @@ plasticity: $(VENV)/training.installed
 test: $(VENV)/test.installed
 	$(VENV)/bin/python -m pytest -n 2 -q
 
-test-all: $(VENV)/test.installed
+test-all: $(VENV)/test-all.installed
 	$(VENV)/bin/python -m pytest -n 2 -q -m "slow or not slow"
 
 lint: $(VENV)/test.installed
@@ -30,16 +30,15 @@ clean:
 	rm -rf .venv work build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The marks say what is installed, so that a second `make` starts at once.
-$(VENV)/training.installed: setup.py pyproject.toml | $(VENV)/bin/python
-	@echo "Installing into $(VENV): TensorFlow is large, this takes some minutes the first time."
-	$(PIP) --editable '.[training]'
-	@touch $@
+training = training
+test = training,test
+test-all = training,test,test_all
 
-$(VENV)/test.installed: setup.py pyproject.toml | $(VENV)/bin/python
+# The marks say what is installed, so that a second `make` starts at once.
+$(VENV)/%.installed: setup.py pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV): TensorFlow is large, this takes some minutes the first time."
-	$(PIP) --editable '.[training,test]'
-	@touch $@ $(VENV)/training.installed
+	$(PIP) --editable '.[$($*)]'
+	@touch $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -38,6 +38,8 @@ setup(
             "tensorflow-model-optimization",
             "tf_keras",
         ],
+        # A text model among the real ones.
+        "test_all": ["keras-hub"],
     },
     entry_points={
         "console_scripts": [
