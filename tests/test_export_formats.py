@@ -355,6 +355,25 @@ def test_buffers_are_aligned_as_the_schema_asks(tmp_path):
     assert len(starts) > 4 and set(starts) == {0}
 
 
+def test_a_sparse_file_has_short_names_and_no_buffer_too_many(tmp_path):
+    graphs, net = {}, MODELS["convolutions"]()
+    for name in ("dense", "sparse"):
+        granet_tf.export_tflite(net, tmp_path / "model.tflite", encoding=name)
+        model = schema.ModelT.InitFromObj(
+            schema.Model.GetRootAs((tmp_path / "model.tflite").read_bytes(), 0)
+        )
+        [graphs[name]] = model.subgraphs
+    used = {tensor.buffer for tensor in graphs["sparse"].tensors}
+    used |= {entry.buffer for entry in model.metadata}
+    assert used | {0} == set(range(len(model.buffers)))
+    names = {key: [tensor.name for tensor in graph.tensors] for key, graph in graphs.items()}
+    assert any(b";" in name for name in names["dense"])
+    kept = {*graphs["dense"].inputs, *graphs["dense"].outputs}
+    for i, (dense, sparse) in enumerate(zip(*names.values(), strict=False)):
+        constant = model.buffers[graphs["sparse"].tensors[i].buffer].data is not None
+        assert sparse == (dense if constant or i in kept else dense.split(b";")[0])
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.integers(1, 6),
