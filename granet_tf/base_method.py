@@ -215,14 +215,14 @@ class Method(Hooks):
         should_prune, _ = schedule(step)
         should_regenerate, drop_fraction = schedule.regenerate(step)
         inputs = list(zip(weights, gradients, self._seeds(paths, step), strict=True))
-        patterns = [self._pattern(path, layouts)[1] for path in paths]
+        pairs = [self._pattern(path, layouts) for path in paths]
+        patterns = [bound for _, bound in pairs]
         units = [p.units(mask) for p, mask in zip(patterns, masks, strict=True)]
 
         eligible = [u | should_prune for u in units] if dormant_compete else units
         # Ranked once, to prune and to drop: what is left is the top of its tensor.
         candidates = [
-            self._candidates(*each, layouts)
-            for each in zip(paths, patterns, inputs, eligible, strict=True)
+            self._candidates(*each) for each in zip(paths, pairs, inputs, eligible, strict=True)
         ]
 
         def prune():
@@ -274,14 +274,15 @@ class Method(Hooks):
     def _pattern(self, path, layouts):
         return self.patterns_of((layouts or {}).get(path, Layout()))
 
-    def _candidates(self, path, pattern, inputs, eligible, layouts):
+    def _candidates(self, path, patterns, inputs, eligible):
+        given, pattern = patterns
         shape = tuple(inputs[0].shape)
         score = pattern.pool(self.drop_score(*inputs))
         tiers = pattern.tiers(score, eligible)
         return Candidates(
             path,
             shape,
-            self._pattern(path, layouts)[0],
+            given,
             pattern.capacity(shape),
             score,
             tiers,

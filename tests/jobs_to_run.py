@@ -1,6 +1,7 @@
 """Cells that train nothing, for processes that are started by a test."""
 
 import dataclasses
+import fcntl
 import os
 import signal
 import time
@@ -57,6 +58,14 @@ def _wait(grid, task, tell, stop):
     raise Interrupted("Stopped.", stop.signal)
 
 
+def _orphan(grid, task, tell, stop):
+    """Kills the study, and would go on for a minute."""
+    with open(grid.directory / "held", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+
+
 KINDS = {
     "write": _write,
     "diverge": _diverge,
@@ -64,6 +73,7 @@ KINDS = {
     "die": _die,
     "break": _break,
     "wait": _wait,
+    "orphan": _orphan,
 }
 
 

@@ -1,5 +1,7 @@
 """Training again with masks and weights of a finished run."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -74,6 +76,15 @@ def test_learning_rate_rewinding_begins_as_the_run_ended(found):
     assert_equal(begun, masks)
     assert_equal(weights, last)
     assert not np.array_equal(last[0], initial(3)[0])
+
+
+def test_a_run_that_began_with_weights_of_another_has_those_as_its_first(found, tmp_path):
+    later = tmp_path / "later"
+    later.mkdir()
+    noted = {"flags": {**summary(found)["flags"], "weights_from": str(found), "seed": 7}}
+    (later / files.SUMMARY).write_text(json.dumps(noted))
+    argv = (f"--masks_from={found}", f"--weights_from={later}", "--weights_at=start")
+    assert_equal(started(argv)[1], arrays(found)[1])
 
 
 def test_random_reinitialization_begins_anew(found):

@@ -427,9 +427,17 @@ def fitted(method, **options):
     return sparse
 
 
-@pytest.mark.parametrize("of", [granet_tf.SNIP, granet_tf.SynFlow])
-def test_masks_never_change_and_a_loaded_model_has_them(tmp_path, of):
-    sparse = fitted(of(0.75, rounds=3), epochs=2)
+METHODS = [
+    granet_tf.MagnitudeAtInit(0.75),
+    granet_tf.SNIP(0.75, rounds=3),
+    granet_tf.GraSP(0.75, temperature=1.0),
+    granet_tf.SynFlow(0.75, rounds=3),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+def test_masks_never_change_and_a_loaded_model_has_them(tmp_path, method):
+    sparse = fitted(method, epochs=2)
     drawn = masks_of(sparse)
     sparse.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -442,7 +450,7 @@ def test_masks_never_change_and_a_loaded_model_has_them(tmp_path, of):
         assert np.count_nonzero(pruned.variable) == np.count_nonzero(pruned.mask)
 
     path = tf.train.Checkpoint(model=sparse).save(tmp_path / "checkpoint")
-    other = granet_tf.wrap(mlp(seed=4)[0], of(0.75, rounds=3), start=False)
+    other = granet_tf.wrap(mlp(seed=4)[0], method, start=False)
     assert other.nonzeros == 80
     tf.train.Checkpoint(model=other).restore(path).expect_partial()
     assert other.has_drawn
@@ -478,27 +486,34 @@ def test_a_custom_loop_must_start_first():
     assert int(optimizer.iterations) == 1 and sparse.nonzeros == 20
 
 
-def test_two_replicas_draw_the_masks_of_one_device(mirrored):
+@pytest.mark.parametrize(
+    ("method", "distributed"),
+    [
+        (granet_tf.SNIP(0.75, batches=2), False),
+        (granet_tf.SNIP(0.75, batches=2), True),
+        (granet_tf.GraSP(0.75, batches=2, temperature=1.0), False),
+        (granet_tf.SynFlow(0.75, rounds=3), False),
+    ],
+    ids=["snip", "snip-distributed", "grasp", "synflow"],
+)
+def test_two_replicas_draw_the_masks_of_one_device(mirrored, method, distributed):
     x, y = batches(size=32)[0]
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
-
-    def drawn(strategy, distributed=False):
-        with strategy.scope():
-            sparse = granet_tf.wrap(mlp()[0], granet_tf.SNIP(0.75, batches=2))
-        sparse.compile("sgd", "mse")
-        if distributed:
-            sparse.start(strategy.experimental_distribute_dataset(data))
-        sparse.fit(data, verbose=0)
-        return sparse
-
-    alone = drawn(tf.distribute.get_strategy())
-    for distributed in (False, True):
-        sparse = drawn(mirrored, distributed)
-        assert_masks(sparse, masks_of(alone))
-        for pruned in sparse.pruned:
-            for variable in (pruned.mask, pruned.variable):
-                first, second = mirrored.experimental_local_results(variable.value)
-                np.testing.assert_array_equal(first, second)
+    alone = granet_tf.wrap(mlp()[0], method)
+    if method.needs_data:
+        alone.start(data, "mse")
+    with mirrored.scope():
+        sparse = granet_tf.wrap(mlp()[0], method)
+    sparse.compile("sgd", "mse")
+    if distributed:
+        sparse.start(mirrored.experimental_distribute_dataset(data))
+    sparse.fit(data, verbose=0)
+    assert_masks(sparse, masks_of(alone))
+    assert sparse.nonzeros == 20
+    for pruned in sparse.pruned:
+        for variable in (pruned.mask, pruned.variable):
+            first, second = mirrored.experimental_local_results(variable.value)
+            np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("of", ALL)

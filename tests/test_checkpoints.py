@@ -252,6 +252,18 @@ def test_a_damaged_checkpoint_is_left_out(tmp_path, kind, capsys):
         saved.again().checkpoints.restore()
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_checkpoint_of_another_model_is_no_damage(tmp_path, more, capsys):
+    Saved(tmp_path, size=3).save(10)
+    variables = [tf.Variable(tf.zeros(3 if more else 4)), tf.Variable(0), *[tf.Variable(0)] * more]
+    with pytest.raises(UsageError, match=r"No checkpoint can be read.*/ckpt-10$"):
+        Checkpoints(tmp_path, variables, Position(), 3).restore()
+    difference = "3 variables here, and 2 there" if more else "has shape (4,) here, and (3,) there"
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"warning: checkpoint {tmp_path}/ckpt-10 is of another model and")
+    assert printed.endswith(f"{difference}\n") and printed.count("\n") == 1
+
+
 @pytest.mark.parametrize("text", [b"", b"\x00\x00", b"model_check"])
 def test_the_list_of_checkpoints_is_damaged(tmp_path, text, capsys):
     Saved(tmp_path).save(8, 9, 10)

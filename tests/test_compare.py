@@ -162,6 +162,33 @@ def test_figure(tmp_path, monkeypatch):
     assert {x for c in right.containers for x in c.lines[0].get_xdata()} == {0.25}
 
 
+def test_each_of_many_methods_has_its_own_look(tmp_path, monkeypatch):
+    drawn = []
+
+    def keep(self, path, **options):
+        self.canvas.draw()
+        drawn.append(self)
+        path.touch()
+
+    monkeypatch.setattr(figures.Figure, "savefig", keep)
+    names = ["dense", *training_flags.METHODS, "small_dense", "gmp:scope=global", "str:l1=1e-5"]
+    found = []
+    for name in names:
+        fixed = name == "dense" or name.startswith("str")
+        found += rows(
+            [0.8], method=name, final_sparsity=None if fixed else 0.9,
+            sparsity=0.0 if "dense" in name else 0.9,
+        )  # fmt: skip
+    figure.draw(tmp_path / "comparison", table.means(found), "net on data")
+    _, right = drawn[0].axes
+    [legend] = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    lines = [container.lines[0] for container in right.containers]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(names) > 20
+    box, of_figure = legend.get_window_extent(), drawn[0].bbox
+    assert of_figure.x0 <= box.x0 and box.x1 <= of_figure.x1 and of_figure.y0 <= box.y0
+
+
 def test_flags_of_a_method_reach_it_and_no_other():
     mine = flags.read(
         ["--methods=static,rigl,granet:drop_fraction=0.2", "--frequency=7", "--drop_fraction=0.4",

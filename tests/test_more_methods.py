@@ -137,6 +137,16 @@ def test_snfs(float64):
     assert after != before
 
 
+def test_snfs_has_its_momentum_with_any_optimizer():
+    weights, [(x, y)] = reference.problem(1)
+    model = wrapped(weights, granet_tf.SNFS(0.6, frequency=5, total_steps=STEPS))
+    first = [p.variable.numpy() for p in model.pruned]
+    model.compile("rmsprop", "mse")  # It has no momentum.
+    model.train_on_batch(x, y)
+    for p, gradient in zip(model.pruned, reference.MLP.gradients(first, x, y), strict=True):
+        np.testing.assert_allclose(p.state["momentum"], gradient, rtol=1e-5, atol=1e-7)
+
+
 def test_str(float64):
     # Keras casts the decay by way of float32, which an eighth survives.
     weights, batches = reference.problem(STEPS)
@@ -357,21 +367,28 @@ METHODS = {
     "deep_r": granet_tf.DeepR(0.8, noise_temperature=1e-4),
     "dpf": granet_tf.DPF(0.8, frequency=3),
     "dsr": granet_tf.DSR(0.8, frequency=3, prune_threshold=0.1),
+    "dsr, mask_only": granet_tf.DSR(0.8, frequency=3, prune_threshold=0.1),
+    "itop": granet_tf.ITOP(0.8, frequency=3),
     "snfs": granet_tf.SNFS(0.8, frequency=3),
+    "snfs, mask_only": granet_tf.SNFS(0.8, frequency=3),
     "str": granet_tf.STR(threshold_init=-3.0, threshold_decay=0.1),
     "top_kast": granet_tf.TopKAST(0.8, frequency=3),
 }
 
 
-def compiled(method, strategy=None, **options):
+def compiled(method, strategy=None, mask_only=False, **options):
     keras.utils.set_random_seed(5)
     with (strategy or tf.distribute.get_strategy()).scope():
         inputs = keras.Input((6,))
         hidden = keras.layers.Dense(12, activation="relu", name="hidden")(inputs)
         model = keras.Model(inputs, keras.layers.Dense(4, name="out")(hidden))
-        model = granet_tf.wrap(model, method, track_explored=True)
+        model = granet_tf.wrap(model, method, mask_only=mask_only, track_explored=True)
         model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse", **options)
     return model
+
+
+def named(name, strategy=None):
+    return compiled(METHODS[name], strategy, mask_only=name.endswith("mask_only"))
 
 
 def fit(model, **options):
@@ -393,7 +410,7 @@ def whole(tmp_path_factory):
                 if epoch == 1:
                     self.model.save(path)
 
-        model = compiled(METHODS[name])
+        model = named(name)
         fit(model, callbacks=[Saving()])
         return model, path
 
@@ -411,16 +428,17 @@ def test_a_run_goes_on_from_a_file_bit_by_bit(name, whole):
             np.testing.assert_array_equal(a, b, err_msg=a.path)
     for a, b in zip(model.optimizer.variables, resumed.optimizer.variables, strict=True):
         np.testing.assert_array_equal(a, b, err_msg=a.path)
+    kept = [p.variable.numpy()[~p.mask.numpy()] for p in model.pruned]
+    assert np.any(np.concatenate(kept)) == model.mask_only
     # 72 and 48 weights at 80 %; of random masks, each has its own count by ERK.
     assert name == "str" or model.nonzeros in (24, 25)
     assert resumed.itop_rate == model.itop_rate
 
 
-# Those with state; the others have nothing that the older methods have not.
-@pytest.mark.parametrize("name", ["deep_r", "dsr", "snfs", "str", "top_kast"])
+@pytest.mark.parametrize("name", METHODS)
 def test_replicas_agree_to_the_bit_and_with_one_device(name, whole, mirrored):
     alone, _ = whole(name)
-    model = compiled(METHODS[name], mirrored)
+    model = named(name, mirrored)
     fit(model)
     for pruned in model.pruned:
         for variable in (pruned.variable, pruned.mask, pruned.explored, *pruned.state.values()):

@@ -200,6 +200,17 @@ def test_dense_gradients():
         np.testing.assert_array_equal(variable, value)
 
 
+def test_dense_gradients_count_sample_weights_as_training_does():
+    x, y, _ = regression()
+    model = mlp()
+    model.compile("sgd", "mse")
+    weight = np.array([2.0] * 4 + [0.0] * 8, np.float32)
+    found = plasticity.dense_gradients(model, [(x, y, weight)])
+    # The sum over 12 samples, of which 4 count twice: 2/3 of the mean of these 4.
+    for p, expected in zip(model.pruned, MLP.gradients([W0, W1], x[:4], y[:4]), strict=True):
+        np.testing.assert_allclose(found[p.path], 2 / 3 * expected, rtol=1e-4, atol=1e-6)
+
+
 def test_dense_gradients_leave_batch_statistics_alone():
     inputs = keras.Input((2,))
     x = keras.layers.BatchNormalization()(keras.layers.Dense(4)(inputs))
@@ -280,12 +291,26 @@ def test_a_method_that_changes_masks_is_put_aside():
     assert model.nonzeros < before
 
 
-def test_a_metric_that_is_not_there():
-    _, _, data = regression()
+@pytest.mark.parametrize("measure", [plasticity.measure, plasticity.measure_final_gap])
+def test_mistakes_are_found_before_anything_is_trained(measure, monkeypatch):
+    x, y, data = regression()
     model = mlp()
+    with pytest.raises(ValueError, match=r"`model` must be compiled.*Received: .*, not compiled$"):
+        measure(model, data, data, epochs=1)
     model.compile("sgd", "mse")
+    monkeypatch.setattr(model, "fit", lambda *args, **options: pytest.fail("trained"))
     with pytest.raises(ValueError, match=r"`metric` must be one .*: loss\. Received: metric='acc"):
-        plasticity.measure(model, data, data, epochs=1)
+        measure(model, data, data, epochs=1)
+    with pytest.raises(ValueError, match=r"`epochs` must be a whole .*Received: epochs=0$"):
+        measure(model, data, data, epochs=0)
+    with pytest.raises(ValueError, match=r"`rate` must be .* Received: rate=1\.5$"):
+        measure(model, data, data, rates=[0.5, 1.5], epochs=1)
+    with pytest.raises(ValueError, match=r"`scope` must be .* Received: scope='all'$"):
+        measure(model, data, data, scope="all", epochs=1)
+    with pytest.raises(ValueError, match=r"`test` must be a tf.data.Dataset.*test of type tuple$"):
+        measure(model, data, (x, y), epochs=1)
+    with pytest.raises(TypeError, match=r"granet_tf.wrap\(keras_model\).*Received: "):
+        measure(model.model, data, data, epochs=1)
 
 
 # The grid
@@ -373,6 +398,10 @@ def test_a_study_that_was_stopped_comes_to_the_same(finished, tmp_path):
     mine = settings(tmp_path, "--measures=plasticity", "--regenerate=yes", "--prune_at=2e")
     grid, cells = Grid(tmp_path), mine.axes.cells()
     run_cell = run.open_run(grid, mine)
+    with pytest.raises(
+        UsageError, match=r"prune is gone\. Remove .*pretrained_s0\.5_seed0, and it"
+    ):
+        run_cell(cells[-1], lambda share: None, Stop())
     for cell in cells:
         stop = Stop()
         with pytest.raises(Interrupted):
@@ -499,6 +528,32 @@ def test_figure(tmp_path, monkeypatch):
         zero, drop, *curves = axes.lines
         assert list(zero.get_ydata()) == [0, 0] and list(drop.get_xdata()) == [15, 15]
         assert [line.get_label() for line in curves] == ["rate 0.2", "rate 0.5"]
+        assert {line.get_marker() for line in curves} == {"o"}
         for line, rate in zip(curves, (0.2, 0.5), strict=True):
             assert list(line.get_xdata()) == [10, 20, 30]
             assert list(line.get_ydata()) == pytest.approx([-10 * rate + 0.5] * 3)
+
+
+def test_a_narrow_figure_has_its_whole_title_and_each_of_many_rates_a_look(tmp_path, monkeypatch):
+    drawn = []
+    rates = [0.1, 0.2, 0.3, 0.5, 0.8, 0.9]
+    rows = [
+        table.Row("final", 0.0, 10, 0.1, rate, "no", 0, 0.9, 0.5, 0.8, -0.1, 0.5, 9, 9, 0, 0)
+        for rate in rates
+    ]
+
+    def keep(self, path, **options):
+        self.canvas.draw()
+        drawn.append(self)
+        path.touch()
+
+    monkeypatch.setattr(figures.Figure, "savefig", keep)
+    figure.draw(
+        tmp_path / "final_gap", rows, [], "final", "small_cnn on digits, pruning of weights"
+    )
+    of_figure = drawn[0].bbox
+    for part in (drawn[0]._suptitle, drawn[0].legends[0]):
+        box = part.get_window_extent()
+        assert of_figure.x0 <= box.x0 and box.x1 <= of_figure.x1
+    looks = {(line.get_color(), line.get_marker()) for line in drawn[0].axes[0].lines[1:]}
+    assert len(looks) == len(rates)

@@ -1,8 +1,11 @@
 """Grids of cells: each is done once, alone or side by side, whatever becomes of the others."""
 
+import fcntl
 import io
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from jobs_to_run import Task, open_run
@@ -75,6 +78,34 @@ def test_a_signal_saves_what_was_begun(tmp_path, monkeypatch, count):
     assert error.value.exit_code == 128 + signal.SIGTERM
     assert (grid.folder(task) / "saved").exists()
     assert grid.result(task) is None
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from jobs_to_run import Task, open_run
+from granet_tf.studies import jobs
+from granet_tf.studies.grid import Grid
+
+jobs.run([Task("orphan", "orphan")], Grid(Path(sys.argv[1])), open_run, None, jobs=2)
+"""
+
+
+def test_a_worker_does_not_outlive_a_study_that_is_killed(tmp_path):
+    def too_long(number, frame):
+        raise AssertionError("the worker still runs")
+
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    study = subprocess.run([sys.executable, "-c", KILLED, tmp_path], env=paths, check=False)
+    assert study.returncode == -signal.SIGKILL
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(30)
+    try:
+        with open(tmp_path / "held") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # The worker's, until its end.
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_result_that_cannot_be_read_is_named(tmp_path):

@@ -14,7 +14,7 @@ import tensorflow as tf
 from granet_tf.methods import StaticSparse
 from granet_tf.model import SparseModel
 from granet_tf.plasticity.held_rate import HeldRate
-from granet_tf.plasticity.one_shot import dense_gradients, prune_once
+from granet_tf.plasticity.one_shot import check_how, check_zero_mode, dense_gradients, prune_once
 
 RATES = (0.2, 0.5, 0.9, 0.98)
 
@@ -64,7 +64,7 @@ def measure(
     Args:
         model: A compiled model from `granet_tf.wrap`, as far trained as it is to be pruned. For a
             dense one wrap it with `granet_tf.StaticSparse(0.0)`.
-        train: Batches (x, y); the gradient of the first one regenerates.
+        train: Batches (x, y) or (x, y, sample_weight); the gradient of the first one regenerates.
         test: Batches (x, y) to measure the metric on.
         rates: Shares of the active weights to prune, each in (0, 1).
         regenerate: Without, with regeneration, or both.
@@ -77,7 +77,9 @@ def measure(
         plasticity.
 
     Raises:
-        ValueError: If the metric is not there, or an argument is out of range.
+        TypeError: If `model` is not a `SparseModel`.
+        ValueError: If the metric is not there, the model is not compiled, or an argument is out of
+            range.
 
     Source: Section 3.1 of the paper.
 
@@ -94,6 +96,7 @@ def measure(
     ...                                                       epochs=1)]
     [(0.5, False, 6), (0.5, True, 12)]
     """
+    _check(model, train, test, rates, scope, epochs)
     with _restoring(model), _fixed_masks(model), _held_rate(model):
         reference = _metric(model, test, metric)
         return _outcomes(model, train, test, rates, regenerate, epochs, scope, metric, reference)
@@ -123,15 +126,38 @@ def measure_final_gap(
         As `measure`; its `difference` is the final performance gap.
 
     Raises:
-        ValueError: As in `measure`.
+        TypeError, ValueError: As in `measure`.
 
     Source: Section 3.1 of the paper.
     """
+    _check(model, train, test, rates, scope, epochs)
+    _metric(model, test, metric)  # Lest it is only found to be missing at the end.
     with _restoring(model):
         _fit(model, train, epochs)
         reference = _metric(model, test, metric)
     with _restoring(model), _fixed_masks(model):
         return _outcomes(model, train, test, rates, regenerate, epochs, scope, metric, reference)
+
+
+def _check(model, train, test, rates, scope, epochs):
+    """Before anything is trained."""
+    check_zero_mode(model)
+    if getattr(model, "optimizer", None) is None:
+        raise ValueError(
+            "`model` must be compiled with an optimizer, a loss and metrics. "
+            f"Received: {model.name}, not compiled"
+        )
+    for name, data in (("train", train), ("test", test)):
+        if not isinstance(data, tf.data.Dataset):
+            raise ValueError(
+                f"`{name}` must be a tf.data.Dataset of batches (x, y); of arrays, "
+                "tf.data.Dataset.from_tensor_slices((x, y)).batch(size) makes one. "
+                f"Received: {name} of type {type(data).__name__}"
+            )
+    for rate in rates:
+        check_how(rate, scope)
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"`epochs` must be a whole number, 1 or more. Received: epochs={epochs}")
 
 
 def _outcomes(model, train, test, rates, regenerate, epochs, scope, metric, reference):

@@ -119,10 +119,10 @@ def dense_gradients(
 
     Args:
         model: From `granet_tf.wrap`, zero mode.
-        batches: Some batches (x, y), of which the gradients are summed: one is what a mask update
-            in training looks at.
-        loss: Function of (y, outputs), averaged over the batch; None is that of `compile`.
-            Regularizers are added.
+        batches: Some batches (x, y) or (x, y, sample_weight), of which the gradients are summed:
+            one is what a mask update in training looks at.
+        loss: Function of (y, outputs), averaged over the batch without sample weights; None is
+            that of `compile`. Regularizers are added.
 
     Returns:
         {path: gradient of the weight's shape}.
@@ -130,16 +130,16 @@ def dense_gradients(
     Raises:
         ValueError: If there is no batch.
     """
-    _check_zero_mode(model)
+    check_zero_mode(model)
     variables = [p.variable for p in model.pruned]
     total = None
     # A forward pass of training moves the statistics of batch normalization, and random states.
     state = [(v, tf.identity(v.value)) for v in model.non_trainable_variables]
-    for x, y, *_ in batches:
+    for x, y, *rest in batches:
         with tf.GradientTape() as tape:
             outputs = model(x, training=True)
             if loss is None:
-                value = model.compute_loss(x, y, outputs)
+                value = model.compute_loss(x, y, outputs, *rest)
             else:
                 value = tf.reduce_mean(loss(y, outputs)) + sum(model.losses)
         found = tape.gradient(
@@ -222,7 +222,12 @@ def _slots(model):
 
 
 def _check(model, rate, scope):
-    _check_zero_mode(model)
+    check_zero_mode(model)
+    check_how(rate, scope)
+
+
+def check_how(rate: float, scope: str) -> None:
+    """Raises ValueError unless both are as `prune_once` wants them."""
     if not (isinstance(rate, (int, float)) and 0.0 < rate < 1.0) or math.isnan(rate):
         raise ValueError(
             f"`rate` must be a share of the active weights in (0, 1). Received: rate={rate}"
@@ -231,7 +236,8 @@ def _check(model, rate, scope):
         raise ValueError(f"`scope` must be one of {sorted(SCOPES)}. Received: scope={scope!r}")
 
 
-def _check_zero_mode(model):
+def check_zero_mode(model: SparseModel) -> None:
+    """Raises TypeError or ValueError unless `prune_once` can prune it."""
     if not isinstance(model, SparseModel):
         raise TypeError(
             "`model` must come from granet_tf.wrap(keras_model), for a dense one with the method "

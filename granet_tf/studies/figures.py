@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ _SETTINGS = {
     "axes.labelcolor": TEXT,
     "svg.hashsalt": "granet_tf",
 }
+MARKERS = "osD^vP*X"
+_TITLE_LETTERS = 9  # an inch, of the bold title
 _METADATA = {".png": {}, ".svg": {"Date": None}}
 
 
@@ -30,12 +33,13 @@ def drawn(path: Path, title: str, size: tuple[float, float]) -> Iterator[Figure]
 
     Args:
         path: Without suffix; written are those of `SUFFIXES`.
-        title: What stands above it.
+        title: What stands above it, in more lines than one where it is longer than the figure.
         size: Inches.
     """
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
+        title = textwrap.fill(title, int(_TITLE_LETTERS * size[0]))
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
         yield figure
         for suffix in SUFFIXES:

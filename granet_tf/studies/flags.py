@@ -5,6 +5,7 @@ Nothing here needs TensorFlow, so a mistake on the command line is answered at o
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -33,6 +34,56 @@ FREE_OF_TRAINING = frozenset(
     {"data_dir", "download", "skip_corrupt", "checkpoint_every", "keep_checkpoints", "xla"}
     | {"steps_per_loop", "tensorboard", "export_tflite", "plot", "workdir", "overwrite"}
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySettings:
+    """What the command line of any study came to.
+
+    Attributes:
+        rest: Arguments for granet-train, the same for all cells.
+        devices: GPUs that jobs take turns on.
+        jobs: How many cells are run side by side.
+        workdir: Directory of the study.
+        overwrite: Whether to replace an earlier one.
+        dataset: Name of the data set.
+        model: Name of the network.
+    """
+
+    rest: tuple[Arguments, ...]
+    devices: tuple[str, ...]
+    jobs: int
+    workdir: str
+    overwrite: bool
+    dataset: str
+    model: str
+
+
+def shared(values: FlagValues, rest: Sequence[Arguments], training: FlagValues) -> dict[str, Any]:
+    """{field of `StudySettings`: its value}.
+
+    Args:
+        values: The study's own flags.
+        rest: From `read`.
+        training: The flags of granet-train that it comes to.
+    """
+    return {
+        "rest": tuple(rest),
+        "devices": tuple(values.devices),
+        **{name: values[name].value for name in ("jobs", "workdir", "overwrite")},
+        **{name: training[name].value for name in ("dataset", "model")},
+    }
+
+
+def identity_of(training: FlagValues, unused: Collection[str] = UNUSED) -> dict[str, Any]:
+    """{flag of granet-train: value} of all that a cell's result depends on.
+
+    Args:
+        training: The flags of a cell.
+        unused: Those that the study decides for itself, or has no use for.
+    """
+    skip = {*unused, *FREE_OF_TRAINING, *HELP, "flagfile", "undefok"}
+    return {name: training[name].value for name in sorted(training) if name not in skip}
 
 
 def define(section: str, workdir: str) -> tuple[FlagValues, Callable[..., None]]:

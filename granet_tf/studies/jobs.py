@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
@@ -88,8 +89,8 @@ def tell_failed(failed: Mapping[Cell, str]) -> None:
         [cell, reason], *more = failed.items()
         others = f" and {len(more):,} more" if more else ""
         raise TrainingStopped(
-            f"{len(failed):,} cells could not be done. The same command, without --overwrite, "
-            f"tries them again. Received: {cell.label}: {reason}{others}"
+            f"{len(failed):,} of the cells could not be done. The same command, without "
+            f"--overwrite, tries them again. Received: {cell.label}: {reason}{others}"
         )
 
 
@@ -260,6 +261,7 @@ _MESSAGES = {
 
 def _work(connection: Connection, grid: Grid, open_run: Open, argument: Any) -> None:
     """The life of a worker: until its connection is closed, it runs the cells that come."""
+    threading.Thread(target=_end_with_the_study, daemon=True).start()
     # Nobody listens any more once the study is ended.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError), on_signal() as stop:
         try:
@@ -270,6 +272,12 @@ def _work(connection: Connection, grid: Grid, open_run: Open, argument: Any) -> 
             return
         while True:
             connection.send(_answer(run_cell, connection.recv(), connection, stop))
+
+
+def _end_with_the_study() -> None:
+    """Where the study is killed, its worker must not write beside those of the next session."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _answer(run_cell: Run, cell: Cell, connection: Connection, stop: Stop) -> tuple[str, Any]:

@@ -15,6 +15,7 @@ from granet_tf.training.files import remove, replacing
 
 # What TensorFlow raises where a file is altered, missing, or cut off, the index or the data.
 _DAMAGE = (tf.errors.OpError, ValueError, IndexError)
+_VALUE = ".ATTRIBUTES/VARIABLE_VALUE"
 
 
 @dataclasses.dataclass
@@ -144,6 +145,12 @@ class Checkpoints:
 
     def _read(self, path):
         try:
+            if difference := self._difference(path):
+                print(
+                    f"warning: checkpoint {path} is of another model and left out: {difference}",
+                    flush=True,
+                )
+                return False
             self._checkpoint.restore(path).assert_consumed()
             _set(self.position, json.loads(self._text.numpy()))
         except _DAMAGE as error:
@@ -151,6 +158,19 @@ class Checkpoints:
             print(f"warning: checkpoint {path} is damaged and left out: {reason}", flush=True)
             return False
         return True
+
+    def _difference(self, path) -> str:
+        """What the checkpoint has that the variables have not, or the other way round."""
+        variables = self._checkpoint.variables
+        saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        there = [saved.get(f"variables/{i}/{_VALUE}") for i in range(len(saved))]
+        there = [tuple(shape) for shape in there if shape is not None]
+        for variable, shape in zip(variables, there, strict=False):
+            if tuple(variable.shape) != shape:
+                return f"{variable.name} has shape {tuple(variable.shape)} here, and {shape} there"
+        if len(there) != len(variables):
+            return f"{len(variables)} variables here, and {len(there)} there"
+        return ""
 
 
 def _reason(error: Exception) -> str:

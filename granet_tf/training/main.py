@@ -293,16 +293,17 @@ def _close(listeners) -> None:
             print(f"warning: {error}", flush=True)
 
 
-def _width(name: str, values: FlagValues, data) -> float:
-    """The factor on the network's channels."""
-    if name != flags.SMALL_DENSE:
-        return values.width
+def _width_of_small_dense(values: FlagValues, data) -> float:
     from granet_tf.training.networks import small_dense
 
     sparsity = 0.9 if values.final_sparsity is None else values.final_sparsity
     return small_dense.width_of(
         values.model, data.input_shape, data.classes, values.width, sparsity
     )
+
+
+# {run: factor on the network's channels}; --width for all others
+_WIDTHS = {flags.SMALL_DENSE: _width_of_small_dense}
 
 
 def compiled(name, method, values, data, length):
@@ -312,7 +313,7 @@ def compiled(name, method, values, data, length):
     import granet_tf
     from granet_tf.training import weight_decay
 
-    width = _width(name, values, data)
+    width = _WIDTHS[name](values, data) if name in _WIDTHS else values.width
     keras.utils.set_random_seed(values.seed)
     keras.config.set_dtype_policy(_POLICIES[values.precision])  # clear_session() forgets it.
     model = models.make(values.model, data.input_shape, data.classes, width)

@@ -49,7 +49,7 @@ class _Run:
 
     def model(self) -> keras.Model:
         """What it came to, with its masks where it has any."""
-        name = files.STRIPPED if self.flags["method"] == flags.DENSE else files.SPARSE
+        name = files.SPARSE if self.flags["method"] in flags.METHODS else files.STRIPPED
         try:
             return keras.models.load_model(self.workdir / name, compile=False)
         except (OSError, ValueError) as error:
@@ -78,6 +78,9 @@ class _Run:
 
     def first_weights(self, input_shape, classes) -> list[np.ndarray]:
         """They are a function of its flags, the seed among them."""
+        if earlier := self.flags.get("weights_from"):
+            before = _Run.of(earlier, "weights_from")
+            return before.weights(self.flags["weights_at"], input_shape, classes)
         return _drawn(self.flags, input_shape, classes)
 
 

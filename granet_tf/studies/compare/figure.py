@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from granet_tf.studies.compare.table import Mean
-from granet_tf.studies.figures import drawn, tidy
+from granet_tf.studies.figures import MARKERS, drawn, tidy
 from granet_tf.training.plot import COLORS, DENSE_COLOR, TEXT
 
-_MARKERS = "osD^vP*X"
+_COLUMNS = 5
+_LINE = 0.21  # inches, of the legend
+_SPREAD = 0.75  # of the room that a sparsity has
 
 
 def draw(path: Path, means: Sequence[Mean], title: str) -> None:
@@ -24,7 +26,9 @@ def draw(path: Path, means: Sequence[Mean], title: str) -> None:
         means: Of `table.means`.
         title: What was trained.
     """
-    with drawn(path, title, (10, 4.2)) as figure:
+    methods = list(dict.fromkeys(m.method for m in means))
+    lines = -(-len(methods) // _COLUMNS)
+    with drawn(path, title, (10, 3.8 + _LINE * lines)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         for axes in (left, right):
             tidy(axes)
@@ -35,13 +39,14 @@ def draw(path: Path, means: Sequence[Mean], title: str) -> None:
         places = {sparsity: place for place, sparsity in enumerate(sparsities)}
         left.set_xticks(list(places.values()), [f"{sparsity:g}" for sparsity in sparsities])
         left.set_xlim(-0.5, max(len(sparsities), 1) - 0.5)
-        methods = list(dict.fromkeys(m.method for m in means))
-        looks = zip(itertools.cycle(COLORS), itertools.cycle(_MARKERS), strict=False)
-        shift = 0.5 / max(len(methods), 1)
+        # Of five colours and eight markers, forty methods have each their own pair.
+        looks = zip(itertools.cycle(COLORS), itertools.cycle(MARKERS), strict=False)
+        shift = _SPREAD / max(len(methods), 1)
         for i, method in enumerate(methods):
             mine = [m for m in means if m.method == method]
             color, marker = next(looks)
-            if all(m.sparsity == 0 for m in mine):
+            # A network made smaller is dense, too, but not the one that all are compared with.
+            if all(m.sparsity == 0 and m.final_sparsity is None for m in mine):
                 color = DENSE_COLOR
             style = {"color": color, "marker": marker, "markersize": 5, "capsize": 2}
             if mine[0].final_sparsity is None:
@@ -53,12 +58,12 @@ def draw(path: Path, means: Sequence[Mean], title: str) -> None:
             costs = [m.training_flops for m in mine]
             right.errorbar(costs, _percent(mine), _bars(mine), linewidth=0.8, **style)
         handles, labels = left.get_legend_handles_labels()
-        columns = min(len(labels), 5)
+        by_label = dict(zip(labels, handles, strict=True))
         figure.legend(
-            handles,
-            labels,
+            [by_label[method] for method in methods],
+            methods,
             loc="outside lower center",
-            ncols=max(columns, 1),
+            ncols=max(min(len(methods), _COLUMNS), 1),
             frameon=False,
             labelcolor=TEXT,
         )
@@ -66,8 +71,9 @@ def draw(path: Path, means: Sequence[Mean], title: str) -> None:
 
 def _anywhere(left, right, mean: Mean, style):
     """One that has no sparsity to vary."""
-    color = style["color"]
-    left.axhline(100 * mean.test_accuracy, color=color, linestyle="--", label=mean.method)
+    # Marked at its ends, so that the legend shows what stands on the right.
+    line = {name: style[name] for name in ("color", "marker", "markersize")}
+    left.axhline(100 * mean.test_accuracy, linestyle="--", linewidth=1, label=mean.method, **line)
     right.errorbar([mean.training_flops], _percent([mean]), _bars([mean]), **style)
 
 

@@ -12,7 +12,7 @@ from absl.flags import FlagValues
 
 from granet_tf.studies import flags as study_flags
 from granet_tf.studies.compare.cells import Training, Variant, trainings
-from granet_tf.studies.flags import FREE_OF_TRAINING, UNUSED, list_rule, numbers
+from granet_tf.studies.flags import UNUSED, StudySettings, list_rule, numbers
 from granet_tf.training.command_line import errors_in_one_line as errors_in_one_line
 from granet_tf.training.errors import UsageError
 from granet_tf.training.flag_checks import USES, check_use
@@ -39,32 +39,18 @@ _OF_METHODS = frozenset().union(*USES["method"].values())
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(StudySettings):
     """What the command line came to.
 
     Attributes:
         variants: The methods, in the order of the table.
         sparsities: Final sparsities.
         seeds: Seeds.
-        rest: Arguments for granet-train, the same for all cells.
-        devices: GPUs that jobs take turns on.
-        jobs: How many cells are run side by side.
-        workdir: Directory of the study.
-        overwrite: Whether to replace an earlier one.
-        dataset: Name of the data set.
-        model: Name of the network.
     """
 
     variants: tuple[Variant, ...]
     sparsities: tuple[float, ...]
     seeds: tuple[int, ...]
-    rest: tuple[Arguments, ...]
-    devices: tuple[str, ...]
-    jobs: int
-    workdir: str
-    overwrite: bool
-    dataset: str
-    model: str
 
     def cells(self) -> list[Training]:
         """All trainings."""
@@ -83,9 +69,7 @@ class Settings:
         Methods, sparsities and seeds may be others: that only adds cells.
         """
         values = study_flags.of_cell([*_DEFAULTS, *self.rest], for_any={"method"})
-        skip = {*UNUSED, *FREE_OF_TRAINING, "flagfile", "undefok"}
-        skip |= {"help", "helpshort", "helpfull"}
-        return {name: values[name].value for name in sorted(values) if name not in skip}
+        return study_flags.identity_of(values)
 
 
 def define() -> FlagValues:
@@ -124,11 +108,7 @@ def read(argv: Sequence[str]) -> Settings:
         variants=variants,
         sparsities=numbers(values.sparsities),
         seeds=numbers(values.seeds),
-        rest=tuple(rest),
-        devices=tuple(values.devices),
-        dataset=training.dataset,
-        model=training.model,
-        **{name: values[name].value for name in ("jobs", "workdir", "overwrite")},
+        **study_flags.shared(values, rest, training),
     )
     for cell in settings.cells():
         _check(settings, cell)

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from granet_tf.studies.figures import drawn, tidy
+from granet_tf.studies.figures import MARKERS, drawn, tidy
 from granet_tf.studies.plasticity.table import Row
 from granet_tf.training.plot import COLORS, TEXT
 
@@ -39,7 +39,8 @@ def draw(path: Path, rows: Sequence[Row], drops: Sequence[float], measure: str, 
     rows = [row for row in rows if row.measure == measure]
     columns = _values(rows, "pretrained_sparsity")
     lines = [name for name in _ROWS if any(row.regenerated == name for row in rows)]
-    colors = dict(zip(_values(rows, "rate"), itertools.cycle(COLORS), strict=False))
+    # Another marker where colours come again.
+    looks = dict(zip(_values(rows, "rate"), itertools.product(MARKERS, COLORS), strict=False))
     size = (1.2 + 2.5 * len(columns), 0.9 + 2.3 * len(lines))
     with drawn(path, f"{NAMES[measure]}: {title}", size) as figure:
         panels = figure.subplots(len(lines), len(columns), sharex=True, sharey="col", squeeze=False)
@@ -52,7 +53,7 @@ def draw(path: Path, rows: Sequence[Row], drops: Sequence[float], measure: str, 
                 for row in rows
                 if (row.regenerated, row.pretrained_sparsity) == (regenerated, sparsity)
             ]
-            _panel(axes, mine, colors, drops)
+            _panel(axes, mine, looks, drops)
             if i == 0:
                 axes.set_title(f"Pre-trained sparsity {sparsity:g}", fontsize=10)
             if j == 0:
@@ -64,7 +65,7 @@ def draw(path: Path, rows: Sequence[Row], drops: Sequence[float], measure: str, 
             handles,
             labels,
             loc="outside lower center",
-            ncols=len(labels),
+            ncols=min(len(labels), 2 * len(columns)),
             frameon=False,
             labelcolor=TEXT,
         )
@@ -86,18 +87,18 @@ def curve(rows: Sequence[Row]) -> list[tuple[int, float, float, float]]:
     return points
 
 
-def _panel(axes, rows, colors, drops):
+def _panel(axes, rows, looks, drops):
     tidy(axes)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.axhline(0, color=TEXT, linewidth=0.8)
     for drop in drops:
         axes.axvline(drop, color=_DROP, linewidth=1, linestyle="--")
-    for rate, color in colors.items():
+    for rate, (marker, color) in looks.items():
         points = curve([row for row in rows if row.rate == rate])
         if not points:
             continue
         epochs, means, lowest, highest = zip(*points, strict=True)
-        axes.plot(epochs, means, color=color, marker="o", markersize=3, label=f"rate {rate:g}")
+        axes.plot(epochs, means, color=color, marker=marker, markersize=3, label=f"rate {rate:g}")
         axes.fill_between(epochs, lowest, highest, color=color, alpha=0.15, linewidth=0)
 
 

@@ -10,7 +10,7 @@ from absl import flags
 from absl.flags import FlagValues
 
 from granet_tf.studies import flags as study_flags
-from granet_tf.studies.flags import FREE_OF_TRAINING, UNUSED, list_rule, numbers
+from granet_tf.studies.flags import UNUSED, StudySettings, list_rule, numbers
 from granet_tf.studies.plasticity.cells import MEASURES, REGENERATION, Axes
 from granet_tf.training import durations
 from granet_tf.training.command_line import errors_in_one_line as errors_in_one_line
@@ -18,7 +18,6 @@ from granet_tf.training.durations import TrainingLength
 from granet_tf.training.errors import UsageError
 from granet_tf.training.flag_checks import USES
 from granet_tf.training.flag_rules import Rule
-from granet_tf.training.flagfiles import Arguments
 
 USAGE = """\
 granet-plasticity prunes networks in the middle of training and measures how they recover.
@@ -45,36 +44,22 @@ _UNUSED = UNUSED | (_OF_METHODS - {"scope", "distribution", "pinned", "pattern"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(StudySettings):
     """What the command line came to.
 
     Attributes:
         axes: The cells.
-        rest: Arguments for granet-train, the same for all cells.
         pattern: "element" or "filter".
         scope: "global" or "layer".
         distribution: How sparsities of pre-trained networks are spread over layers.
         pinned: Weights of a sparsity of their own, written as for granet-train.
-        devices: GPUs that jobs take turns on.
-        jobs: How many cells are run side by side.
-        workdir: Directory of the study.
-        overwrite: Whether to replace an earlier one.
-        dataset: Name of the data set.
-        model: Name of the network.
     """
 
     axes: Axes
-    rest: tuple[Arguments, ...]
     pattern: str
     scope: str
     distribution: str
     pinned: tuple[str, ...]
-    devices: tuple[str, ...]
-    jobs: int
-    workdir: str
-    overwrite: bool
-    dataset: str
-    model: str
 
     def of_seed(self, seed: int) -> FlagValues:
         """The flags of granet-train for trainings with this seed."""
@@ -85,11 +70,7 @@ class Settings:
 
         Sparsities, rates, measures, seeds and regeneration may be others: that only adds cells.
         """
-        training = self.of_seed(0)
-        skip = {*_UNUSED, *FREE_OF_TRAINING, "flagfile", "undefok"}
-        skip |= {"help", "helpshort", "helpfull"}
-        of_training = {n: training[n].value for n in sorted(training) if n not in skip}
-        return of_training | {
+        return study_flags.identity_of(self.of_seed(0), _UNUSED) | {
             "pattern": self.pattern,
             "scope": self.scope,
             "distribution": self.distribution,
@@ -201,14 +182,11 @@ def read(argv: Sequence[str]) -> Settings:
     )
     return Settings(
         axes=axes,
-        rest=tuple(rest),
-        pinned=tuple(pinned),
-        dataset=training.dataset,
-        model=training.model,
+        pattern=values.pattern,
         scope=values.scope or SCOPES[values.pattern],
-        **{name: values[name].value for name in ("pattern", "distribution")},
-        **{name: values[name].value for name in ("jobs", "workdir", "overwrite")},
-        devices=tuple(values.devices),
+        distribution=values.distribution,
+        pinned=tuple(pinned),
+        **study_flags.shared(values, rest, training),
     )
 
 

@@ -198,11 +198,7 @@ def _prune(bench: _Bench, cell: Pruning, grid: Grid, tell: Tell, stop: Stop) -> 
         pruned = json.loads((folder / _PRUNED).read_text(encoding="utf-8"))
         rate = pruned["learning_rate"]
     else:
-        if not Checkpoints(source, variables, position, keep=1).restore():
-            raise UsageError(
-                f"The checkpoint to prune is gone; remove {grid.folder(cell.needs)}, and it is "
-                f"made again. Received: {source}"
-            )
+        _restore_pretrained(source, variables, position)
         rate = _rate_of_last_step(bench)
         pruned = {"learning_rate": rate, **_prune_now(bench, cell, position)}
         folder.mkdir(parents=True, exist_ok=True)
@@ -215,6 +211,17 @@ def _prune(bench: _Bench, cell: Pruning, grid: Grid, tell: Tell, stop: Stop) -> 
     )
     result = {**pruned, "accuracy": epochs[-1].test_accuracy}
     grid.finish(cell, result, remove=[files.CHECKPOINTS, files.UPDATES, _PRUNED])
+
+
+def _restore_pretrained(source: Path, variables, position: Position) -> None:
+    remedy = f"Remove {source.parents[1]}, and it is made again. Received: {source}"
+    try:
+        if Checkpoints(source, variables, position, keep=1).restore():
+            return
+    except UsageError as error:
+        # The remedy for a training would cost all of the study.
+        raise UsageError(f"The checkpoint to prune cannot be read. {remedy}") from error
+    raise UsageError(f"The checkpoint to prune is gone. {remedy}")
 
 
 # {measure: until which step the learning rate follows its schedule, when pruned after `step` steps}
