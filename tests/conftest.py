@@ -12,6 +12,7 @@ from quiet_tensorflow import without_notes
 with without_notes():
     import keras
     import tensorflow as tf
+    from tensorflow.python.framework import config
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
@@ -35,6 +36,17 @@ def float64():
         keras.config.set_dtype_policy(dtype)
         if dtype == "float64":
             yield
+
+
+@pytest.fixture
+def with_xla():
+    """Keras leaves `jit_compile` out while operations are to be deterministic, as granet-train asks
+    of the process that a test of it ran in before."""
+    before = config.is_op_determinism_enabled()
+    config.disable_op_determinism()
+    yield
+    if before:
+        config.enable_op_determinism()
 
 
 @pytest.fixture(scope="session")

@@ -309,6 +309,44 @@ def test_redistribution_keeps_the_pattern_and_the_total_of_units(method):
             assert mask.numpy().reshape(-1, 4, mask.shape[1]).sum(1).max() <= 2
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        granet_tf.SNFS(0.8, pinned={0: 0.25}, capped={-1: 0.5}, total_steps=10),
+        granet_tf.DSR(0.8, pinned={0: 0.25}, capped={-1: 0.5}, prune_threshold=0.7, total_steps=10),
+        granet_tf.DeepR(
+            0.5, pinned={0: 0.25}, capped={-1: 0.5}, scope="global", distribution="uniform"
+        ),
+    ],
+    ids=lambda m: type(m).__name__,
+)
+def test_redistribution_obeys_pins_and_caps(method):
+    rng = np.random.default_rng(0)
+    shapes = {"a": (8, 8), "b": (10, 20), "c": (10, 10)}
+    masks = [m.numpy() for m in method.initial_masks(shapes).values()]
+    first = [int(m.sum()) for m in masks]
+    assert first[0] == 48 and first[2] == 50
+    # Momentum and survivors are such that the second would grow all.
+    sizes = (1e-3, 100.0, 1.0)
+    weights = [
+        rng.normal(size=s) * m * size
+        for s, m, size in zip(shapes.values(), masks, sizes, strict=True)
+    ]
+    states = {
+        "momentum": [tf.constant(abs(w), tf.float32) for w in weights],
+        "threshold": [tf.constant(0.7)] * 3,
+        "positive": [tf.constant(w * rng.choice([1, 1, -1], w.shape) >= 0) for w in weights],
+    }
+    [name] = [state.name for state in method.states]
+    states = [{name: value} for value in states[name]]
+    new, _, _ = method.update(
+        tf.constant(1), tensors(weights, masks, states), dormant_compete=False
+    )
+    after = [int(tf.math.count_nonzero(m)) for m in new]
+    assert after[0] == 48 and after[2] >= 50 and sum(after) == sum(first)
+    assert any(not np.array_equal(a, b) for a, b in zip(new, masks, strict=True))
+
+
 # Pieces.
 
 
@@ -449,6 +487,7 @@ def test_replicas_agree_to_the_bit_and_with_one_device(name, whole, mirrored):
         np.testing.assert_allclose(a.variable, b.variable, atol=1e-5)
 
 
+@pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize("name", ["snfs"])
 def test_compiled_by_xla(name, whole):
     alone, _ = whole(name)

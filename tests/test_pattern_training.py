@@ -319,6 +319,7 @@ def convnet():
     )
 
 
+@pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize(
     ("options", "mask_only"),
     [({"jit_compile": True}, False), ({"run_eagerly": True}, True)],

@@ -154,6 +154,7 @@ def test_growth_ranks_the_true_dense_gradient(mask_only, l2):
         np.testing.assert_allclose(gradient, independent, atol=1e-12)
 
 
+@pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize("mask_only", [False, True])
 @pytest.mark.parametrize(
     "options",

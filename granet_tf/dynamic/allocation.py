@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
+
+from granet_tf.base_method import Method
+from granet_tf.dynamic.units import Units
+from granet_tf.scopes import match, units_to_keep
+from granet_tf.selection import count
 
 
 def allocate(total: tf.Tensor, shares: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
@@ -50,6 +57,58 @@ def allocate(total: tf.Tensor, shares: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
     place = tf.argsort(tf.argsort(-remainders, stable=True), stable=True)
     missing = total - tf.reduce_sum(whole)
     return whole + tf.cast(tf.cast(place, tf.int64) < missing, tf.int64)
+
+
+def share_out(
+    method: Method,
+    paths: Sequence[str],
+    units: Sequence[Units],
+    kept: Sequence[tf.Tensor],
+    shares: tf.Tensor,
+) -> list[tf.Tensor]:
+    """How many units each weight grows, where all that was dropped is shared out.
+
+    Args:
+        method: Its pins and caps are obeyed.
+        paths: Names of the weights.
+        units: Their units.
+        kept: Which of these are left.
+        shares: As for `allocate`.
+
+    Example:
+
+    >>> from granet_tf.patterns import Element
+    >>> method, shares = Method(0.5, pinned={1: 0.5}), tf.constant([9, 9, 0])
+    >>> units = [Units(Element(), (4,), tf.constant([True, True, False, False]))] * 3
+    >>> kept = [units[0].active, *[tf.constant([True, False, False, False])] * 2]
+    >>> [int(n) for n in share_out(method, "abc", units, kept, shares)]
+    [1, 1, 0]
+    """
+    own, is_pinned = owed(method, paths, units, kept)
+    lost = sum(count(u.active) - count(k) for u, k in zip(units, kept, strict=True))
+    room = tf.stack([u.room(k) for u, k in zip(units, kept, strict=True)]) - own
+    room = tf.where(is_pinned, tf.zeros_like(room), room)
+    return tf.unstack(own + allocate(lost - tf.reduce_sum(own), shares, room))
+
+
+def owed(
+    method: Method, paths: Sequence[str], units: Sequence[Units], kept: Sequence[tf.Tensor]
+) -> tuple[tf.Tensor, list[bool]]:
+    """How many units each weight must grow itself, and whether it may grow no others.
+
+    One that is pinned grows what it lost, one that is capped what its cap demands.
+    """
+    by_path = dict.fromkeys(paths)
+    pinned = match(method.pinned, by_path, "pinned")
+    capped = match(method.capped, by_path, "capped")
+    numbers = []
+    for path, u, k in zip(paths, units, kept, strict=True):
+        lost = count(u.active) - count(k)
+        least = tf.zeros((), tf.int64)
+        if path in capped:
+            least = units_to_keep([u.pattern.capacity(u.shape)], capped[path]) - count(k)
+        numbers.append(lost if path in pinned else tf.clip_by_value(least, 0, lost))
+    return tf.stack(numbers), [path in pinned for path in paths]
 
 
 def drop_count(fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:

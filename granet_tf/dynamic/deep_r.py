@@ -9,8 +9,10 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
+from granet_tf.dynamic.allocation import owed
 from granet_tf.dynamic.checks import check_at_least, check_frequency
 from granet_tf.dynamic.reselection import EndlessSchedule
+from granet_tf.dynamic.units import units_of
 from granet_tf.hooks import State
 from granet_tf.methods import Method
 from granet_tf.patterns import Element
@@ -97,22 +99,38 @@ class DeepR(Method):
                 tensors.weights, tensors.masks, tensors.states, strict=True
             )
         ]
-        lost = [count(m) - count(k) for m, k in zip(tensors.masks, kept, strict=True)]
         # Another stream than that of the noise.
         seeds = [seed + tf.constant([1, 0]) for seed in self._seeds(tensors.paths, step)]
         scores = [uniform(w, seed) for w, seed in zip(tensors.weights, seeds, strict=True)]
-        dormant = [~k for k in kept]
-        grown = _GROWTH[self.scope](scores, dormant, lost)
+        grown = _GROWTH[self.scope](self, tensors, kept, scores)
         masks = [k | g for k, g in zip(kept, grown, strict=True)]
         return masks, kept, tensors.states
 
 
-_GROWTH = {
-    "layer": lambda scores, dormant, lost: [
-        select([s], [d], n)[0] for s, d, n in zip(scores, dormant, lost, strict=True)
-    ],
-    "global": lambda scores, dormant, lost: select(scores, dormant, tf.add_n(lost)),
-}
+def _grow_layer(method, tensors, kept, scores):
+    """Each layer as many as it lost."""
+    return [
+        select([score], [~k], count(mask) - count(k))[0]
+        for score, mask, k in zip(scores, tensors.masks, kept, strict=True)
+    ]
+
+
+def _grow_global(method, tensors, kept, scores):
+    """As many as were lost in all, anywhere, but where pins and caps are obeyed."""
+    dormant = [~k for k in kept]
+    lost = tf.add_n([count(m) - count(k) for m, k in zip(tensors.masks, kept, strict=True)])
+    if not (method.pinned or method.capped):
+        return select(scores, dormant, lost)
+    own, is_pinned = owed(method, tensors.paths, units_of(method, tensors), kept)
+    first = [
+        select([s], [d], n)[0] for s, d, n in zip(scores, dormant, tf.unstack(own), strict=True)
+    ]
+    others = [d & ~f & (not p) for d, f, p in zip(dormant, first, is_pinned, strict=True)]
+    rest = select(scores, others, lost - tf.reduce_sum(own))
+    return [f | r for f, r in zip(first, rest, strict=True)]
+
+
+_GROWTH = {"layer": _grow_layer, "global": _grow_global}
 
 
 def _sign(state, dtype):

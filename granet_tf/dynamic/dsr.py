@@ -7,7 +7,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from granet_tf.dynamic.allocation import allocate
+from granet_tf.dynamic.allocation import share_out
 from granet_tf.dynamic.checks import check_at_least
 from granet_tf.dynamic.units import units_of
 from granet_tf.hooks import State
@@ -23,9 +23,9 @@ class DSR(SET):
 
     An update drops every active weight with |w| below the threshold H, the same for all layers,
     but leaves each layer its largest. As many are grown in all, at random, shared out to the layers
-    in proportion to how many of their weights survived. Then H adapts: it doubles where fewer than
-    (1 − δ) N were dropped, and halves where more than (1 + δ) N were; N is `drop_fraction` of the
-    active weights.
+    in proportion to how many of their weights survived; pins and caps are obeyed. Then H adapts: it
+    doubles where fewer than (1 − δ) N were dropped, and halves where more than (1 + δ) N were; N is
+    `drop_fraction` of the active weights.
 
     Args:
         final_sparsity: The sparsity, all through training, in [0, 1).
@@ -75,8 +75,7 @@ class DSR(SET):
         survived = tf.stack([count(k) for k in kept])
         alive = tf.add_n([count(u.active) for u in units])
         dropped = alive - tf.reduce_sum(survived)
-        room = tf.stack([u.room(k) for u, k in zip(units, kept, strict=True)])
-        numbers = tf.unstack(allocate(dropped, survived, room))
+        numbers = share_out(self, tensors.paths, units, kept, survived)
         scores = [
             u.pool(self.grow_score(weight, None, seed))
             for u, weight, seed in zip(

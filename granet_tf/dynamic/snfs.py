@@ -9,7 +9,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from granet_tf.dynamic.allocation import allocate, drop_count
+from granet_tf.dynamic.allocation import drop_count, share_out
 from granet_tf.dynamic.units import units_of
 from granet_tf.hooks import State
 from granet_tf.methods import RigL
@@ -25,7 +25,8 @@ class SNFS(RigL):
     It keeps m ← β m + g of the dense gradient g, for all weights. An update drops in each layer the
     share of its active weights that is lowest in |w|. As many are grown in all, shared out to the
     layers in proportion to the mean |m| of their active weights before the update; in each, those
-    of largest |m|. What a layer has no room for goes to the others, so the total is exact.
+    of largest |m|. What a layer has no room for goes to the others, so the total is exact. Layers
+    that are pinned keep their number, those that are capped at least what the cap demands.
 
     The momentum takes 4 bytes a weight, and under tf.distribute the dense gradient is summed at
     each step.
@@ -93,8 +94,7 @@ class SNFS(RigL):
             )
         ]
         means = [mean(m, u.active) for m, u in zip(momenta, units, strict=True)]
-        room = tf.stack([u.room(k) for u, k in zip(units, kept, strict=True)])
-        numbers = tf.unstack(allocate(tf.reduce_sum(dropped), tf.stack(means), room))
+        numbers = share_out(self, tensors.paths, units, kept, tf.stack(means))
         masks = [
             u.expand(u.add(m, n, k))
             for u, m, n, k in zip(units, momenta, numbers, kept, strict=True)
