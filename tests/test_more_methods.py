@@ -333,7 +333,10 @@ def test_redistribution_obeys_pins_and_caps(method):
         for s, m, size in zip(shapes.values(), masks, sizes, strict=True)
     ]
     states = {
-        "momentum": [tf.constant(abs(w), tf.float32) for w in weights],
+        "momentum": [
+            tf.constant(size * rng.uniform(size=s), tf.float32)
+            for s, size in zip(shapes.values(), sizes, strict=True)
+        ],
         "threshold": [tf.constant(0.7)] * 3,
         "positive": [tf.constant(w * rng.choice([1, 1, -1], w.shape) >= 0) for w in weights],
     }
