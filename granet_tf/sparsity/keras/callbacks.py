@@ -131,7 +131,7 @@ class PruningSummaries(_TensorBoard):
         self._write()
 
     def _write(self):
-        step = max(int(each.iterations) for each in optimizers_of(self.model).values())
+        step = max(int(each.iterations.numpy()) for each in optimizers_of(self.model).values())
         write_scalars(self._pruning_writer, step, sparsities(self.model))
         self._pruning_writer.flush()
 
