@@ -89,8 +89,10 @@ class PruningSummaries(_TensorBoard):
     """Writes the sparsity of each pruned weight, and its smallest active |w|, for TensorBoard.
 
     Written at the start of each epoch and at the end of training, over optimizer steps, to the
-    folder `metrics` in `log_dir`. It is a `keras.callbacks.TensorBoard` and writes what that writes
-    if the package tensorboard is installed, which the sparsities do not need.
+    folder `metrics` in `log_dir`: `sparsity` of the whole, `<path>/sparsity`, `<path>/threshold`.
+
+    The package tensorboard (`pip install tensorboard`) is needed to look at them, and not to write
+    them. If it is installed, this is a `keras.callbacks.TensorBoard` and writes its things, too.
 
     Args:
         log_dir: For `tensorboard --logdir`.
