@@ -388,13 +388,13 @@ def test_the_callback_in_a_loop_of_ones_own():
 
     def train(optimizer, callback):
         callback.on_train_begin()
-        for batch in range(2):
-            callback.on_train_batch_begin(batch)
+        for _ in range(2):
+            callback.on_train_batch_begin(batch=-1)
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        callback.on_epoch_end(0)
+        callback.on_epoch_end(batch=-1)  # As in tfmot's guide.
 
     callback, plain = api.UpdatePruningStep(), model.optimizer
     callback.set_model(model)

@@ -56,7 +56,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
             if sparse is not None and sparse.updates_all:
                 sparse.build(model.trainable_variables)
 
-    def on_epoch_end(self, epoch=None, logs=None):
+    # tfmot names the first argument `batch`, and loops after its guide do so.
+    def on_epoch_end(self, epoch=None, logs=None, *, batch=None):
         sparse = [sparse_part(x) for x in optimizers_of(self.model).values()]
         if any(sparse) and not any(each is not None and each.has_stepped for each in sparse):
             raise ValueError(
