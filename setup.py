@@ -35,6 +35,7 @@ setup(
             "pytest",
             "pytest-xdist",
             "ruff",
+            "tensorboard",
             "tensorflow-model-optimization",
             "tf_keras",
         ],

@@ -228,7 +228,8 @@ class Method(Hooks):
         def prune():
             return SCOPES[self.scope](self, candidates, schedule.exact_sparsity(step))
 
-        pruned = tf.cond(should_prune, prune, lambda: units)
+        # A schedule of one's own may say a plain True.
+        pruned = tf.cond(tf.convert_to_tensor(should_prune), prune, lambda: units)
 
         def regenerate():
             return [

@@ -89,6 +89,9 @@ def made_sparse(
 
     `partly`: for those weights only that it will train.
 
+    Raises:
+        ValueError: If model or optimizer were not made in the scope of the model's strategy.
+
     Example:
 
     >>> import granet_tf
@@ -97,8 +100,11 @@ def made_sparse(
     >>> type(made_sparse(scaled, model).inner_optimizer).__name__
     'SparseOptimizer'
     """
+    _check_scope(model, innermost(optimizer))
     sparse = SparseOptimizer(innermost(optimizer), model)
     sparse.updates_all = not partly
+    if partly and sparse.inner_optimizer.built:
+        sparse.build(sparse.inner_optimizer._trainable_variables)
     if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return sparse
     optimizer.inner_optimizer = sparse
@@ -138,4 +144,18 @@ def check_strategy_options(
             raise ValueError(
                 f"TensorFlow cannot do `{name}` under {type(strategy).__name__}. Leave it out, or "
                 f"train on one device. Received: {name}={value}"
+            )
+
+
+def _check_scope(model, optimizer):
+    # Else each replica counts its steps into one variable, and schedules run ahead.
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        return
+    parts = {optimizer: [optimizer.iterations], model: model.trainable_variables}
+    for part, variables in parts.items():
+        if not all(strategy.extended.variable_created_in_scope(v.value) for v in variables):
+            raise ValueError(
+                "Model and optimizer must be made in the scope of the strategy that trains them. "
+                f"Received: {part}, not made in the scope of {type(strategy).__name__}"
             )

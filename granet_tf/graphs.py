@@ -38,18 +38,19 @@ def rebuilt(
     """
     change, change_input = functools.cache(change), functools.cache(change_input or _copied)
     options = {"name": model.name, "trainable": model.trainable}
-    if isinstance(model, keras.Sequential):
-        layers = [(change_input if _is_input(x) else change)(x) for x in model._layers]
-        return sequential(layers, **options)
-    inputs = keras.tree.map_structure(
-        lambda tensor: change_input(tensor._keras_history.operation).output, model.input
-    )
+    with model.distribute_strategy.scope():
+        if isinstance(model, keras.Sequential):
+            layers = [(change_input if _is_input(x) else change)(x) for x in model._layers]
+            return sequential(layers, **options)
+        inputs = keras.tree.map_structure(
+            lambda tensor: change_input(tensor._keras_history.operation).output, model.input
+        )
 
-    def operation(each):
-        return change(each) if isinstance(each, keras.Layer) else each
+        def operation(each):
+            return change(each) if isinstance(each, keras.Layer) else each
 
-    outputs = model._run_through_graph(inputs, operation_fn=operation)
-    return functional(inputs, outputs, **options)
+        outputs = model._run_through_graph(inputs, operation_fn=operation)
+        return functional(inputs, outputs, **options)
 
 
 def _is_input(layer):

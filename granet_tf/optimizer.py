@@ -115,6 +115,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         if not self.updates_all:
+            self._check_several()
             self._groups = tuple(_only_of(variables, self._groups))
         slots = record_slots(self.inner_optimizer, list(variables))
         resets = [p for g in self._groups if not g.mask_only for p in g.pruned]
@@ -157,6 +158,17 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         # Unconditionally: a replica may not meet the others inside a condition.
         context = tf.distribute.get_replica_context()
         context.merge_call(self._after_step, args=(before, rate, dense))
+
+    def _check_several(self):
+        # Keras builds only the one that compile() was given, and TensorFlow can't build several
+        # inside a step: "You must feed a value for placeholder tensor".
+        strategy, inner = tf.distribute.get_strategy(), self.inner_optimizer
+        if strategy.num_replicas_in_sync > 1 and not (tf.executing_eagerly() or inner.built):
+            raise ValueError(
+                "Under a strategy, each of a model's optimizers must be built before training: "
+                "optimizer.build(variables), in the strategy's scope. "
+                f"Received: {inner}, not built, under {type(strategy).__name__}"
+            )
 
     @property
     def has_masks(self) -> bool:

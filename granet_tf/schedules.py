@@ -75,6 +75,17 @@ class PruningSchedule(abc.ABC):
             in_range &= step <= end_step
         return in_range & ((step - begin_step) % frequency == 0)
 
+    # tfmot's names: schedules of one's own that are made after its own call them.
+    _should_prune_in_step = is_due
+
+    @staticmethod
+    def _validate_step(begin_step, end_step, frequency, allow_negative_1):
+        check_steps(begin_step, end_step, frequency, endless=allow_negative_1)
+
+    @staticmethod
+    def _validate_sparsity(sparsity, variable_name):
+        check_sparsity(sparsity, variable_name)
+
     def get_config(self) -> dict[str, Any]:
         if dataclasses.is_dataclass(self):
             return dataclasses.asdict(self)

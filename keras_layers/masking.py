@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -39,8 +40,19 @@ class PrunedWeight:
 def add_masks(owner: keras.Layer, weights: Iterable[Weight]) -> tuple[PrunedWeight, ...]:
     """Gives each weight an all-True mask, a non-trainable variable of `owner`, saved with it."""
     chosen = [weight for weight in weights if weight.prunable]
-    masks = [
-        owner.add_weight(
+    masks = [_add_mask(owner, weight) for weight in chosen]
+    track(owner, "_mask", masks)
+    return tuple(
+        PrunedWeight(weight.path, weight.variable, mask, layout_of(weight.layer, weight.variable))
+        for weight, mask in zip(chosen, masks, strict=True)
+    )
+
+
+def _add_mask(owner, weight):
+    # In the scope that made the weight, as every replica has a mask of its own copy.
+    strategy = getattr(weight.variable.value, "distribute_strategy", None)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        return owner.add_weight(
             name=weight.path.replace("/", "_") + "_mask",
             shape=weight.variable.shape,
             initializer="ones",
@@ -49,13 +61,6 @@ def add_masks(owner: keras.Layer, weights: Iterable[Weight]) -> tuple[PrunedWeig
             trainable=False,
             aggregation="only_first_replica",
         )
-        for weight in chosen
-    ]
-    track(owner, "_mask", masks)
-    return tuple(
-        PrunedWeight(weight.path, weight.variable, mask, layout_of(weight.layer, weight.variable))
-        for weight, mask in zip(chosen, masks, strict=True)
-    )
 
 
 def track(owner: keras.Layer, name: str, variables: Iterable[keras.Variable]) -> None:

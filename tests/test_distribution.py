@@ -41,8 +41,8 @@ def train(strategy, method, mask_only=False, policy="float32", **options):
     return sparse
 
 
-def assert_replicas_agree(strategy, model):
-    for pruned in model.pruned:
+def assert_replicas_agree(strategy, pruned_weights):
+    for pruned in pruned_weights:
         for variable in (pruned.mask, pruned.variable):
             first, second = strategy.experimental_local_results(variable.value)
             np.testing.assert_array_equal(first.numpy(), second.numpy())
@@ -54,7 +54,7 @@ def assert_replicas_agree(strategy, model):
 )
 def test_replicas_agree_to_the_bit_and_with_one_device(mirrored, name, mask_only):
     model = train(mirrored, METHODS[name], mask_only)
-    assert_replicas_agree(mirrored, model)
+    assert_replicas_agree(mirrored, model.pruned)
     alone = train(tf.distribute.get_strategy(), METHODS[name], mask_only)
     for a, b in zip(model.pruned, alone.pruned, strict=True):
         np.testing.assert_array_equal(a.mask, b.mask)
@@ -65,7 +65,7 @@ def test_replicas_agree_to_the_bit_and_with_one_device(mirrored, name, mask_only
 
 def test_loss_scaling_inside_a_strategy(mirrored):
     model = train(mirrored, METHODS["granet"], policy="mixed_float16")
-    assert_replicas_agree(mirrored, model)
+    assert_replicas_agree(mirrored, model.pruned)
     assert model.nonzeros == 245
 
 
@@ -94,7 +94,7 @@ def test_a_custom_loop_under_a_strategy(mirrored):
     for batch in batches:
         step(batch)
     assert int(optimizer.iterations.numpy()) == 16
-    assert_replicas_agree(mirrored, sparse)
+    assert_replicas_agree(mirrored, sparse.pruned)
     assert sparse.nonzeros == 12
 
 

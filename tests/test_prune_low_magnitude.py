@@ -152,11 +152,12 @@ def test_two_layers_with_settings_of_their_own(mask_only):
 def test_functional_model_in_a_graph(jit_compile):
     inputs = keras.Input((8,))
     layer = Wrapped(L.Dense(16, name="dense"), HALF)
-    model = keras.Model(inputs, L.Dense(4)(layer(inputs)))
+    every_step = Wrapped(L.Dense(4, name="head"), lambda step: (True, 0.75))
+    model = keras.Model(inputs, every_step(layer(inputs)))
     compiled(model, "adam", run_eagerly=False, jit_compile=jit_compile)
     x, y = models.data(models.sequential, 16)
     model.fit(x, y, batch_size=4, verbose=0)
-    assert active(layer) == [64]
+    assert (active(layer), active(every_step)) == ([64], [16])
     assert np.count_nonzero(layer.layer.kernel) == 64
 
 

@@ -69,11 +69,24 @@ def test_python_blocks_run_in_order_and_print_what_they_say(path, tmp_path):
     page = path.read_text(encoding="utf-8")
     script = [(line, source, results.findall(source)) for line, source in blocks("python", page)]
     (tmp_path / path.name).write_text(page, encoding="utf-8")  # AutoGraph reads the source.
+    # "py" is for programs of Keras 2, whose files the page goes on with.
+    for _, source in blocks("py", page):
+        run(source, cwd=tmp_path, TF_USE_LEGACY_KERAS="1")
+    run(RUNNER, path.name, cwd=tmp_path, input=json.dumps(script))
+
+
+def run(source, *arguments, cwd, input=None, **environment):
+    """Runs Python source in a process of its own, as a reader would."""
     done = subprocess.run(
-        [sys.executable, "-c", RUNNER, path.name],
-        input=json.dumps(script),
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"},
+        [sys.executable, "-c", source, *arguments],
+        input=input,
+        cwd=cwd,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,8 +1,9 @@
 """`granet_tf.sparsity.keras`: what tfmot's own tests ask of it, and tfmot's masks themselves."""
 
-import importlib.util
 import json
 import pickle
+import runpy
+import sys
 
 import keras
 import models
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import granet_tf as tfmot
+from granet_tf.sparsity.keras import callbacks
 
 L = keras.layers
 api = tfmot.sparsity.keras
@@ -386,13 +388,13 @@ def test_the_callback_in_a_loop_of_ones_own():
 
     def train(optimizer, callback):
         callback.on_train_begin()
-        for batch in range(2):
-            callback.on_train_batch_begin(batch)
+        for _ in range(2):
+            callback.on_train_batch_begin(batch=-1)
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        callback.on_epoch_end(0)
+        callback.on_epoch_end(batch=-1)  # As in tfmot's guide.
 
     callback, plain = api.UpdatePruningStep(), model.optimizer
     callback.set_model(model)
@@ -454,20 +456,43 @@ def test_summaries_are_written(tmp_path):
     assert written["net/head/kernel/threshold", 2] == pytest.approx(smallest)
 
 
-def test_further_arguments_of_summaries_go_to_tensorboard(tmp_path):
-    if importlib.util.find_spec("tensorboard") is None:
-        with pytest.raises(
-            ImportError, match=r"pip install tensorboard\. Received: \['histogram_f"
-        ):
-            api.PruningSummaries(tmp_path, histogram_freq=1)
-        return
-    model = models.sequential()
-    pruned = api.prune_low_magnitude(model, HALF)
+def test_summaries_are_a_tensorboard_callback_where_that_is_installed(tmp_path):
+    read = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pruned = api.prune_low_magnitude(models.sequential(), HALF)
     pruned.compile("sgd", "mse", run_eagerly=True)
     summaries = api.PruningSummaries(tmp_path, histogram_freq=1)
     fit(pruned, models.sequential, callbacks=[summaries])
-    assert isinstance(summaries, keras.callbacks.TensorBoard) and summaries.histogram_freq == 1
-    assert {folder.name for folder in tmp_path.iterdir()} == {"metrics", "train"}
+    assert isinstance(summaries, keras.callbacks.TensorBoard)
+
+    def events(folder):
+        found = read.EventAccumulator(str(tmp_path / folder)).Reload()
+        tags = found.Tags()["tensors"]
+        return {
+            tag: [(e.step, tf.make_ndarray(e.tensor_proto)) for e in found.Tensors(tag)]
+            for tag in tags
+        }
+
+    written = events("metrics")
+    weights = [f"net/{name}/kernel" for name in ("hidden", "head")]
+    assert set(written) == {
+        "sparsity",
+        *(f"{w}/{t}" for w in weights for t in ("sparsity", "threshold")),
+    }
+    for tag in ("sparsity", "net/head/kernel/sparsity"):
+        assert written[tag] == [(0, 0.0), (2, 0.5)]
+    kernel = wrapped(pruned)[1].pruned[0].variable.numpy()
+    [_, (step, threshold)] = written["net/head/kernel/threshold"]
+    assert (step, threshold) == (2, pytest.approx(np.abs(kernel[kernel != 0]).min()))
+    assert {"epoch_loss", "net/head/kernel/histogram"} <= set(events("train"))
+
+
+def test_without_tensorboard_further_arguments_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    summaries = runpy.run_path(callbacks.__file__)["PruningSummaries"]
+    assert not issubclass(summaries, keras.callbacks.TensorBoard)
+    assert summaries(tmp_path).update_freq == "epoch"
+    with pytest.raises(ImportError, match=r"pip install tensorboard\. Received: \['histogram_f"):
+        summaries(tmp_path, histogram_freq=1)
 
 
 @pytest.mark.parametrize(

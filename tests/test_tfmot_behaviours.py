@@ -36,6 +36,42 @@ def trained(build=models.sequential, schedule=HALF, **options):
     return model
 
 
+# The schedule.
+
+
+@keras.saving.register_keras_serializable("test_tfmot_behaviours")
+class Linear(api.PruningSchedule):
+    """As users of tfmot write them, after the ones that it has."""
+
+    def __init__(self, final_sparsity, begin_step, end_step, frequency=100):
+        self.final_sparsity = final_sparsity
+        self.begin_step, self.end_step, self.frequency = begin_step, end_step, frequency
+        self._validate_step(begin_step, end_step, frequency, False)
+        self._validate_sparsity(final_sparsity, "final_sparsity")
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.float32)
+        due = self._should_prune_in_step(step, self.begin_step, self.end_step, self.frequency)
+        return due, self.final_sparsity * (step - self.begin_step) / (
+            self.end_step - self.begin_step
+        )
+
+    def get_config(self):
+        return {"class_name": "Linear", "config": dict(vars(self))}
+
+
+def test_a_schedule_that_was_made_for_tfmot(tmp_path):
+    model = trained(schedule=Linear(0.5, 0, 2, frequency=1))
+    assert [np.count_nonzero(p.mask) for x in wrapped(model) for p in x.pruned] == [64, 32]
+    model.save(tmp_path / "model.keras")
+    loaded = wrapped(keras.models.load_model(tmp_path / "model.keras"))[0].pruning_schedule
+    assert vars(loaded) == vars(Linear(0.5, 0, 2, frequency=1))
+    assert [bool(loaded(step)[0]) for step in (0, 2, 3)] == [True, True, False]
+    for arguments in ((1.0, 0, 2), (0.5, -1, 2), (0.5, 0, -1), (0.5, 2, 1), (0.5, 0, 2, 0)):
+        with pytest.raises(ValueError, match=r"Received: "):
+            Linear(*arguments)
+
+
 # The wrapper.
 
 
@@ -71,6 +107,15 @@ class Unnamed(L.Layer):
         return inputs @ self.matrix
 
 
+class UnnamedFromTheStart(L.Layer):
+    def __init__(self):
+        super().__init__()
+        self.matrix = self.add_weight((8, 4), name="matrix")
+
+    def call(self, inputs):
+        return inputs @ self.matrix
+
+
 class Named(Unnamed):
     def get_prunable_weights(self):
         return [self.matrix]
@@ -81,6 +126,9 @@ def test_a_layer_of_ones_own_must_name_its_weights():
     layer(np.ones((1, 8)))
     with pytest.raises(ValueError, match=r"get_prunable_weights\(\).*Received: layer=<Unnamed"):
         Wrapped(layer)
+    for layer in (UnnamedFromTheStart(), keras.Sequential([UnnamedFromTheStart()])):
+        with pytest.raises(ValueError, match=r"get_prunable_weights\(\).*Received: layer=<Unnamed"):
+            api.prune_low_magnitude(layer)
     frozen = L.Dense(4, trainable=False)
     with pytest.raises(ValueError, match=r"Name frozen ones with `prunable`.*'frozen'"):
         Wrapped(frozen)(np.ones((1, 8)))

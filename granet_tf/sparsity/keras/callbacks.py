@@ -56,7 +56,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
             if sparse is not None and sparse.updates_all:
                 sparse.build(model.trainable_variables)
 
-    def on_epoch_end(self, epoch=None, logs=None):
+    # tfmot names the first argument `batch`, and loops after its guide do so.
+    def on_epoch_end(self, epoch=None, logs=None, *, batch=None):
         sparse = [sparse_part(x) for x in optimizers_of(self.model).values()]
         if any(sparse) and not any(each is not None and each.has_stepped for each in sparse):
             raise ValueError(
@@ -89,8 +90,10 @@ class PruningSummaries(_TensorBoard):
     """Writes the sparsity of each pruned weight, and its smallest active |w|, for TensorBoard.
 
     Written at the start of each epoch and at the end of training, over optimizer steps, to the
-    folder `metrics` in `log_dir`. It is a `keras.callbacks.TensorBoard` and writes what that writes
-    if the package tensorboard is installed, which the sparsities do not need.
+    folder `metrics` in `log_dir`: `sparsity` of the whole, `<path>/sparsity`, `<path>/threshold`.
+
+    The package tensorboard (`pip install tensorboard`) is needed to look at them, and not to write
+    them. If it is installed, this is a `keras.callbacks.TensorBoard` and writes its things, too.
 
     Args:
         log_dir: For `tensorboard --logdir`.
@@ -131,7 +134,7 @@ class PruningSummaries(_TensorBoard):
         self._write()
 
     def _write(self):
-        step = max(int(each.iterations) for each in optimizers_of(self.model).values())
+        step = max(int(each.iterations.numpy()) for each in optimizers_of(self.model).values())
         write_scalars(self._pruning_writer, step, sparsities(self.model))
         self._pruning_writer.flush()
 

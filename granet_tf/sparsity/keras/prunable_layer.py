@@ -86,4 +86,4 @@ def _is_known(layer):
 
 
 def _has_no_weights(layer):
-    return layer.built or getattr(layer.build, "_is_default", False)
+    return not layer.weights and (layer.built or getattr(layer.build, "_is_default", False))
