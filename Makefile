@@ -1,7 +1,7 @@
 # make demo        trains a sparse network on real data and shows what came of it (minutes, no GPU)
 # make plasticity  prunes networks in the middle of training, shows how they recover (minutes)
 # make test        runs the tests
-# make test-all    runs those that take long as well: real models and all file formats (an hour)
+# make test-all    runs those that take long as well: real models and all file formats (half an hour)
 # All make a virtual environment of their own in $(VENV) and install what they need there.
 
 PYTHON ?= python3
