@@ -12,9 +12,9 @@ tfmot needs tf_keras, and as peak memory is a process's.
   `.tflite` files are stripped, after the end of the epoch, and sparsely encoded.
 - Exactness: nonzero weights after stripping, and how many the schedule wants, tensor by tensor.
 
-    python benchmarks/against_tfmot.py [--network=resnet20|cnn|mlp] [--batch_size=32] [--rounds=40]
+    python benchmarks/against_tfmot.py [--network=resnet20|cnn|mlp] [--batch_size=32] [--rounds=200]
 
-About six minutes on two cores; --network=cnn takes two.
+Some minutes on two cores.
 """
 
 from __future__ import annotations
@@ -323,8 +323,8 @@ def _flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=NETWORKS, default="resnet20")
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=40, help="steps timed of each variant")
-    parser.add_argument("--update_rounds", type=int, default=9, help="updates timed of each")
+    parser.add_argument("--rounds", type=int, default=200, help="steps timed of each variant")
+    parser.add_argument("--update_rounds", type=int, default=60, help="updates timed of each")
     parser.add_argument("--jit", action="store_true", help="compile the step with XLA")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
