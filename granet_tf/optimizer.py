@@ -170,6 +170,39 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 f"Received: {inner}, not built, under {type(strategy).__name__}"
             )
 
+    def catch_up(self) -> None:
+        """Zeroes what is dormant and updates the masks after a step that was made without this.
+
+        For loops that train with the inner optimizer. Call it once after each of its steps, outside
+        of any compiled function.
+
+        Raises:
+            ValueError: If a method needs more than the weights, such as gradients to grow by.
+
+        Example:
+
+        >>> import granet_tf
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+        >>> method = granet_tf.GMP(0.75, schedule=granet_tf.ConstantSparsity(0.75, 0, frequency=1))
+        >>> sparse, inner = granet_tf.wrap(model, method), keras.optimizers.SGD()
+        >>> optimizer = SparseOptimizer(inner, sparse)
+        >>> optimizer.build(sparse.trainable_variables)
+        >>> inner.apply([tf.ones((4, 4)), tf.ones(4)], sparse.trainable_variables)
+        >>> optimizer.catch_up()
+        >>> int(keras.ops.count_nonzero(model.layers[0].kernel))
+        4
+        """
+        for group in self._groups:
+            method = group.method()
+            if group.needs_gradients or method.follows_steps:
+                raise ValueError(
+                    "A method that needs more than the weights cannot catch up: train with the "
+                    f"SparseOptimizer itself. Received: method={method}"
+                )
+        self._after_step(
+            tf.distribute.get_strategy(), self.iterations - 1, None, [[] for _ in self._groups]
+        )
+
     @property
     def has_masks(self) -> bool:
         """Whether there are masks that it updates; not so when loaded without its model."""

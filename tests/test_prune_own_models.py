@@ -215,6 +215,24 @@ def test_each_optimizer_of_a_gan_updates_the_masks_of_what_it_trains(tmp_path, m
     assert kinds(stripped).count("PruneLowMagnitude") == 0
 
 
+def test_a_loop_may_use_the_plain_optimizers_of_a_gan():
+    gan = GAN()
+    gan(np.ones((1, 4)))
+    gan = api.prune_low_magnitude(gan, HALF)
+    plain = keras.optimizers.Adam(), keras.optimizers.Adam()
+    gan.compile(*plain)
+    callback = api.UpdatePruningStep()
+    callback.set_model(gan)
+    callback.on_train_begin()
+    for _ in range(2):
+        callback.on_train_batch_begin(batch=-1)
+        for optimizer, part in zip(plain, (gan.critic, gan.generator), strict=True):
+            weights = part.trainable_variables
+            optimizer.apply([tf.ones(w.shape) for w in weights], weights)
+    callback.on_epoch_end(batch=-1)
+    assert [r.nonzeros for r in tfmot.summarize(gan).rows if r.pruned] == [32, 16, 4, 32]
+
+
 @keras.saving.register_keras_serializable("tests")
 class OwnGraph(keras.Model):
     """A functional model that makes its graph itself, with a metric and a layer as attributes."""

@@ -382,27 +382,42 @@ def test_no_line_where_it_would_be_wrong():
     fit(model, models.sequential, callbacks=[api.UpdatePruningStep()])
 
 
-def test_the_callback_in_a_loop_of_ones_own():
-    model = by_hand()
-    x, y = models.data(models.sequential, 8)
-
-    def train(optimizer, callback):
+@pytest.mark.parametrize("mask_only", [False, True])
+@pytest.mark.parametrize("late", [False, True])
+def test_the_loop_of_tfmots_guide(late, mask_only):
+    def train(take_from_model):
+        keras.utils.set_random_seed(0)
+        schedule = api.PolynomialDecay(0.25, 0.75, begin_step=1, end_step=5, frequency=2)
+        layer = api.prune_low_magnitude(L.Dense(4), schedule, mask_only=mask_only)
+        model = keras.Sequential([keras.Input((8,)), layer])
+        optimizer, callback = keras.optimizers.Adam(0.1), api.UpdatePruningStep()
+        if late:
+            callback.set_model(model)
+        model.optimizer = optimizer
+        if not late:
+            callback.set_model(model)
         callback.on_train_begin()
-        for _ in range(2):
-            callback.on_train_batch_begin(batch=-1)
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
-            gradients = tape.gradient(loss, model.trainable_variables)
-            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        callback.on_epoch_end(batch=-1)  # As in tfmot's guide.
+        optimizer = model.optimizer if take_from_model else optimizer
+        x, y = models.data(models.sequential, 8)
+        seen = []
+        for _ in range(3):
+            for _ in range(2):
+                callback.on_train_batch_begin(batch=-1)
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+                gradients = tape.gradient(loss, model.trainable_variables)
+                optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+            callback.on_epoch_end(batch=-1)
+            seen.append(layer.pruned[0].mask.numpy())
+        return seen, model.get_weights(), int(optimizer.iterations)
 
-    callback, plain = api.UpdatePruningStep(), model.optimizer
-    callback.set_model(model)
-    with pytest.raises(ValueError, match=r"train with optimizer = model\.optimizer, taken after"):
-        train(plain, callback)
-    assert active(model) == [32]
-    train(model.optimizer, callback)
-    assert active(model) == [16]
+    masks, weights, steps = train(take_from_model=False)
+    # Cubic from step 1 to 5, every second step: 24, 10 and 8 of 32 are left after 1, 3 and 5.
+    assert [int(mask.sum()) for mask in masks] == [24, 10, 8] and steps == 6
+    expected_masks, expected, _ = train(take_from_model=True)
+    np.testing.assert_array_equal(masks, expected_masks)
+    for weight, other in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(weight, other, rtol=1e-6)
 
 
 def test_the_callback_on_models_that_do_not_need_it():
@@ -417,8 +432,10 @@ def test_the_callback_on_models_that_do_not_need_it():
     assert sparse.optimizer is optimizer
     model = by_hand()
     model.optimizer = None
-    with pytest.raises(ValueError, match=r"must have an optimizer before UpdatePruningStep"):
-        api.UpdatePruningStep().set_model(model)
+    callback = api.UpdatePruningStep()
+    callback.set_model(model)
+    with pytest.raises(ValueError, match=r"must have an optimizer when training begins"):
+        callback.on_train_begin()
 
 
 def test_the_callback_under_mixed_float16():

@@ -20,11 +20,13 @@ class UpdatePruningStep(keras.callbacks.Callback):
     The optimizer counts the steps. A model from `prune_low_magnitude` needs no callback; one that
     you put together of wrapped layers and compile with a plain optimizer does.
 
-    In a loop of your own, call `set_model(model)` and train with `model.optimizer` from then on.
+    In a loop of your own, give the model its optimizer and call what tfmot's guide calls:
+    `set_model(model)`, `on_train_begin()`, `on_train_batch_begin(batch)` before each step and
+    `on_epoch_end(batch)`. Masks are then updated between the steps, whether you train with
+    `model.optimizer` or with the plain one that you gave it.
 
     Raises:
-        ValueError: If the model has wrapped layers and no optimizer; at the end of an epoch, if it
-            was trained by another optimizer, which would leave it dense.
+        ValueError: If training begins with wrapped layers in the model and no optimizer.
 
     Source: `tfmot.sparsity.keras.UpdatePruningStep`.
 
@@ -41,30 +43,55 @@ class UpdatePruningStep(keras.callbacks.Callback):
     4
     """
 
+    def __init__(self):
+        super().__init__()
+        self._caught_up = {}
+
     def set_model(self, model):
         super().set_model(model)
+        self._bind()
+
+    def on_train_begin(self, logs=None):
+        # Loops may give the model its optimizer only after set_model().
+        self._bind()
+        if pruned_weights(self.model) and not optimizers_of(self.model):
+            raise ValueError(
+                "The model must have an optimizer when training begins: compile it, or set "
+                f"model.optimizer. Received: model={self.model}, whose optimizer is None"
+            )
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._catch_up()
+
+    # tfmot names the first argument `batch`, and loops after its guide do so.
+    def on_epoch_end(self, epoch=None, logs=None, *, batch=None):
+        self._catch_up()
+
+    def _bind(self):
+        model = self.model
         if not pruned_weights(model):
             return
-        if not optimizers_of(model):
-            raise ValueError(
-                "The model must have an optimizer before UpdatePruningStep gets it: compile it, or "
-                f"set model.optimizer. Received: model={model}, whose optimizer is None"
-            )
         with model.distribute_strategy.scope():
             make_optimizers_sparse(model)
             sparse = sparse_part(getattr(model, "optimizer", None))
             if sparse is not None and sparse.updates_all:
                 sparse.build(model.trainable_variables)
+        self._caught_up = {id(each): int(each.iterations.numpy()) for each in self._sparse()}
 
-    # tfmot names the first argument `batch`, and loops after its guide do so.
-    def on_epoch_end(self, epoch=None, logs=None, *, batch=None):
-        sparse = [sparse_part(x) for x in optimizers_of(self.model).values()]
-        if any(sparse) and not any(each is not None and each.has_stepped for each in sparse):
-            raise ValueError(
-                "The masks were not updated, as model.optimizer has not been used: train with "
-                "optimizer = model.optimizer, taken after UpdatePruningStep.set_model(model). "
-                f"Received: model={self.model}"
-            )
+    def _sparse(self):
+        parts = map(sparse_part, optimizers_of(self.model).values())
+        return [each for each in parts if each is not None]
+
+    def _catch_up(self):
+        """After steps of the plain optimizer, which leave masks as they are."""
+        for each in self._sparse():
+            if each.has_stepped:
+                continue
+            step = int(each.iterations.numpy())
+            if step > self._caught_up.get(id(each), step):
+                each.build(each.inner_optimizer._trainable_variables)
+                each.catch_up()
+            self._caught_up[id(each)] = step
 
 
 class _WithoutTensorBoard(keras.callbacks.Callback):
