@@ -1,0 +1,77 @@
+"""Files that version 0.1 wrote load, say what they said, and go on (tests/fixtures/v0_1)."""
+
+import json
+import pathlib
+import shutil
+
+import keras
+import models
+import numpy as np
+import pytest
+import short_runs
+import tensorflow as tf
+
+import granet_tf
+from granet_tf.model import pruned_weights
+
+OLD = pathlib.Path(__file__).parent / "fixtures" / "v0_1"
+EXPECTED = json.loads((OLD / "expected.json").read_text())
+X, Y = models.data(models.sequential, 16)
+
+
+def nonzeros(model):
+    return [int(np.count_nonzero(p.mask.numpy())) for p in pruned_weights(model)]
+
+
+def assert_as_it_was(model, expected):
+    np.testing.assert_allclose(model.predict(X[:2], verbose=0), expected["outputs"], rtol=1e-5)
+    assert nonzeros(model) == expected["nonzeros"]
+    assert int(model.optimizer.iterations) == expected["iterations"] == 4
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_keras_files_load_and_train_on(name):
+    model = keras.models.load_model(OLD / f"{name}.keras")
+    assert_as_it_was(model, EXPECTED[name])
+    model.fit(X, Y, batch_size=8, epochs=1, shuffle=False, verbose=0)
+    assert int(model.optimizer.iterations) == 6
+    assert sum(nonzeros(model)) <= sum(EXPECTED[name]["nonzeros"])
+
+
+def made(name):
+    """The model of a file, with nothing of its weights in it."""
+    if name == "granet":
+        method = granet_tf.GraNet(0.75, end_step=8, frequency=1, total_steps=12)
+        model = granet_tf.wrap(models.sequential(), method)
+    else:
+        schedule = granet_tf.PolynomialDecay(0.0, 0.75, begin_step=0, end_step=8, frequency=1)
+        model = granet_tf.sparsity.keras.prune_low_magnitude(models.sequential(), schedule)
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+@pytest.mark.parametrize("name", ["granet", "prune_low_magnitude"])
+def test_checkpoints_and_weights_load(name):
+    model = made(name)
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+    checkpoint.read(str(OLD / f"{name}.ckpt")).assert_existing_objects_matched()
+    assert_as_it_was(model, EXPECTED[name])
+    other = made(name)
+    other.load_weights(OLD / f"{name}.weights.h5")
+    assert nonzeros(other) == EXPECTED[name]["nonzeros"]
+
+
+def test_a_work_directory_goes_on(tmp_path):
+    """Killed at step 12 of 20, with checkpoints every 4."""
+    workdir = tmp_path / "workdir"
+    shutil.copytree(OLD / "workdir", workdir)
+    flags = (
+        *("--dataset=digits", "--model=small_cnn", "--width=0.125", "--method=granet"),
+        *("--final_sparsity=0.75", "--frequency=2", "--epochs=4", "--batch_size=256"),
+        *("--learning_rate=0.05", "--momentum=0.9", "--checkpoint_every=4"),
+        *("--keep_checkpoints=1", *short_runs.QUIET, f"--workdir={workdir}"),
+    )
+    assert "going on after step 8 of 20" in short_runs.run(*flags)
+    result = short_runs.summary(workdir)["runs"]["granet"]
+    assert result["sparsity"] == pytest.approx(0.75, abs=1e-3)
