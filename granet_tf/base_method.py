@@ -8,6 +8,7 @@ the rest.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -133,6 +134,23 @@ class Method(Hooks):
 
     # What the optimizer and the model ask.
 
+    def at_start(self) -> Method | None:
+        """What prunes before the first step, if the schedule asks for that; see `GMP`."""
+        return None
+
+    def among(self, every: Sequence[str], some: Sequence[str]) -> Method:
+        """The same method for `some` of the weights only: pins and caps mean the same ones.
+
+        Args:
+            every: Paths of all weights that it is for, in the model's order.
+            some: Paths of those that are left.
+        """
+        left = {}
+        for name in ("pinned", "capped"):
+            found = match(getattr(self, name), dict.fromkeys(every), name)
+            left[name] = {glob.escape(path): v for path, v in found.items() if path in some}
+        return dataclasses.replace(self, **left) if self.pinned or self.capped else self
+
     def check_drawn(self, pruned: Sequence[Any]) -> None:
         """Raises RuntimeError if masks are still to be drawn; see `AtInitialization.draw_masks`."""
         del pruned  # AutoGraph warns of a function that has no statement.
@@ -147,6 +165,16 @@ class Method(Hooks):
         """The duration `name` in optimizer steps; a float is a fraction of training."""
         value = getattr(self, name)
         return int(value) if isinstance(value, Integral) else round(value * self.training_length)
+
+    def last_worthwhile(self, frequency: int, end_step: int | None = None) -> int | None:
+        """The last step, up to `end_step`, that leaves a whole period for what it grows to train.
+
+        A connection that is new at the very end has a trained one's place. None is no limit, where
+        the length of training is not known.
+        """
+        limits = [end_step] if end_step is not None else []
+        limits += [self.total_steps - frequency] if self.total_steps is not None else []
+        return min(limits, default=None)
 
     @property
     def training_length(self) -> int:

@@ -2,16 +2,104 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from granet_tf.ending import warn_of_dense_end
 from granet_tf.optimizer import SparseOptimizer
 from keras_layers.prunable import carries_masks
 
 
-class SparseCompile:
+class SparseFit:
+    """To be mixed into a class of Keras models with masks, whose optimizers update them."""
+
+    def fit(self, *args, **kwargs):
+        """As `keras.Model.fit`; prunes what is due before the first step.
+
+        Warns:
+            UserWarning: If training ends less sparse than the schedule was to make it.
+        """
+        open_end = any(g.method().total_steps is None for p in sparse_parts(self) for g in p.groups)
+        if getattr(super().fit, "__func__", None) is keras.Model.fit:
+            arguments = arguments_of_fit(*args, **kwargs)
+            callbacks = with_callback(arguments.pop("callbacks", None), _PruneAtStart(), self)
+            history = super().fit(callbacks=callbacks, **arguments)
+        else:  # One of the user's own, which takes what it likes.
+            history = super().fit(*args, **kwargs)
+        for optimizer in sparse_parts(self):
+            warn_of_dense_end(optimizer, ended=open_end or self.stop_training)
+        return history
+
+
+class _PruneAtStart(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        prune_at_start(self.model)
+
+
+def prune_at_start(model: keras.Model) -> None:
+    """Prunes what is due at step 0, if `model` has not been trained yet.
+
+    Example:
+
+    >>> import granet_tf
+    >>> model = granet_tf.wrap(
+    ...     keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)]),
+    ...     granet_tf.GMP(0.75, end_step=0),
+    ... )
+    >>> model.compile("sgd", "mse")
+    >>> prune_at_start(model)
+    >>> model.nonzeros
+    4
+    """
+    for optimizer in sparse_parts(model):
+        if optimizer.steps > 0 or all(g.method().at_start() is None for g in optimizer.groups):
+            continue
+        with model.distribute_strategy.scope():
+            # Those of several optimizers that are not built do not know yet what they train.
+            if optimizer.trains_all:
+                optimizer.build(model.trainable_variables)
+            if optimizer.built:
+                optimizer.prune_at_start()
+
+
+def arguments_of_fit(*args, **kwargs) -> dict[str, Any]:
+    """{name: value} of arguments for `keras.Model.fit`.
+
+    Example:
+
+    >>> arguments_of_fit([0.0], [1.0], 32, epochs=2)
+    {'x': [0.0], 'y': [1.0], 'batch_size': 32, 'epochs': 2}
+    """
+    bound = inspect.signature(keras.Model.fit).bind(None, *args, **kwargs).arguments
+    return {name: value for name, value in bound.items() if name != "self"}
+
+
+def with_callback(
+    callbacks, callback: keras.callbacks.Callback, model: keras.Model, *, first: bool = False
+):
+    """What `fit` is given as `callbacks`, and `callback` as the last or the first of them.
+
+    Example:
+
+    >>> one, other = keras.callbacks.Callback(), keras.callbacks.TerminateOnNaN()
+    >>> with_callback(one, other, keras.Sequential()) == [one, other]
+    True
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callback.set_params(callbacks.params)
+        callback.set_model(model)
+        callbacks.callbacks.append(callback)
+        return callbacks
+    given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    given = [c for c in given if c is not None]
+    return [callback, *given] if first else [*given, callback]
+
+
+class SparseCompile(SparseFit):
     """To be mixed into a class of Keras models with masks."""
 
     def compile(self, optimizer="rmsprop", *args, **kwargs):
@@ -75,11 +163,17 @@ def make_optimizers_sparse(model: keras.Model) -> None:
 
     One of several updates the masks of the weights that it is given to train.
     """
+    if put_sparse_optimizers(model):
+        model.train_function = None  # It has the optimizer of before in it.
+
+
+def put_sparse_optimizers(model: keras.Model) -> bool:
+    """As `make_optimizers_sparse`, in the middle of its step; returns whether there was one."""
     optimizers = optimizers_of(model) if has_masks(model) else {}
-    for name, optimizer in optimizers.items():
-        if sparse_part(optimizer) is None:
-            setattr(model, name, made_sparse(optimizer, model, partly=len(optimizers) > 1))
-            model.train_function = None  # It has the optimizer of before in it.
+    plain = {n: optimizer for n, optimizer in optimizers.items() if sparse_part(optimizer) is None}
+    for name, optimizer in plain.items():
+        setattr(model, name, made_sparse(optimizer, model, partly=len(optimizers) > 1))
+    return bool(plain)
 
 
 def made_sparse(
@@ -101,10 +195,7 @@ def made_sparse(
     'SparseOptimizer'
     """
     _check_scope(model, innermost(optimizer))
-    sparse = SparseOptimizer(innermost(optimizer), model)
-    sparse.updates_all = not partly
-    if partly and sparse.inner_optimizer.built:
-        sparse.build(sparse.inner_optimizer._trainable_variables)
+    sparse = SparseOptimizer(innermost(optimizer), model, trains_all=not partly)
     if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return sparse
     optimizer.inner_optimizer = sparse
@@ -118,6 +209,12 @@ def sparse_part(optimizer: keras.optimizers.Optimizer | None) -> SparseOptimizer
             return optimizer
         optimizer = getattr(optimizer, "inner_optimizer", None)
     return None
+
+
+def sparse_parts(model: keras.Model) -> list[SparseOptimizer]:
+    """The SparseOptimizers of `model` that have masks to update."""
+    parts = map(sparse_part, optimizers_of(model).values())
+    return [part for part in parts if part is not None]
 
 
 def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.model import pruned_weights
+from granet_tf.optimizer import groups_of
 from granet_tf.table import aligned
 from keras_layers.masking import PrunedWeight
 
@@ -177,22 +177,24 @@ def count_flops(model: keras.Model, input_shape: Any = None) -> FlopsReport:
             objects[id(weight)] = weight
             dense[id(call.layer)][id(weight)] += cost
 
-    masks = {id(pruned.variable): pruned for pruned in pruned_weights(model)}
+    masks = {
+        id(p.variable): (p, group.mask_only) for group in groups_of(model) for p in group.pruned
+    }
     rows = []
     for layer, costs in dense.items():
         weights = tuple(
-            _weight_flops(objects[weight], cost // batch, masks.get(weight))
+            _weight_flops(objects[weight], cost // batch, *masks.get(weight, (None, False)))
             for weight, cost in costs.items()
         )
         rows.append(LayerFlops(_path(objects[layer]), called[layer], weights))
     return FlopsReport(tuple(rows))
 
 
-def _weight_flops(weight, dense: int, pruned: PrunedWeight | None) -> WeightFlops:
+def _weight_flops(weight, dense: int, pruned: PrunedWeight | None, mask_only: bool) -> WeightFlops:
     if weight is None:
         return WeightFlops(None, dense)
     nonzero = keras.ops.convert_to_numpy(weight) != 0
-    if pruned:
+    if mask_only:
         nonzero &= keras.ops.convert_to_numpy(pruned.mask)
     # Not every weight is a variable: LoRA computes one from some.
     path = pruned.path if pruned else getattr(weight, "path", "computed")

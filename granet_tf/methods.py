@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from granet_tf.base_method import DISTRIBUTIONS as DISTRIBUTIONS
 from granet_tf.base_method import Method as Method
-from granet_tf.schedules import PACKAGE, GraNetSchedule, as_schedule, check_rise
+from granet_tf.schedules import PACKAGE, ConstantSparsity, GraNetSchedule, as_schedule, check_rise
 
 # As many updates as this are made while the sparsity rises, unless `frequency` says otherwise.
 _UPDATES = 50
@@ -26,6 +26,8 @@ class GMP(Method):
     As Gale et al. use it, the first layer stays dense and the last goes to 0.8 at most:
     `GMP(0.9, pinned={0: 0.0}, capped={-1: 0.8})`. With `wrap(..., mask_only=True)` it is the
     original to the bit; without, pruned weights are zero and stay pruned, as in the paper.
+
+    What is due at step 0, as with `end_step=0`, is pruned before the first step.
 
     Args:
         final_sparsity: s_f, in [0, 1).
@@ -67,6 +69,14 @@ class GMP(Method):
     @property
     def regenerates(self):
         return self.schedule is not None and self.schedule.regenerates
+
+    def at_start(self):
+        with tf.init_scope():
+            schedule = self.make_schedule()
+            due, sparsity = bool(schedule(0)[0]), float(schedule.exact_sparsity(0))
+        if not due or sparsity <= self.initial_sparsity:
+            return None
+        return dataclasses.replace(self, schedule=ConstantSparsity(sparsity, 0))
 
     def make_schedule(self):
         if self.schedule is not None:
@@ -142,7 +152,8 @@ class RigL(Method):
     Args:
         final_sparsity: The sparsity, all through training, in [0, 1).
         begin_step: First update: optimizer steps (int) or fraction of training (float).
-        end_step: T_end, where the cosine reaches 0: optimizer steps or fraction of training.
+        end_step: T_end, where the cosine reaches `final_drop_fraction` and updates end: optimizer
+            steps or fraction of training. None comes where less than a whole period is left.
         frequency: ΔT in optimizer steps; None makes about 50 updates.
         drop_fraction: α, the fraction of active weights replaced at first, in [0, 1].
         final_drop_fraction: The fraction at `end_step`, in [0, 1].
@@ -173,7 +184,9 @@ class RigL(Method):
         begin, end, sparsity = self.steps("begin_step"), self.steps("end_step"), self.final_sparsity
         frequency = self.frequency or _default_frequency(begin, end)
         fractions = (self.drop_fraction, self.final_drop_fraction)
-        return GraNetSchedule(sparsity, sparsity, begin, begin, max(end, 1), frequency, *fractions)
+        last = self.last_worthwhile(frequency, end)
+        steps = (begin, begin, max(end, 1), frequency)
+        return GraNetSchedule(sparsity, sparsity, *steps, *fractions, last_step=last)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -181,7 +194,8 @@ class RigL(Method):
 class SET(RigL):
     """Sparse evolutionary training (Mocanu et al., 2018): drop by magnitude, grow at random.
 
-    The fraction is constant to the end of training, about 50 times in all.
+    The fraction is constant, about 50 times in all, to the last update that leaves a whole period
+    of training.
 
     Args:
         final_sparsity: The sparsity, all through training, in [0, 1).

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,9 +15,19 @@ import tensorflow as tf
 from keras.src.models import Functional
 
 from granet_tf import first_batches
-from granet_tf.compiling import SparseCompile, innermost, optimizers_of
+from granet_tf.compiling import (
+    SparseCompile,
+    arguments_of_fit,
+    innermost,
+    optimizers_of,
+    put_sparse_optimizers,
+    sparse_part,
+    with_callback,
+)
+from granet_tf.ending import sparsity_after, training_steps
 from granet_tf.graphs import rebuilt
 from granet_tf.methods import GraNet, Method
+from granet_tf.optimizer import groups_of
 from granet_tf.own_classes import forget_training, is_own_class, own_class, replaced
 from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE
@@ -26,6 +35,9 @@ from granet_tf.states import add_states, make_neutral
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, carries_masks, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
+
+# What is saved of the verdict on a weight, after its position.
+_VERDICT = ("path", "prunable", "reason", "frozen")
 
 
 def wrap(
@@ -125,12 +137,11 @@ def _stripped(model):
         )
     pruned = pruned_weights(model)
     with contextlib.ExitStack() as undo:
-        inner = model.model if isinstance(model, SparseModel) else model
-        stripped = _without_wrappers(inner, undo)
+        stripped = _without_wrappers(model, undo)
         for weight in pruned:
             weight.variable.assign(masked_value(weight))
-        if isinstance(model, SparseModel):
-            make_neutral(model.pruned, model.method)
+        for sparse in _sparse_models(model):
+            make_neutral(sparse.pruned, sparse.method)
         return stripped, undo.pop_all().close
 
 
@@ -194,6 +205,8 @@ class SparseModel(SparseCompile, keras.Model):
         states = [v for v in model.non_trainable_variables if id(v) not in own]
         track(self, "_random_state", states)
         self._emptied: set[str] = set()
+        # Set by the optimizer that updates the masks.
+        self.has_optimizer = False
         self._begin()
         self.built = True
 
@@ -278,8 +291,9 @@ class SparseModel(SparseCompile, keras.Model):
 
     @property
     def nonzeros(self) -> int:
-        """Number of active prunable weights."""
-        return sum(int(np.count_nonzero(p.mask.numpy())) for p in pruned_weights(self))
+        """Number of active prunable weights: those the mask keeps, and any other that is not 0."""
+        groups = groups_of(self)
+        return sum(int(np.count_nonzero(g.active(p))) for g in groups for p in g.pruned)
 
     @property
     def sparsity(self) -> float:
@@ -301,7 +315,8 @@ class SparseModel(SparseCompile, keras.Model):
 
     def call(self, *args, training=None, **kwargs):
         # Named so that Keras passes it; the model inside gets it from Keras's call context.
-        del training
+        if training and not self.has_optimizer:
+            self._ask_for_optimizer()
         if not self.mask_only:
             return self.model(*args, **kwargs)
         return masked_call(
@@ -312,6 +327,25 @@ class SparseModel(SparseCompile, keras.Model):
             straight_through=self.method.straight_through,
             owner=self,
         )
+
+    def _ask_for_optimizer(self):
+        """Where another model trains this one, as in distillation, its optimizer takes part."""
+        trainer = self._get_call_context().entry_layer
+        has_optimizer = isinstance(trainer, keras.Model) and bool(optimizers_of(trainer))
+        if has_optimizer and trainer.distribute_strategy.num_replicas_in_sync == 1:
+            with tf.init_scope():
+                history = getattr(trainer, "history", None)  # Which fit() has just begun.
+                resolve_for(trainer, {} if history is None else history.params)
+                put_sparse_optimizers(trainer)
+        else:
+            self.has_optimizer = True  # Once is enough.
+            warnings.warn(
+                f"{self.name} is trained by an optimizer that knows nothing of its masks: they "
+                "stay as they are, and what is pruned comes back. Train with granet_tf."
+                "SparseOptimizer(optimizer, model), or pass callbacks=[granet_tf.sparsity.keras."
+                "UpdatePruningStep()] to fit().",
+                stacklevel=2,
+            )
 
     def _get_regularization_losses(self):
         penalties = (
@@ -331,29 +365,24 @@ class SparseModel(SparseCompile, keras.Model):
         with keras.StatelessScope(mapping):
             return super()._get_regularization_losses()
 
-    def fit(self, *args, callbacks=None, **kwargs):
+    def fit(self, *args, **kwargs):
         """As `keras.Model.fit`; the first one fixes durations given as fractions of training.
 
         A method that chooses masks by data draws them from the first batches. None of these is lost
         to training; arrays give a random sample.
         """
+        arguments = arguments_of_fit(*args, **kwargs)
         if not self.has_drawn:
-            args, kwargs = (), self._started(args, kwargs)
-        follow = _FollowTraining()
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            follow.set_params(callbacks.params)
-            follow.set_model(self)
-            callbacks.callbacks.append(follow)
-        else:
-            given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
-            callbacks = [follow, *(c for c in given if c is not None)]
-        return super().fit(*args, callbacks=callbacks, **kwargs)
+            arguments = self._started(arguments)
+        follow = _FollowTraining(arguments.get("initial_epoch", 0))
+        # Before a callback that restores an earlier session, of the same length.
+        callbacks = with_callback(arguments.pop("callbacks", None), follow, self, first=True)
+        return super().fit(callbacks=callbacks, **arguments)
 
-    def _started(self, args, kwargs):
+    def _started(self, arguments):
         """Draws the masks, and returns arguments for `fit` as if the data were untouched."""
-        arguments = inspect.signature(super().fit).bind(*args, **kwargs).arguments
         self._assert_compile_called("fit")
-        if keras.ops.convert_to_numpy(self.optimizer.iterations) > 0:
+        if self._steps > 0:
             return arguments
         count = self.method.batches if self.method.needs_data else 0
         with self.distribute_strategy.scope():
@@ -376,26 +405,41 @@ class SparseModel(SparseCompile, keras.Model):
         with masked_weights(self) as plain:
             return plain.export(filepath, *args, **kwargs)
 
+    @property
+    def _steps(self) -> int:
+        """Finished updates since sparse training began."""
+        part = sparse_part(getattr(self, "optimizer", None))
+        return 0 if part is None else part.steps
+
     def resolve(self, total_steps: int) -> None:
         """Fixes durations given as fractions, for a training of `total_steps` optimizer steps.
 
         `fit` calls this. In a custom loop, call it once, or give the method its `total_steps`.
 
         Warns:
-            UserWarning: If the training is too short to reach the final sparsity.
+            UserWarning: If the training is too short to reach the final sparsity, or for a single
+                update of the masks.
         """
         self.method = self.method.resolve(total_steps)
         length, schedule = self.method.total_steps, self.method.make_schedule()
         final = schedule.final_update
         if final is not None and final > length:
-            last = length - (length - schedule.begin_step) % schedule.frequency
-            reached = self.method.initial_sparsity
-            if last >= max(schedule.begin_step, 1):
-                reached = float(schedule.exact_sparsity(last))
+            goal, reached = (
+                float(schedule.exact_sparsity(final)),
+                sparsity_after(self.method, length),
+            )
+            if reached < goal:
+                warnings.warn(
+                    f"Training has {length} steps, but the final sparsity {goal:g} is reached at "
+                    f"step {final}: it will end at {reached:.4f}. Train longer, or lower the "
+                    "method's `end_step` or `frequency`.",
+                    stacklevel=2,
+                )
+        elif schedule.regenerates and schedule.last_regeneration(length) is None:
             warnings.warn(
-                f"Training has {length} steps, but the final sparsity {self.method.final_sparsity} "
-                f"is reached at step {final}: it will end at {reached:.4f}. Train longer, or lower "
-                "the method's `end_step` or `frequency`.",
+                f"Training has {length} steps, too few for {type(self.method).__name__} to change "
+                "its masks, as each update should leave a whole period to train what it grows: "
+                "lower the method's `frequency`, or train longer.",
                 stacklevel=2,
             )
 
@@ -409,7 +453,7 @@ class SparseModel(SparseCompile, keras.Model):
             "mask_only": self.mask_only,
             "track_explored": self.track_explored,
             "weights": [
-                [positions[id(w.variable)], w.path, w.prunable, w.reason]
+                [positions[id(w.variable)], *(getattr(w, name) for name in _VERDICT)]
                 for w in self.weight_verdicts
             ],
         }
@@ -425,9 +469,11 @@ class SparseModel(SparseCompile, keras.Model):
         saved = {id(model.weights[i]): verdict for i, *verdict in config.pop("weights")}
         verdicts = []
         for weight in weights_of(model):
-            path, prunable, reason = saved[id(weight.variable)]
+            verdict = saved[id(weight.variable)]
+            if len(verdict) < len(_VERDICT):  # A file of version 0.1.
+                verdict = [*verdict, weight.frozen]
             verdicts.append(
-                dataclasses.replace(weight, path=path, prunable=prunable, reason=reason)
+                dataclasses.replace(weight, **dict(zip(_VERDICT, verdict, strict=True)))
             )
         return cls(**config, _verdicts=verdicts)
 
@@ -435,30 +481,40 @@ class SparseModel(SparseCompile, keras.Model):
 class _FollowTraining(keras.callbacks.Callback):
     """Tells the model how long training is, and the user when a layer has been emptied."""
 
-    def on_train_begin(self, logs=None):
-        given = self.model.method.total_steps
-        if given is None:
-            self.model.resolve(self._updates_asked_for())
-        elif keras.ops.convert_to_numpy(self.model.optimizer.iterations) == 0:
-            self.model.resolve(given)
+    def __init__(self, initial_epoch: int):
+        super().__init__()
+        self.initial_epoch = initial_epoch
 
-    def _updates_asked_for(self):
-        steps, epochs = self.params["steps"], self.params["epochs"]
-        if steps is None:
-            raise ValueError(
-                "The data does not say how many batches an epoch has, and the method's durations "
-                "depend on it. Pass `steps_per_epoch` to fit(), or `total_steps` to the method. "
-                f"Received: method={self.model.method}"
-            )
-        batches_per_update = self.model.optimizer.gradient_accumulation_steps or 1
-        return int(steps) * epochs // batches_per_update
+    def on_train_begin(self, logs=None):
+        resolve_for(self.model, self.params, self.initial_epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         self.model.warn_of_emptied()
 
 
+def resolve_for(trainer: keras.Model, params: Mapping[str, Any], initial_epoch: int = 0) -> None:
+    """Tells the SparseModels in `trainer`, or it itself, how long its `fit` is.
+
+    Args:
+        trainer: A model that `fit` is called of.
+        params: `keras.callbacks.Callback.params`; without "epochs" where there is no `fit`.
+        initial_epoch: As `fit` was given it.
+    """
+    for sparse in _sparse_models(trainer):
+        given, part = sparse.method.total_steps, sparse_part(getattr(trainer, "optimizer", None))
+        done = 0 if part is None else part.steps
+        if given is None and "epochs" in params:
+            sparse.resolve(training_steps(params, trainer.optimizer, done, initial_epoch))
+        elif given is not None and done == 0:
+            sparse.resolve(given)
+
+
+def _sparse_models(model) -> list[SparseModel]:
+    return [layer for layer in model._flatten_layers() if isinstance(layer, SparseModel)]
+
+
 def _without_wrappers(model, undo):
-    """`model` with the layers inside in the place of PruneLowMagnitude, if there is any.
+    """`model` with what is inside in the place of PruneLowMagnitude and SparseModel.
 
     Adds to `undo`, an ExitStack, what puts back the wrappers of models that are not copied.
     """
@@ -467,7 +523,9 @@ def _without_wrappers(model, undo):
     def change(layer):
         if isinstance(layer, PruneLowMagnitude):
             return layer.layer
-        if not any(isinstance(inner, PruneLowMagnitude) for inner in layer._flatten_layers()):
+        if isinstance(layer, SparseModel):
+            return change(layer.model)
+        if not any(carries_masks(inner) for inner in layer._flatten_layers()):
             return layer
         if isinstance(layer, (keras.Sequential, Functional)) and not is_own_class(layer):
             return rebuilt(layer, change)

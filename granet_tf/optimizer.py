@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from granet_tf.hooks import Tensors
@@ -52,6 +54,31 @@ class Group:
     pruned: tuple[PrunedWeight, ...]
     mask_only: bool
 
+    def trained_by(self, variables: Iterable[keras.Variable], *, alone: bool) -> Group:
+        """Those of the weights that are in `variables`, which an optimizer trains.
+
+        Args:
+            variables: What the optimizer trains.
+            alone: Whether it is the only one, and so updates the masks of weights that were frozen
+                when they got them, too: somebody has asked for that.
+        """
+        own = set(map(id, variables))
+        pruned = tuple(p for p in self.pruned if id(p.variable) in own or (alone and p.was_frozen))
+        if len(pruned) == len(self.pruned):
+            return self
+        every, some = ([p.path for p in weights] for weights in (self.pruned, pruned))
+        return dataclasses.replace(
+            self, pruned=pruned, method=lambda: self.method().among(every, some)
+        )
+
+    def active(self, pruned: PrunedWeight) -> np.ndarray:
+        """What of a weight counts as active: its mask, and whatever in it is not 0 in zero mode.
+
+        The two differ where something has trained the weight that knows no masks.
+        """
+        mask = pruned.mask.numpy()
+        return mask if self.mask_only else mask | (pruned.variable.numpy() != 0)
+
     @property
     def masks_gradients(self) -> bool:
         """Mask-only GMP leaves gradients to the chain rule, and so momentum to the original."""
@@ -72,12 +99,23 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     zeroes what is dormant and, when the method says so, updates the masks from the dense gradients
     (which it alone ever needs). The step is counted by the inner optimizer's `iterations`.
 
+    Steps count from where sparse training begins: an optimizer that has trained the dense model
+    before goes on with its learning rate schedule and its slots, and pruning begins at its step 0.
+    Restore a checkpoint of the optimizer after it is given here, so that this is the begin.
+
+    Weights that the optimizer does not train, as they are frozen, keep their masks and values.
+
+    What is due at step 0 is pruned by the first `apply`, and by `fit` before the first step.
+
     With `gradient_accumulation_steps`, masks are updated after whole optimizer updates only, and
     growth ranks the gradient of the last batch.
 
     Args:
-        optimizer: A Keras optimizer, its name or its config.
+        optimizer: A Keras optimizer, its name or its config; also one that holds others, such as
+            `keras.optimizers.MultiOptimizer`.
         model: A `granet_tf.SparseModel`, or any built Keras model with `PruneLowMagnitude` layers.
+        trains_all: Whether it trains the whole model. False where other optimizers train the rest
+            of it, and update its masks.
 
     Raises:
         ValueError: If `model` has no masks, or if the optimizer keeps variables that can't be told
@@ -101,29 +139,42 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     (4, True)
     """
 
-    def __init__(self, optimizer, model: keras.Model | None = None, name: str | None = None):
+    def __init__(
+        self,
+        optimizer,
+        model: keras.Model | None = None,
+        name: str | None = None,
+        *,
+        trains_all: bool = True,
+    ):
         optimizer = keras.optimizers.get(optimizer)
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = optimizer
-        self._groups = _groups_in(model) if model is not None else ()
+        self.trains_all = trains_all
+        self._all_groups = _groups_in(model) if model is not None else ()
+        self._groups = self._all_groups
         self._slots: dict[int, tuple[Slot, ...]] = {}
         self.has_stepped = False
-        # False where other optimizers train the rest of the model, and update its masks.
-        self.updates_all = True
+        self.begin_iteration = 0 if model is None else _begin_of(optimizer, model)
+        if model is not None and optimizer.built:
+            # Now, as what it takes can't be done inside of a compiled step.
+            self.build([v for v in optimizer._trainable_variables if v.trainable])
 
     def build(self, variables):
         if self.built:
             return
-        if not self.updates_all:
+        if not self.trains_all:
             self._check_several()
-            self._groups = tuple(_only_of(variables, self._groups))
+        groups = (g.trained_by(variables, alone=self.trains_all) for g in self._all_groups)
+        self._groups = tuple(group for group in groups if group.pruned)
         slots = record_slots(self.inner_optimizer, list(variables))
         resets = [p for g in self._groups if not g.mask_only for p in g.pruned]
         if resets:
             _check_slots(self.inner_optimizer, slots, variables)
         self._slots = {id(p.variable): slots.get(id(p.variable), ()) for p in resets}
         # A moving average of a weight is masked like the weight.
-        averages = self._model_variables_moving_average if self.use_ema else ()
+        parts = [part for part in parts_of(self.inner_optimizer) if part.use_ema]
+        averages = [v for part in parts for v in part._model_variables_moving_average]
         self._averages = frozenset(map(id, averages))
         self.built = True
 
@@ -136,7 +187,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 )
             with keras.name_scope(self.name):
                 self.build(trainable_variables)
-        if not self._groups:
+        if not self._all_groups:
             raise ValueError(
                 "This SparseOptimizer was loaded from a file, where it has no model. To go on "
                 "training, pass callbacks=[UpdatePruningStep()] to fit(), or compile with "
@@ -147,17 +198,20 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             for group in self._groups:
                 group.method().check_drawn(group.pruned)
         self.has_stepped = True
+        context = tf.distribute.get_replica_context()
+        if any(group.method().at_start() is not None for group in self._groups):
+            context.merge_call(self._prune_if_new)
         variables = trainable_variables or self.inner_optimizer._trainable_variables
         gradients = dict(zip(map(id, variables), grads, strict=True))
         dense = self._dense_gradients(gradients)
         self._mask_gradients(gradients)
         before = tf.identity(self.iterations)
         follows = any(group.method().follows_steps for group in self._groups)
-        rate = tf.identity(self.learning_rate) if follows else None
+        parts = parts_of(self.inner_optimizer) if follows else ()
+        rates = [tf.identity(part.learning_rate) for part in parts]
         self.inner_optimizer.apply([gradients[id(v)] for v in variables], trainable_variables)
         # Unconditionally: a replica may not meet the others inside a condition.
-        context = tf.distribute.get_replica_context()
-        context.merge_call(self._after_step, args=(before, rate, dense))
+        context.merge_call(self._after_step, args=(before, rates, dense))
 
     def _check_several(self):
         # Keras builds only the one that compile() was given, and TensorFlow can't build several
@@ -200,13 +254,57 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                     f"SparseOptimizer itself. Received: method={method}"
                 )
         self._after_step(
-            tf.distribute.get_strategy(), self.iterations - 1, None, [[] for _ in self._groups]
+            tf.distribute.get_strategy(), self.iterations - 1, [], [[] for _ in self._groups]
         )
+
+    def prune_at_start(self) -> None:
+        """Prunes what is due at step 0, if that is where it is. Nothing is regenerated.
+
+        `fit` calls this. In a custom training loop the first `apply` does it, after the first
+        gradient; to have it before, call this once. To be called outside of compiled functions.
+
+        Example:
+
+        >>> import granet_tf
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+        >>> sparse = granet_tf.wrap(model, granet_tf.GMP(0.75, end_step=0))
+        >>> optimizer = SparseOptimizer("sgd", sparse)
+        >>> optimizer.build(sparse.trainable_variables)
+        >>> optimizer.prune_at_start()
+        >>> sparse.nonzeros
+        4
+        """
+        if self.steps == 0:
+            self._prune_at_start(tf.distribute.get_strategy())
+
+    def _prune_if_new(self, strategy):
+        _if(self._step() == 0, self._prune_at_start, strategy)
+
+    def _prune_at_start(self, strategy):
+        for group in self._groups:
+            first = group.method().at_start()
+            if first is not None:
+                once = dataclasses.replace(group, method=lambda first=first: first)
+                self._update(strategy, once, [], tf.constant(0, tf.int64))
 
     @property
     def has_masks(self) -> bool:
         """Whether there are masks that it updates; not so when loaded without its model."""
-        return bool(self._groups)
+        return bool(self._all_groups)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The masks that it updates: once built, of the weights only that it trains."""
+        return self._groups
+
+    @property
+    def steps(self) -> int:
+        """Number of finished updates since sparse training began. Not for compiled functions."""
+        return _count(self.inner_optimizer) - self.begin_iteration
+
+    def _step(self):
+        """`steps`, as a tensor."""
+        return tf.identity(self.iterations) - self.begin_iteration
 
     def _mask_gradients(self, gradients):
         for group in self._groups:
@@ -229,16 +327,16 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             for group in self._groups
         ]
 
-    def _after_step(self, strategy, before, rate, dense):
+    def _after_step(self, strategy, before, rates, dense):
         """Runs once for all replicas: collectives only when an update is due."""
-        before = strategy.experimental_local_results(before)[0]
-        step = tf.identity(self.iterations)
+        before = strategy.experimental_local_results(before)[0] - self.begin_iteration
+        step = self._step()
+        rates = [strategy.experimental_local_results(rate)[0] for rate in rates]
         for group, gradients in zip(self._groups, dense, strict=True):
             if not group.mask_only:
                 self._zero_dormant(strategy, group)
             if group.method().follows_steps:
-                rate = strategy.experimental_local_results(rate)[0]
-                _if(step > before, self._follow, strategy, group, gradients, step, rate)
+                _if(step > before, self._follow, strategy, group, gradients, step, rates)
             due = (step > before) & group.method().is_due(step)
             _if(due, self._update, strategy, group, gradients, step)
 
@@ -256,9 +354,19 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                     group=False,
                 )
 
-    def _follow(self, strategy, group, gradients, step, rate):
+    def _follow(self, strategy, group, gradients, step, rates):
         """What the method changes after each step."""
-        gradients = _summed(strategy, group, gradients if group.method().follows_gradients else [])
+        method = group.method()
+        gradients = _summed(strategy, group, gradients if method.follows_gradients else [])
+        gradients = dict(zip((id(p.variable) for p in group.pruned), gradients, strict=False))
+        for part, rate in zip(parts_of(self.inner_optimizer), rates, strict=True):
+            # Each with the learning rate of its own optimizer.
+            some = group.trained_by(part._trainable_variables, alone=True)
+            own_gradients = [gradients[id(p.variable)] for p in some.pruned if gradients]
+            if some.pruned:
+                self._follow_part(strategy, some, own_gradients, step, rate)
+
+    def _follow_part(self, strategy, group, gradients, step, rate):
         for own in _replicas(strategy, group.pruned[0].variable.value):
             tensors = _tensors(group, own, gradients)
             weights, states = group.method().after_step(step, tensors, rate)
@@ -324,7 +432,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def get_config(self):
         inner = keras.saving.serialize_keras_object(self.inner_optimizer)
-        return {"name": self.name, "inner_optimizer": inner}
+        return {
+            "name": self.name,
+            "inner_optimizer": inner,
+            "begin_iteration": self.begin_iteration,
+        }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -332,7 +444,55 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         inner = keras.saving.deserialize_keras_object(
             config["inner_optimizer"], custom_objects=custom_objects
         )
-        return cls(inner, name=config["name"])
+        loaded = cls(inner, name=config["name"])
+        loaded.begin_iteration = config.get("begin_iteration", 0)  # Not in files of version 0.1.
+        _BEGUN[inner] = _Begun(loaded.begin_iteration, None)
+        return loaded
+
+
+@dataclasses.dataclass(frozen=True)
+class _Begun:
+    """Where sparse training began with an optimizer: at which iteration, and of which model.
+
+    No model is one from a file, which is to be bound to the model that it trains.
+    """
+
+    iteration: int
+    model: weakref.ref | None
+
+
+# By the user's optimizer, which may be compiled anew with the same model, with or without the
+# SparseOptimizer around it, and goes on then.
+_BEGUN: weakref.WeakKeyDictionary[keras.optimizers.Optimizer, _Begun] = weakref.WeakKeyDictionary()
+
+
+def _begin_of(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> int:
+    """The iteration of `optimizer` at which sparse training of `model` began, or begins now."""
+    begun = _BEGUN.get(optimizer)
+    goes_on = begun is not None and (begun.model is None or begun.model() is model)
+    iteration = begun.iteration if goes_on else _count(optimizer)
+    _BEGUN[optimizer] = _Begun(iteration, weakref.ref(model))
+    return iteration
+
+
+def _count(optimizer) -> int:
+    with tf.init_scope():
+        return int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
+def parts_of(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """The optimizers that do the work in `optimizer`: itself, or those that it holds.
+
+    Example:
+
+    >>> sgd = keras.optimizers.SGD()
+    >>> parts_of(keras.optimizers.LossScaleOptimizer(sgd)) == [sgd]
+    True
+    """
+    inside = getattr(optimizer, "optimizers", None)  # Of a MultiOptimizer.
+    if inside is None and hasattr(optimizer, "inner_optimizer"):
+        inside = [optimizer.inner_optimizer]
+    return [optimizer] if inside is None else [p for each in inside for p in parts_of(each)]
 
 
 def _if(condition, function, *args):
@@ -431,22 +591,13 @@ def _groups_in(model):
     return groups
 
 
-def _only_of(variables, groups) -> Iterator[Group]:
-    """The groups without weights that are not in `variables`."""
-    own = set(map(id, variables))
-    for group in groups:
-        pruned = tuple(p for p in group.pruned if id(p.variable) in own)
-        if pruned:
-            yield dataclasses.replace(group, pruned=pruned)
-
-
 def _method_of(layer) -> GMP:
     """What the settings of a PruneLowMagnitude layer mean."""
     if layer.pattern is not None:
         return GMP(schedule=layer.pruning_schedule, pattern=layer.pattern)
     if layer.sparsity_m_by_n:
         zeros, size = layer.sparsity_m_by_n
-        schedule = ConstantSparsity(zeros / size, begin_step=1, end_step=1, frequency=1)
+        schedule = ConstantSparsity(zeros / size, begin_step=0, end_step=0)
         if layer.reselect:
             schedule = AtSparsity(as_schedule(layer.pruning_schedule), zeros / size)
         return GMP(schedule=schedule, pattern=NM(size - zeros, size))
@@ -463,9 +614,25 @@ def record_slots(
     Args:
         optimizer: A Keras optimizer. Where it is built already, a copy of it is built to see which
             of its variables is which.
-        variables: The trainable variables.
+        variables: The trainable variables; where it is built, those that it was built with count.
     """
-    target = type(optimizer).from_config(optimizer.get_config()) if optimizer.built else optimizer
+    parts = parts_of(optimizer)
+    if parts == [optimizer]:
+        return _record_slots(optimizer, variables)
+    optimizer.build(list(variables))
+    found: dict[int, tuple[Slot, ...]] = {}
+    for part in parts_of(optimizer):  # Building may have made some.
+        if part.built:
+            found |= _record_slots(part, variables)
+    return found
+
+
+def _record_slots(optimizer, variables):
+    target = optimizer
+    if optimizer.built:
+        with tf.init_scope():
+            target = type(optimizer).from_config(optimizer.get_config())
+        variables = optimizer._trainable_variables
     recorded: list[tuple[int, keras.Variable, Callable]] = []
     with _recording(target, recorded):
         target.build(list(variables))

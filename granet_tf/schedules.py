@@ -63,8 +63,17 @@ class PruningSchedule(abc.ABC):
 
     @property
     def final_update(self) -> int | None:
-        """The first step that prunes to the final sparsity, where the schedule knows one."""
+        """The first step that prunes to the sparsity it ends with, where the schedule knows one."""
         return None
+
+    def last_prune(self, until: int) -> int | None:
+        """The last step in [0, until] that prunes, or None. Looked for step by step, if need be."""
+        return _last_step(lambda step: self(step)[0], until)
+
+    def last_regeneration(self, until: int) -> int | None:
+        """The last step in [1, until] that regenerates, or None."""
+        step = _last_step(lambda step: self.regenerate(step)[0], until)
+        return step or None
 
     @staticmethod
     def is_due(step: int | tf.Tensor, begin_step: int, end_step: int, frequency: int) -> tf.Tensor:
@@ -97,6 +106,29 @@ class PruningSchedule(abc.ABC):
     def from_config(cls, config: dict[str, Any]) -> PruningSchedule:
         """Accepts Keras's flat form and tfmot's nested `{"class_name", "config"}`."""
         return cls(**config.get("config", config))
+
+
+def _last_step(is_due: Callable, until: int) -> int | None:
+    """The last step in [0, until] at which `is_due(step)`, asked from the end, in one graph."""
+
+    # Graph code: asked step by step from Python, a long training takes minutes.
+    @tf.function(autograph=False)
+    def search():
+        return tf.while_loop(
+            lambda step: (step >= 0) & ~tf.cast(is_due(step), tf.bool),
+            lambda step: (step - 1,),
+            [tf.constant(until, tf.int64)],
+        )[0]
+
+    step = int(search())
+    return step if step >= 0 else None
+
+
+def last_multiple(begin_step: int, end_step: int, frequency: int) -> int | None:
+    """The last of begin_step, begin_step + frequency, ... that is not after `end_step`, or None."""
+    if end_step < begin_step:
+        return None
+    return end_step - (end_step - begin_step) % frequency
 
 
 def check_steps(begin_step: int, end_step: int, frequency: int, *, endless: bool) -> None:
@@ -187,6 +219,10 @@ class ConstantSparsity(PruningSchedule):
     def final_update(self):
         return self.begin_step
 
+    def last_prune(self, until):
+        end = until if self.end_step == -1 else min(self.end_step, until)
+        return last_multiple(self.begin_step, end, self.frequency)
+
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
@@ -237,8 +273,10 @@ class PolynomialDecay(PruningSchedule):
 
     @property
     def final_update(self):
-        whole = (self.end_step - self.begin_step) % self.frequency == 0
-        return self.end_step if whole else None
+        return self.last_prune(self.end_step)
+
+    def last_prune(self, until):
+        return last_multiple(self.begin_step, min(self.end_step, until), self.frequency)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -248,8 +286,9 @@ class GraNetSchedule(PruningSchedule):
 
     Pruning is due every `frequency` steps from `begin_step` up to the first such step at or after
     `end_step`, where the sparsity is exactly `final_sparsity` (Eq. 1). Regeneration is due at the
-    same steps and never ends; the fraction of active weights it replaces falls from
-    `drop_fraction` to `final_drop_fraction` over `total_steps` by a cosine (Section 4.2, Table 7).
+    same steps and goes on after `end_step`, as long as a whole period of training is left for what
+    it grows; the fraction of active weights it replaces falls from `drop_fraction` to
+    `final_drop_fraction` over `total_steps` by a cosine (Section 4.2, Table 7).
 
     To tfmot, or to anything that only calls it, this is a plain pruning schedule.
 
@@ -263,6 +302,8 @@ class GraNetSchedule(PruningSchedule):
         drop_fraction: r of Eq. 2 at the start, in [0, 1]. 0 regenerates nothing: plain GMP.
         final_drop_fraction: r at the end of training, in [0, 1].
         power: Exponent of the sparsity's decay.
+        last_step: No update comes after this step. None limits regeneration only, to
+            `total_steps - frequency`, the last step that leaves a whole period.
 
     Raises:
         ValueError: On fractions or steps out of range.
@@ -287,6 +328,7 @@ class GraNetSchedule(PruningSchedule):
     drop_fraction: float = 0.5
     final_drop_fraction: float = 0.005
     power: float = 3
+    last_step: int | None = None
 
     def __post_init__(self):
         check_steps(self.begin_step, self.end_step, self.frequency, endless=False)
@@ -303,6 +345,8 @@ class GraNetSchedule(PruningSchedule):
 
     def __call__(self, step):
         due = self.is_due(step, self.begin_step, self.final_update, self.frequency)
+        if self.last_step is not None:
+            due &= tf.cast(step, tf.int64) <= self.last_step
         return due, tf.cast(self.exact_sparsity(step), tf.float32)
 
     def exact_sparsity(self, step):
@@ -310,6 +354,7 @@ class GraNetSchedule(PruningSchedule):
 
     def regenerate(self, step):
         due = self.is_due(step, self.begin_step, -1, self.frequency)
+        due &= tf.cast(step, tf.int64) <= self._last_regeneration
         progress = tf.minimum(tf.cast(step, tf.float64) / self.total_steps, 1.0)
         cosine = 0.5 * (1.0 + tf.cos(math.pi * progress))
         span = self.drop_fraction - self.final_drop_fraction
@@ -320,9 +365,24 @@ class GraNetSchedule(PruningSchedule):
         return max(self.drop_fraction, self.final_drop_fraction) > 0.0
 
     @property
+    def _last_regeneration(self):
+        """The last step that may regenerate."""
+        return self.total_steps - self.frequency if self.last_step is None else self.last_step
+
+    @property
     def final_update(self):
         updates = math.ceil((self.end_step - self.begin_step) / self.frequency)
         return self.begin_step + updates * self.frequency
+
+    def last_prune(self, until):
+        until = until if self.last_step is None else min(until, self.last_step)
+        return last_multiple(self.begin_step, min(self.final_update, until), self.frequency)
+
+    def last_regeneration(self, until):
+        if not self.regenerates:
+            return None
+        end = min(self._last_regeneration, until)
+        return last_multiple(self.begin_step, end, self.frequency) or None
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -373,6 +433,16 @@ class Shifted(PruningSchedule):
         final = self.schedule.final_update
         return None if final is None else max(final - self.steps, 0)
 
+    def last_prune(self, until):
+        return self._shifted(self.schedule.last_prune(until + self.steps))
+
+    def last_regeneration(self, until):
+        return self._shifted(self.schedule.last_regeneration(until + self.steps)) or None
+
+    def _shifted(self, step):
+        """`step` of the schedule as a step here; None if it was before."""
+        return None if step is None or step < self.steps else step - self.steps
+
     def get_config(self):
         return {
             "schedule": keras.saving.serialize_keras_object(self.schedule),
@@ -411,6 +481,12 @@ class AtSparsity(PruningSchedule):
     @property
     def regenerates(self):
         return self.schedule.regenerates
+
+    def last_prune(self, until):
+        return self.schedule.last_prune(until)
+
+    def last_regeneration(self, until):
+        return self.schedule.last_regeneration(until)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,7 +120,7 @@ def summarize(model: keras.Model) -> Summary:
     all prunable                                24         6    0.7500
     """
     masks = {
-        id(p.variable): (p.mask.numpy(), *group.method().patterns_of(p.layout))
+        id(p.variable): (group.active(p), *group.method().patterns_of(p.layout))
         for group in groups_of(model)
         for p in group.pruned
     }
@@ -139,8 +139,8 @@ def _verdicts(model, masks) -> list[Weight]:
             ]
     for layer in model._flatten_layers(include_self=False):
         if carries_masks(layer):
-            verdicts += weights_of(layer.layer, layer.prunable)
-    # A layer that was frozen after it was wrapped still has its masks.
+            verdicts += layer.weight_verdicts
+    # A layer that was frozen after it was wrapped still has its masks, and keeps them.
     return [
         dataclasses.replace(w, prunable=True, reason="pruned") if id(w.variable) in masks else w
         for w in verdicts

@@ -26,6 +26,7 @@ class PrunedWeight:
         state: What else a method keeps for the weight, by name.
         explored: Which entries have ever been active, where that is asked for.
         transform: (value, state) -> the value to compute with; None is w · mask.
+        was_frozen: Whether it was not trainable when it got its mask, which somebody asked for.
     """
 
     path: str
@@ -35,6 +36,7 @@ class PrunedWeight:
     state: Mapping[str, keras.Variable] = dataclasses.field(default_factory=dict)
     explored: keras.Variable | None = None
     transform: Callable | None = None
+    was_frozen: bool = False
 
 
 def add_masks(owner: keras.Layer, weights: Iterable[Weight]) -> tuple[PrunedWeight, ...]:
@@ -43,7 +45,13 @@ def add_masks(owner: keras.Layer, weights: Iterable[Weight]) -> tuple[PrunedWeig
     masks = [_add_mask(owner, weight) for weight in chosen]
     track(owner, "_mask", masks)
     return tuple(
-        PrunedWeight(weight.path, weight.variable, mask, layout_of(weight.layer, weight.variable))
+        PrunedWeight(
+            weight.path,
+            weight.variable,
+            mask,
+            layout_of(weight.layer, weight.variable),
+            was_frozen=weight.frozen,
+        )
         for weight, mask in zip(chosen, masks, strict=True)
     )
 

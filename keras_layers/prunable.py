@@ -48,13 +48,17 @@ Rule = Callable[[keras.Layer, keras.Variable], bool]
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """One weight of a model: where it is, and whether and why it is to be pruned."""
+    """One weight of a model: where it is, and whether and why it is to be pruned.
+
+    `frozen` is whether it was not trainable when that was decided.
+    """
 
     path: str
     layer: keras.Layer
     variable: keras.Variable
     prunable: bool
     reason: str
+    frozen: bool = False
 
     @property
     def is_never_pruned(self) -> bool:
@@ -117,7 +121,8 @@ def weights_of(model: keras.Layer, prunable: Rule | Sequence[str] | None = None)
             seen.add(id(variable))
             path = unique(variable.path, taken)
             reason = verdict(layer, variable, path)
-            found.append(Weight(path, layer, variable, reason is None, reason or "pruned"))
+            prunable, frozen = reason is None, not variable.trainable
+            found.append(Weight(path, layer, variable, prunable, reason or "pruned", frozen))
     if isinstance(prunable, Sequence):
         _check_patterns(prunable, [weight.path for weight in found])
     return found

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import keras
 
 from keras_layers.masking import add_masks, masked_call, masked_value
-from keras_layers.prunable import carries_masks, weights_of
+from keras_layers.prunable import Weight, carries_masks, weights_of
 
 
 @keras.saving.register_keras_serializable("granet_tf")
@@ -29,9 +29,9 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         block_size: (inputs, outputs) of the blocks that are pruned as one; of a convolution kernel,
             at each position of the window. (1, 1) is single weights.
         block_pooling_type: "AVG" or "MAX": what of the |w| in a block ranks it.
-        sparsity_m_by_n: (m, n): m zeros in every n consecutive inputs of an output, chosen once, at
-            step 1, whatever the schedule says. (2, 4) is what others call 2:4 sparsity; (1, 4) is
-            their 3:4.
+        sparsity_m_by_n: (m, n): m zeros in every n consecutive inputs of an output, chosen once,
+            before the first step, whatever the schedule says. (2, 4) is what others call 2:4
+            sparsity; (1, 4) is their 3:4.
         pattern: In place of the three above, a pattern of `granet_tf` or its name, such as
             "litert".
         reselect: Whether the groups of `sparsity_m_by_n` are chosen anew at each update of
@@ -203,6 +203,11 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         return masked_call(
             self.layer, self.pruned, args, kwargs, straight_through=self._regenerates, owner=self
         )
+
+    @property
+    def weight_verdicts(self) -> list[Weight]:
+        """All weights of the layer inside, with the verdict on each."""
+        return weights_of(self.layer, self.prunable)
 
     @property
     def prunable_weights(self) -> list[keras.Variable]:

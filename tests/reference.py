@@ -92,7 +92,9 @@ def granet_zero(
             if step - frequency < end:
                 k = keep_count(size, cubic(step, initial, final, 0, end))
                 masks = top_k([abs(w) for w in weights], masks, min(k, sum(m.sum() for m in masks)))
-            for i, (w, g) in enumerate(zip(weights, dense, strict=True)):
+            # What grows has a whole period of training before it.
+            grows = weights if step + frequency <= total else []
+            for i, (w, g) in enumerate(zip(grows, dense, strict=False)):
                 alive = int(masks[i].sum())
                 drop = math.ceil(cosine(step, total, r, 0.005) * alive - 1e-9)
                 [kept] = top_k([abs(w)], [masks[i]], alive - drop)
@@ -145,13 +147,16 @@ def acdc(weights, batches, *, rate, momentum, sparsity, is_sparse):
 
 
 def dpf(weights, batches, *, rate, momentum, final, end, frequency):
-    """Lin et al.: the gradient at the pruned weights moves all; masks by magnitude to the end."""
+    """Lin et al.: the gradient at the pruned weights moves all; masks by magnitude to the end.
+
+    The last ones have a whole period of training before them.
+    """
     weights, masks = list(weights), [np.ones(w.shape, bool) for w in weights]
     everything = [np.ones(w.shape, bool) for w in weights]
     sgd = SGD(weights, rate, momentum)
     for step, (x, y) in enumerate(batches, start=1):
         sgd.step(weights, MLP.gradients([w * m for w, m in zip(weights, masks, strict=True)], x, y))
-        if step % frequency == 0:
+        if step % frequency == 0 and step + frequency <= len(batches):
             k = keep_count(sum(w.size for w in weights), cubic(step, 0.0, final, 0, end))
             masks = top_k([abs(w) for w in weights], everything, k)
         yield weights, masks, sgd.velocities
@@ -176,7 +181,7 @@ def top_kast(weights, batches, *, rate, momentum, forward, backward, decay, freq
             penalty = decay * w * (a + (b & ~a) / (1.0 - forward))
             total.append((g + penalty) * b)
         sgd.step(weights, total)
-        if step % frequency == 0:
+        if step % frequency == 0 and step + frequency <= len(batches):
             used, learning = choose(forward), choose(backward)
         yield weights, used, sgd.velocities
 
@@ -190,7 +195,7 @@ def snfs(weights, masks, batches, *, rate, momentum, beta, r, frequency, total):
         dense = MLP.gradients(weights, x, y)
         sgd.step(weights, [g * m for g, m in zip(dense, masks, strict=True)])
         grown_by = [beta * m + g for m, g in zip(grown_by, dense, strict=True)]
-        if step % frequency == 0:
+        if step % frequency == 0 and step + frequency <= total:
             alive = [int(m.sum()) for m in masks]
             drop = [math.ceil(cosine(step, total, r, 0.005) * a - 1e-9) for a in alive]
             kept = [

@@ -45,10 +45,60 @@ def test_granet_prunes_up_to_the_first_update_at_or_after_end_step():
     assert schedule.final_update == 30
 
 
-def test_granet_regenerates_until_the_end_of_training():
-    schedule = GraNetSchedule(0.0, 0.9, 10, 25, total_steps=100, frequency=20)
-    due = [step for step in range(101) if bool(schedule.regenerate(step)[0])]
-    assert due == [10, 30, 50, 70, 90]
+@pytest.mark.parametrize(("total", "last"), [(100, 70), (110, 90), (111, 90), (30, 10), (29, None)])
+def test_granet_regenerates_while_a_whole_period_of_training_is_left(total, last):
+    schedule = GraNetSchedule(0.0, 0.9, 10, 25, total_steps=total, frequency=20)
+    due = [step for step in range(total + 50) if bool(schedule.regenerate(step)[0])]
+    assert due == [step for step in (10, 30, 50, 70, 90) if last and step <= last]
+    assert schedule.last_regeneration(total) == last
+    assert schedule.final_update == 30
+
+
+class Staircase(granet_tf.PruningSchedule):
+    """As a user writes one: nothing but __call__."""
+
+    def __call__(self, step):
+        return self.is_due(step, 3, 300, 100), 0.3
+
+
+class Restless(Staircase):
+    def regenerate(self, step):
+        return self.is_due(step, 0, 8, 4), 0.5
+
+    @property
+    def regenerates(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Staircase(),
+        Restless(),
+        granet_tf.ConstantSparsity(0.5, 2, 11, frequency=4),
+        granet_tf.ConstantSparsity(0.5, 2, frequency=4),
+        granet_tf.PolynomialDecay(0.0, 0.5, 1, 12, frequency=3),
+        granet_tf.Shifted(granet_tf.PolynomialDecay(0.0, 0.5, 1, 12, frequency=3), 5),
+        granet_tf.Shifted(Staircase(), 2),
+        granet_tf.Shifted(Staircase(), 4),
+        as_schedule(lambda step: (step % 5 == 0, 0.5)),
+        GraNetSchedule(0.0, 0.9, 1, 7, total_steps=20, frequency=3),
+        GraNetSchedule(0.0, 0.9, 1, 7, total_steps=20, frequency=3, drop_fraction=0.0),
+        granet_tf.RigL(0.5, end_step=9, frequency=2, total_steps=20).make_schedule(),
+        granet_tf.SET(0.5, end_step=0.5, frequency=2, total_steps=20).make_schedule(),
+        granet_tf.ACDC(0.9, total_steps=20).make_schedule(),
+        granet_tf.DPF(0.9, end_step=6, frequency=2, total_steps=20).make_schedule(),
+    ],
+    ids=repr,
+)
+def test_when_the_last_updates_are(schedule):
+    """As asked step by step."""
+    for until in (0, 1, 2, 5, 12, 18, 20):
+        prunes = [step for step in range(until + 1) if bool(schedule(step)[0])]
+        assert schedule.last_prune(until) == (prunes[-1] if prunes else None)
+        grows = [step for step in range(1, until + 1) if bool(schedule.regenerate(step)[0])]
+        if schedule.regenerates:
+            assert schedule.last_regeneration(until) == (grows[-1] if grows else None)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,9 @@ class RoundsBeforeTraining(PruningSchedule):
     def final_update(self):
         return 0
 
+    def last_prune(self, until):
+        return 0
+
 
 @dataclasses.dataclass(frozen=True)
 class AtInitialization(Method):

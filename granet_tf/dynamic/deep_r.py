@@ -78,8 +78,10 @@ class DeepR(Method):
         return False
 
     def make_schedule(self):
-        sparsity = self.final_sparsity
-        return EndlessSchedule(sparsity, sparsity, 0, 0, 1, self.frequency, 0.0, 0.0)
+        sparsity, last = self.final_sparsity, self.last_worthwhile(self.frequency)
+        return EndlessSchedule(
+            sparsity, sparsity, 0, 0, 1, self.frequency, 0.0, 0.0, last_step=last
+        )
 
     def after_step(self, step, tensors, learning_rate):
         moved = []

@@ -22,7 +22,8 @@ class DPF(GMP):
         w ← w − η · ∇loss(w · mask)
 
     So a weight pruned too early grows back. Every `frequency` steps the mask is chosen anew by |w|,
-    at the sparsity of Eq. 1 of the GraNet paper, and on at `final_sparsity` to the end of training.
+    at the sparsity of Eq. 1 of the GraNet paper, and on at `final_sparsity`, until less than a
+    whole period of training is left.
     Weights keep their value behind the mask, as with mask_only=True.
 
     Args:
@@ -57,4 +58,6 @@ class DPF(GMP):
 
     def make_schedule(self):
         made = super().make_schedule()
-        return made if made is self.schedule else endless(made)
+        return (
+            made if made is self.schedule else endless(made, self.last_worthwhile(made.frequency))
+        )

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods import GMP, Method
-from granet_tf.schedules import PACKAGE, ConstantSparsity, GraNetSchedule
+from granet_tf.schedules import PACKAGE, ConstantSparsity, GraNetSchedule, last_multiple
 from keras_layers.layouts import Layout
 
 
@@ -17,6 +17,9 @@ from keras_layers.layouts import Layout
 @dataclasses.dataclass(frozen=True)
 class EndlessSchedule(GraNetSchedule):
     """A `GraNetSchedule` whose pruning goes on after `end_step`, at the final sparsity.
+
+    It ends with `last_step`, where that is given: masks that are chosen when too little training
+    is left do not pay. What gets to the final sparsity is never left out.
 
     Example:
 
@@ -27,18 +30,25 @@ class EndlessSchedule(GraNetSchedule):
 
     def __call__(self, step):
         due = self.is_due(step, self.begin_step, -1, self.frequency)
+        if self.last_step is not None:
+            due &= tf.cast(step, tf.int64) <= max(self.last_step, self.final_update)
         return due, tf.cast(self.exact_sparsity(step), tf.float32)
 
+    def last_prune(self, until):
+        if self.last_step is not None:
+            until = min(until, max(self.last_step, self.final_update))
+        return last_multiple(self.begin_step, until, self.frequency)
 
-def endless(schedule: GraNetSchedule) -> EndlessSchedule:
-    """`schedule`, pruning on after its end.
+
+def endless(schedule: GraNetSchedule, last_step: int | None) -> EndlessSchedule:
+    """`schedule`, pruning on after its end, up to `last_step`.
 
     Example:
 
-    >>> endless(GraNetSchedule(0.0, 0.9, 0, 100, 200)).end_step
+    >>> endless(GraNetSchedule(0.0, 0.9, 0, 100, 200), last_step=190).end_step
     100
     """
-    return EndlessSchedule(**dataclasses.asdict(schedule))
+    return EndlessSchedule(**{**dataclasses.asdict(schedule), "last_step": last_step})
 
 
 def largest(

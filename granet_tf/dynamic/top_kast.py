@@ -22,7 +22,8 @@ class TopKAST(Method):
 
     Three sets of weights, by |w|: A, the top D of them, is what the network computes with. B, the
     top D + M, contains A, and learns. The rest keeps its value, and comes back when those in B fall
-    below it. The masks are chosen anew every `frequency` steps, to the end of training.
+    below it. The masks are chosen anew every `frequency` steps, until less than a whole period of
+    training is left.
 
     What keeps weights in B from staying there for ever is the exploration penalty, an L2 penalty
     that weighs more where a weight is not used:
@@ -91,7 +92,10 @@ class TopKAST(Method):
 
     def make_schedule(self):
         begin, sparsity = self.steps("begin_step"), self.final_sparsity
-        return EndlessSchedule(sparsity, sparsity, begin, begin, 1, self.frequency, 0.0, 0.0)
+        last = self.last_worthwhile(self.frequency)
+        return EndlessSchedule(
+            sparsity, sparsity, begin, begin, 1, self.frequency, 0.0, 0.0, last_step=last
+        )
 
     def initial_state(self, shapes, values, layouts):
         masks, backward = self._choose(values, dict(zip(shapes, layouts, strict=True)))

@@ -240,6 +240,7 @@ def _check_fit(methods, values: FlagValues, data) -> None:
 
 def _train(name, method, values, strategy, data, length, workdir, listeners, stop):
     """Trains to the end; returns the model, what it costs and where it is."""
+    from granet_tf.compiling import prune_at_start
     from granet_tf.training import retraining
     from granet_tf.training.checkpoints import Checkpoints, Position
     from granet_tf.training.cost import Cost
@@ -272,6 +273,8 @@ def _train(name, method, values, strategy, data, length, workdir, listeners, sto
             )
         if method is not None and not (model.has_drawn or position.batches):
             _start(name, model, data, values)
+        if method is not None and not position.batches:
+            prune_at_start(model)
         if chief and position.batches:
             print(f"{name}: going on after step {position.batches:,} of {length.steps:,}")
         try:

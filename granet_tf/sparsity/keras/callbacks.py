@@ -9,9 +9,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.compiling import make_optimizers_sparse, optimizers_of, sparse_part
+from granet_tf.compiling import (
+    SparseFit,
+    make_optimizers_sparse,
+    optimizers_of,
+    prune_at_start,
+    sparse_part,
+    sparse_parts,
+)
+from granet_tf.ending import warn_of_dense_end
 from granet_tf.events import write_scalars
-from granet_tf.model import pruned_weights
+from granet_tf.model import pruned_weights, resolve_for
+from granet_tf.optimizer import groups_of
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -59,6 +68,14 @@ class UpdatePruningStep(keras.callbacks.Callback):
                 "The model must have an optimizer when training begins: compile it, or set "
                 f"model.optimizer. Received: model={self.model}, whose optimizer is None"
             )
+        if self.params and self.params.get("epochs"):
+            resolve_for(self.model, self.params)
+        prune_at_start(self.model)
+
+    def on_train_end(self, logs=None):
+        if not isinstance(self.model, SparseFit):  # Whose fit() does it.
+            for optimizer in sparse_parts(self.model):
+                warn_of_dense_end(optimizer, ended=True)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._catch_up()
@@ -74,17 +91,14 @@ class UpdatePruningStep(keras.callbacks.Callback):
         with model.distribute_strategy.scope():
             make_optimizers_sparse(model)
             sparse = sparse_part(getattr(model, "optimizer", None))
-            if sparse is not None and sparse.updates_all:
+            if sparse is not None and sparse.trains_all:
                 sparse.build(model.trainable_variables)
-        self._caught_up = {id(each): int(each.iterations.numpy()) for each in self._sparse()}
-
-    def _sparse(self):
-        parts = map(sparse_part, optimizers_of(self.model).values())
-        return [each for each in parts if each is not None]
+        parts = sparse_parts(self.model)
+        self._caught_up = {id(each): int(each.iterations.numpy()) for each in parts}
 
     def _catch_up(self):
         """After steps of the plain optimizer, which leave masks as they are."""
-        for each in self._sparse():
+        for each in sparse_parts(self.model):
             if each.has_stepped:
                 continue
             step = int(each.iterations.numpy())
@@ -177,7 +191,11 @@ def sparsities(model: keras.Model) -> dict[str, float]:
     >>> sparsities(prune_low_magnitude(model))
     {'sparsity': 0.0, 'net/dense/kernel/sparsity': 0.0, 'net/dense/kernel/threshold': 1.0}
     """
-    weights = [(p.path, p.mask.numpy(), np.abs(p.variable.numpy())) for p in pruned_weights(model)]
+    weights = [
+        (p.path, group.active(p), np.abs(p.variable.numpy()))
+        for group in groups_of(model)
+        for p in group.pruned
+    ]
     active = sum(int(np.count_nonzero(mask)) for _, mask, _ in weights)
     figures = {"sparsity": 1.0 - active / max(sum(mask.size for _, mask, _ in weights), 1)}
     for path, mask, magnitude in weights:

@@ -12,6 +12,7 @@ from keras.src.models import Functional
 
 from granet_tf.compiling import (
     SparseCompile,
+    SparseFit,
     check_strategy_options,
     has_masks,
     innermost,
@@ -50,7 +51,7 @@ class PrunedFunctional(SparseCompile, Functional):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class PrunedOwn:
+class PrunedOwn(SparseFit):
     """Mixed into a user's class: `compile` makes its optimizers update the masks; files hold both.
 
     Attributes:

@@ -1,0 +1,120 @@
+"""How sparse a training ends, and what `fit` says where that is not what was asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+from granet_tf.methods import GMP, Method
+from granet_tf.optimizer import Group, SparseOptimizer
+from granet_tf.schedules import ConstantSparsity
+
+
+def sparsity_after(method: Method, step: int) -> float:
+    """The sparsity that the schedule of `method` has reached after `step`, pins and caps aside.
+
+    Example:
+
+    >>> method = GMP(0.8, end_step=10, frequency=4)
+    >>> [round(sparsity_after(method, step), 3) for step in (3, 4, 9, 12)]
+    [0.0, 0.627, 0.794, 0.8]
+    """
+    last = method.make_schedule().last_prune(step)
+    if last is None:
+        return method.initial_sparsity
+    return max(float(method.make_schedule().exact_sparsity(last)), method.initial_sparsity)
+
+
+def warn_of_dense_end(optimizer: SparseOptimizer, *, ended: bool) -> None:
+    """Warns if the weights of a model are not as sparse as their schedule should have made them.
+
+    So it is where training was stopped early, or a callback has put weights from before the end of
+    pruning back. Nothing is said where training is to go on.
+
+    Args:
+        optimizer: Of the model, after training.
+        ended: Whether training has ended, however long the method was told that it is.
+    """
+    for message in _messages(optimizer, ended):
+        warnings.warn(message, stacklevel=4)
+
+
+def _messages(optimizer, ended) -> Iterator[str]:
+    steps = optimizer.steps
+    for group in optimizer.groups:
+        method = group.method()
+        final = method.make_schedule().final_update
+        length = method.total_steps
+        if length is None:
+            # A schedule in steps, which does not know how long training is.
+            length = steps if final is None else max(steps, final)
+        elif steps < length and not ended:
+            continue
+        wanted = sparsity_after(method, length)
+        if wanted <= method.initial_sparsity or not _excess(group, wanted):
+            continue
+        last = method.make_schedule().last_prune(length)
+        yield (
+            f"Training ended after {steps} steps at sparsity {_sparsity(group):.4f}, and was to "
+            f"end at {wanted:.4f}, which is reached at step {last}. Train on until then, or let "
+            "pruning end earlier. A callback that stops early or puts back the best weights must "
+            "only look at what comes after: EarlyStopping(start_from_epoch=...)."
+        )
+
+
+def _sparsity(group: Group) -> float:
+    active = sum(int(group.active(p).sum()) for p in group.pruned)
+    return 1.0 - active / sum(p.variable.shape.num_elements() for p in group.pruned)
+
+
+def _excess(group: Group, sparsity: float) -> int:
+    """How many weights pruning to `sparsity` would take away now."""
+    method = group.method()
+    settings = ("scope", "distribution", "pinned", "capped", "pattern", "final_sparsity")
+    pruning = GMP(
+        schedule=ConstantSparsity(sparsity, 0),
+        initial_sparsity=method.initial_sparsity,
+        **{name: getattr(method, name) for name in settings},
+    )
+    before = [tf.convert_to_tensor(group.active(p)) for p in group.pruned]
+    after, _ = pruning.update_masks(
+        tf.constant(0),
+        [p.path for p in group.pruned],
+        [tf.convert_to_tensor(p.variable) for p in group.pruned],
+        before,
+        [None] * len(before),
+        layouts={p.path: p.layout for p in group.pruned},
+    )
+    return sum(int(tf.math.count_nonzero(b & ~a)) for b, a in zip(before, after, strict=True))
+
+
+def training_steps(
+    params: dict, optimizer: keras.optimizers.Optimizer, done: int, initial_epoch: int = 0
+) -> int:
+    """How many optimizer updates there are by the end of a `fit`, those before it included.
+
+    Args:
+        params: `keras.callbacks.Callback.params`.
+        optimizer: Of the model.
+        done: How many updates there are by now.
+        initial_epoch: As `fit` was given it.
+
+    Raises:
+        ValueError: If the data does not say how long an epoch is.
+
+    Example:
+
+    >>> training_steps({"steps": 10, "epochs": 20}, keras.optimizers.SGD(), 160, initial_epoch=16)
+    200
+    """
+    if params["steps"] is None:
+        raise ValueError(
+            "The data must say how many batches an epoch has, as the method's durations depend on "
+            "it. Pass `steps_per_epoch` to fit(), or `total_steps` to the method. "
+            "Received: data of unknown length"
+        )
+    batches = int(params["steps"]) * (params["epochs"] - initial_epoch)
+    return done + batches // (optimizer.gradient_accumulation_steps or 1)
