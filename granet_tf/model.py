@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.models import Functional
 
 from granet_tf import first_batches
@@ -315,7 +316,8 @@ class SparseModel(SparseCompile, keras.Model):
 
     def call(self, *args, training=None, **kwargs):
         # Named so that Keras passes it; the model inside gets it from Keras's call context.
-        if training and not self.has_optimizer:
+        # Nothing is trained in a stateless scope, as of a model that is being built.
+        if training and not self.has_optimizer and not in_stateless_scope():
             self._ask_for_optimizer()
         if not self.mask_only:
             return self.model(*args, **kwargs)

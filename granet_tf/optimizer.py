@@ -178,6 +178,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self._averages = frozenset(map(id, averages))
         self.built = True
 
+    # AutoGraph, which converts what a user's tf.function calls, takes long and is not needed.
+    @tf.autograph.experimental.do_not_convert
     def apply(self, grads, trainable_variables=None):
         if not self.built:
             if trainable_variables is None:
@@ -197,10 +199,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         if not self.has_stepped:
             for group in self._groups:
                 group.method().check_drawn(group.pruned)
-        self.has_stepped = True
         context = tf.distribute.get_replica_context()
-        if any(group.method().at_start() is not None for group in self._groups):
+        # A compiled step is traced once, and asks at each run.
+        if not (self.has_stepped and tf.executing_eagerly()) and self._prunes_at_start():
             context.merge_call(self._prune_if_new)
+        self.has_stepped = True
         variables = trainable_variables or self.inner_optimizer._trainable_variables
         gradients = dict(zip(map(id, variables), grads, strict=True))
         dense = self._dense_gradients(gradients)
@@ -276,6 +279,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """
         if self.steps == 0:
             self._prune_at_start(tf.distribute.get_strategy())
+
+    def _prunes_at_start(self):
+        return any(group.method().at_start() is not None for group in self._groups)
 
     def _prune_if_new(self, strategy):
         _if(self._step() == 0, self._prune_at_start, strategy)

@@ -23,12 +23,14 @@ class WeightSummary:
         path: The weight's path.
         shape: Its shape.
         size: Number of weights in it.
-        nonzeros: Number of active ones: those the mask keeps, or nonzero ones without a mask.
+        nonzeros: Number of active ones: those the mask keeps and, in zero mode, any other that is
+            not 0; nonzero ones without a mask.
         pruned: Whether it is (or, in a model not wrapped yet, would be) pruned.
         reason: "pruned", or why not.
         pattern: What is pruned as one unit; None if it has no mask.
         units: Number of these, and 0 if it has no mask.
         active_units: Number of those that the mask keeps.
+        frozen: Whether it has a mask, but is not trainable now: no optimizer changes either.
     """
 
     path: str
@@ -40,6 +42,7 @@ class WeightSummary:
     pattern: Pattern | None = None
     units: int = 0
     active_units: int = 0
+    frozen: bool = False
 
     @property
     def sparsity(self) -> float:
@@ -75,7 +78,12 @@ class Summary:
     def __str__(self) -> str:
         lines = [("weight", "verdict", "shape", "weights", "nonzeros", "sparsity")]
         lines += [
-            (row.path, row.reason, "×".join(map(str, row.shape)), *_numbers(row))
+            (
+                row.path,
+                row.reason + ", frozen" * row.frozen,
+                "×".join(map(str, row.shape)),
+                *_numbers(row),
+            )
             for row in self.rows
         ]
         lines.append(("all prunable", "", "", *_numbers(self)))
@@ -159,6 +167,7 @@ def _row(weight, masks):
         row,
         nonzeros=int(np.count_nonzero(mask)),
         pattern=pattern,
+        frozen=not weight.variable.trainable,
         units=units.size,
         active_units=int(np.count_nonzero(units)),
     )

@@ -225,7 +225,8 @@ def test_a_loop_prunes_at_its_first_step():
 
     @tf.function
     def step():
-        optimizer.apply([tf.ones(v.shape) for v in model.trainable_variables])
+        variables = model.trainable_variables
+        optimizer.apply([tf.ones(v.shape) for v in variables], variables)
 
     step()
     mask = model.pruned[0].mask.numpy()
@@ -294,9 +295,9 @@ def test_no_connection_is_new_where_less_than_a_period_is_left(method, total, la
 
 @pytest.mark.parametrize("method", [granet_tf.RigL, granet_tf.SET, granet_tf.SNFS, granet_tf.DSR])
 def test_end_step_ends_updates(method):
-    made = method(
-        0.5, frequency=2, end_step=4, total_steps=20, drop_fraction=0.3, final_drop_fraction=0.3
-    )
+    options = {"prune_threshold": 0.3} if method is granet_tf.DSR else {}
+    options |= {"drop_fraction": 0.3, "final_drop_fraction": 0.3}
+    made = method(0.5, frequency=2, end_step=4, total_steps=20, **options)
     masks = list(masks_by_step(granet_tf.wrap(models.sequential(), made), 9))
     changed = [
         step
@@ -360,6 +361,25 @@ def test_a_schedule_without_steps_in_a_training_that_is_too_short():
     assert model.nonzeros == 96
 
 
+def test_a_session_that_goes_on_where_another_was_killed(tmp_path):
+    def session(*callbacks):
+        model = granet_tf.wrap(models.sequential(), granet_tf.GMP(0.75, frequency=1))
+        backup = keras.callbacks.BackupAndRestore(tmp_path)
+        fit(compiled(model), epochs=6, callbacks=[backup, *callbacks])
+        return model
+
+    def die(epoch, logs):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        session(keras.callbacks.LambdaCallback(on_epoch_begin=die))
+    with no_warning():
+        model = session()
+    assert (model.method.total_steps, int(model.optimizer.iterations)) == (12, 12)
+    assert model.nonzeros == 48
+
+
 # Cut short.
 
 
@@ -376,6 +396,14 @@ def test_a_run_that_is_stopped_early_is_told(method):
         UserWarning, match=r"ended after 4 steps at sparsity 0\.\d+, and was to end at 0\.7500.*"
     ):
         fit(compiled(model), epochs=20, callbacks=[Stop()])
+
+
+def test_steps_that_loss_scaling_skips_are_missed():
+    model = granet_tf.wrap(models.sequential(), granet_tf.GMP(0.75, frequency=1))
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(), initial_scale=float("inf"))
+    with pytest.warns(UserWarning, match=r"ended after 0 steps at sparsity 0\.0000"):
+        fit(compiled(model, scaled), epochs=2)
+    assert model.nonzeros == 192
 
 
 def test_wrapped_layers_tell_too():
