@@ -155,7 +155,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self._groups = self._all_groups
         self._slots: dict[int, tuple[Slot, ...]] = {}
         self.has_stepped = False
-        self.begin_iteration = 0 if model is None else _begin_of(optimizer, model)
+        self.begin_iteration = 0 if model is None else _begin_of(optimizer, model, self._groups)
         if model is not None and optimizer.built:
             # Now, as what it takes can't be done inside of a compiled step.
             self.build([v for v in optimizer._trainable_variables if v.trainable])
@@ -472,18 +472,29 @@ class _Begun:
 _BEGUN: weakref.WeakKeyDictionary[keras.optimizers.Optimizer, _Begun] = weakref.WeakKeyDictionary()
 
 
-def _begin_of(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> int:
+def _begin_of(optimizer: keras.optimizers.Optimizer, model: keras.Model, groups) -> int:
     """The iteration of `optimizer` at which sparse training of `model` began, or begins now."""
     begun = _BEGUN.get(optimizer)
-    goes_on = begun is not None and (begun.model is None or begun.model() is model)
-    iteration = begun.iteration if goes_on else _count(optimizer)
+    if begun is not None and (begun.model is None or begun.model() is model):
+        iteration = begun.iteration
+    else:
+        # One that has been restored before it came here has pruned already.
+        iteration = 0 if any(map(_has_pruned, groups)) else _count(optimizer)
     _BEGUN[optimizer] = _Begun(iteration, weakref.ref(model))
     return iteration
 
 
+def _has_pruned(group: Group) -> bool:
+    """Whether masks that are dense at first are not any more."""
+    if group.method().initial_sparsity > 0.0:
+        return False
+    with tf.init_scope():
+        return any(not np.all(p.mask.numpy()) for p in group.pruned)
+
+
 def _count(optimizer) -> int:
     with tf.init_scope():
-        return int(keras.ops.convert_to_numpy(optimizer.iterations))
+        return int(optimizer.iterations.numpy())
 
 
 def parts_of(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
@@ -594,6 +605,12 @@ def _groups_in(model):
     for layer in model._flatten_layers():
         if carries_masks(layer):
             layer.has_optimizer = True
+    for group in groups:
+        for state in group.method().states:
+            for pruned in group.pruned if state.trainable else ():
+                # What changes the value that a weight stands for is as frozen as the weight.
+                trains = pruned.variable.trainable or pruned.was_frozen
+                pruned.state[state.name].trainable = trains
     return groups
 
 

@@ -121,8 +121,8 @@ def weights_of(model: keras.Layer, prunable: Rule | Sequence[str] | None = None)
             seen.add(id(variable))
             path = unique(variable.path, taken)
             reason = verdict(layer, variable, path)
-            prunable, frozen = reason is None, not variable.trainable
-            found.append(Weight(path, layer, variable, prunable, reason or "pruned", frozen))
+            frozen = not variable.trainable
+            found.append(Weight(path, layer, variable, reason is None, reason or "pruned", frozen))
     if isinstance(prunable, Sequence):
         _check_patterns(prunable, [weight.path for weight in found])
     return found

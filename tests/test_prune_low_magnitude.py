@@ -24,7 +24,8 @@ class Listed(granet_tf.PruningSchedule):
         self.sparsities = tuple(sparsities)
 
     def __call__(self, step):
-        return True, tf.gather(tf.constant(self.sparsities), tf.cast(step, tf.int32) - 1)
+        place = tf.maximum(tf.cast(step, tf.int32) - 1, 0)
+        return step > 0, tf.gather(tf.constant(self.sparsities), place)
 
     def get_config(self):
         return {"sparsities": list(self.sparsities)}

@@ -164,8 +164,22 @@ def test_what_is_frozen_after_it_was_wrapped_stays_as_it_is(method):
     assert int(model.pruned[1].mask.numpy().sum()) == (16 if prunes else int(masks[1].sum()))
 
 
+def test_what_is_trained_beside_a_frozen_weight_is_frozen_too():
+    network = models.sequential()
+    model = granet_tf.wrap(network, granet_tf.STR(threshold_init=-2.0, threshold_decay=0.1))
+    first, second = (p.state["threshold"] for p in model.pruned)
+    network.get_layer("hidden").trainable = False
+    model.compile("sgd", "mse", run_eagerly=True)
+    fit(model)
+    assert float(first) == -2.0 != float(second)
+    network.get_layer("hidden").trainable = True
+    model.compile("sgd", "mse", run_eagerly=True)
+    fit(model)
+    assert float(first) != -2.0
+
+
 @MODES
-def test_the_same_with_wrapped_layers_and_saved(tmp_path, mask_only):
+def test_the_same_with_wrapped_layers(mask_only):
     schedule = granet_tf.ConstantSparsity(0.5, 1, frequency=1)
     model = api.prune_low_magnitude(models.sequential(), schedule, mask_only=mask_only)
     model.layers[0].trainable = False
