@@ -183,10 +183,9 @@ class RigL(Method):
     def make_schedule(self):
         begin, end, sparsity = self.steps("begin_step"), self.steps("end_step"), self.final_sparsity
         frequency = self.frequency or _default_frequency(begin, end)
-        fractions = (self.drop_fraction, self.final_drop_fraction)
         last = self.last_worthwhile(frequency, end)
-        steps = (begin, begin, max(end, 1), frequency)
-        return GraNetSchedule(sparsity, sparsity, *steps, *fractions, last_step=last)
+        rest = (begin, begin, max(end, 1), frequency, self.drop_fraction, self.final_drop_fraction)
+        return GraNetSchedule(sparsity, sparsity, *rest, last_step=last)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
