@@ -26,6 +26,7 @@ from granet_tf.states import add_states, make_neutral
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, carries_masks, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
+from keras_layers.transparent import Transparent, scope_outside, with_signature
 
 
 def wrap(
@@ -155,7 +156,7 @@ def masked_weights(model: keras.Model) -> Iterator[keras.Model]:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SparseModel(SparseCompile, keras.Model):
+class SparseModel(SparseCompile, Transparent, keras.Model):
     """A Keras model and the masks of its weights; made by `granet_tf.wrap`.
 
     Attributes:
@@ -165,6 +166,8 @@ class SparseModel(SparseCompile, keras.Model):
         track_explored: Whether it is kept which weights have ever been active.
         pruned: The masked weights, each with `path`, `variable` and `mask`.
     """
+
+    inside_name = "model"
 
     def __init__(
         self,
@@ -178,9 +181,9 @@ class SparseModel(SparseCompile, keras.Model):
         **kwargs,
     ):
         kwargs.setdefault("name", f"sparse_{model.name}")
+        self.call = with_signature(self.call, model.call)
         super().__init__(**kwargs)
         self.model = model
-        self.dtype_policy = model.dtype_policy
         self.method = _checked_method(method)
         self.mask_only = _mask_only(self.method, mask_only)
         self.track_explored = track_explored
@@ -299,19 +302,14 @@ class SparseModel(SparseCompile, keras.Model):
         explored = [p.explored.numpy() for p in self.pruned]
         return sum(int(np.count_nonzero(e)) for e in explored) / sum(e.size for e in explored)
 
-    def call(self, *args, training=None, **kwargs):
-        # Named so that Keras passes it; the model inside gets it from Keras's call context.
-        del training
-        if not self.mask_only:
-            return self.model(*args, **kwargs)
-        return masked_call(
-            self.model,
-            self.pruned,
-            args,
-            kwargs,
-            straight_through=self.method.straight_through,
-            owner=self,
-        )
+    def call(self, *args, **kwargs):
+        with scope_outside(self.model):
+            if not self.mask_only:
+                return self.model(*args, **kwargs)
+            straight_through = self.method.straight_through
+            return masked_call(
+                self.model, self.pruned, args, kwargs, straight_through=straight_through
+            )
 
     def _get_regularization_losses(self):
         penalties = (
