@@ -130,10 +130,10 @@ def masked_call(
 def _check_can_be_masked(layer):
     remat = layer._remat_mode
     reasons = {
-        "its call() is a tf.function, which goes on with the weights that it was first called with": (
+        "is a tf.function, which goes on with the weights that it was first called with": (
             isinstance(layer.call, tf.types.experimental.PolymorphicFunction)
         ),
-        "it is rematerialized, so its backward pass would compute with weights that no mask is on": (
+        "is rematerialized, and computes without masks in the backward pass": (
             remat is not None
             and (remat.mode in ("full", "larger_than") or layer.name in remat.layer_names)
         ),
@@ -141,7 +141,7 @@ def _check_can_be_masked(layer):
     for reason, is_so in reasons.items():
         if is_so:
             raise ValueError(
-                f"`mask_only` must be False for {layer.name}: {reason}. "
+                f"`mask_only` must be False, as the call() of {layer.name} {reason}. "
                 f"Received: mask_only=True, with layer={layer}"
             )
 
@@ -200,11 +200,12 @@ class _MaskedWeights(keras.StatelessScope):
         for each in layer._flatten_layers():
             own = [loss for loss in self.losses if id(loss) in each._loss_ids]
             each._loss_ids.difference_update(map(id, own))
-            each.add_loss(own)
+            if own:
+                each.add_loss(own)
 
 
 def _graph():
-    """Where tensors that are made now may be used: a graph, with its loops and branches, or None."""
+    """Where tensors that are made now may be used: a graph and the loops in it; None if eager."""
     if tf.executing_eagerly():
         return None
     graph = tf.compat.v1.get_default_graph()

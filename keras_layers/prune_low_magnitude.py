@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import keras
 
 from keras_layers.masking import add_masks, masked_call, masked_value
-from keras_layers.prunable import carries_masks, weights_of
+from keras_layers.prunable import KnownWeights, carries_masks, silent_layers, weights_of
 from keras_layers.transparent import Transparent, scope_outside, with_signature
 
 
@@ -53,11 +53,13 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
     Raises:
         TypeError: If `pruning_schedule` can't be called.
         ValueError: If `layer` is not a Keras layer, or wrapped already; on blocks or groups that
-            are none; when built, if it has nothing to prune and is none of Keras's own layers of
-            which nothing ever is, such as a normalisation.
+            are none; on a `dtype` that is not the layer's; when built, if it has nothing to prune
+            and is none of Keras's own layers of which nothing ever is, such as a normalisation; on
+            a call with mask_only=True, if the layer is rematerialized or a `tf.function`.
 
     Warns:
-        UserWarning: When trained without a `granet_tf.SparseOptimizer`, which would leave it dense.
+        UserWarning: When trained without a `granet_tf.SparseOptimizer`, which would leave it
+            dense; when built, if a layer in it stays dense, as it does not say what to prune.
 
     Source: `tfmot.sparsity.keras.PruneLowMagnitude`; Zhu & Gupta (2017).
 
@@ -155,6 +157,8 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         self.mask_only = mask_only
         self.prunable = prunable
         self.pruned = ()
+        if not hasattr(layer, "get_prunable_weights"):
+            layer.get_prunable_weights = KnownWeights(layer)  # tfmot's users ask the layer.
         # Set by the optimizer that updates the masks.
         self.has_optimizer = False
         if getattr(layer, "_input_shape_arg", None) is not None:
@@ -188,13 +192,23 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         weights = weights_of(self.layer, self.prunable)
         self.pruned = add_masks(self, weights)
         # tfmot wraps any layer of Keras, and pruned nothing in, say, a normalisation then.
-        as_expected = self.prunable is None and all(w.is_never_pruned for w in weights)
+        as_expected = callable(self.prunable) or (
+            self.prunable is None and all(w.is_never_pruned for w in weights)
+        )
         if not self.pruned and not as_expected:
             raise ValueError(
                 "`layer` must have a weight to prune: a kernel of a dense, convolutional, "
                 "recurrent or embedding layer, or what it names in get_prunable_weights(). Name "
                 "frozen ones with `prunable`. "
                 f"Received: layer={self.layer}, with {[(w.path, w.reason) for w in weights]}"
+            )
+        silent = silent_layers(self.layer) if self.prunable is None else []
+        if silent:
+            warnings.warn(
+                f"{self.name} leaves {[each.name for each in silent]} dense, as they do not say "
+                "what of them to prune. Give them a get_prunable_weights(), or pass "
+                "prunable=granet_tf.default_prunable if that is what you want.",
+                stacklevel=2,
             )
 
     def call(self, *args, **kwargs):
