@@ -36,6 +36,7 @@ from granet_tf.states import add_states, make_neutral
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, carries_masks, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
+from keras_layers.transparent import Transparent, scope_outside, with_signature
 
 # What is saved of the verdict on a weight, after its position.
 _VERDICT = ("path", "prunable", "reason", "frozen")
@@ -167,7 +168,7 @@ def masked_weights(model: keras.Model) -> Iterator[keras.Model]:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SparseModel(SparseCompile, keras.Model):
+class SparseModel(SparseCompile, Transparent, keras.Model):
     """A Keras model and the masks of its weights; made by `granet_tf.wrap`.
 
     Attributes:
@@ -177,6 +178,8 @@ class SparseModel(SparseCompile, keras.Model):
         track_explored: Whether it is kept which weights have ever been active.
         pruned: The masked weights, each with `path`, `variable` and `mask`.
     """
+
+    inside_name = "model"
 
     def __init__(
         self,
@@ -190,9 +193,9 @@ class SparseModel(SparseCompile, keras.Model):
         **kwargs,
     ):
         kwargs.setdefault("name", f"sparse_{model.name}")
+        self.call = with_signature(self.call, model.call)
         super().__init__(**kwargs)
         self.model = model
-        self.dtype_policy = model.dtype_policy
         self.method = _checked_method(method)
         self.mask_only = _mask_only(self.method, mask_only)
         self.track_explored = track_explored
@@ -314,21 +317,18 @@ class SparseModel(SparseCompile, keras.Model):
         explored = [p.explored.numpy() for p in self.pruned]
         return sum(int(np.count_nonzero(e)) for e in explored) / sum(e.size for e in explored)
 
-    def call(self, *args, training=None, **kwargs):
-        # Named so that Keras passes it; the model inside gets it from Keras's call context.
+    def call(self, *args, **kwargs):
+        is_training = getattr(self._get_call_context(), "training", False)
         # Nothing is trained in a stateless scope, as of a model that is being built.
-        if training and not self.has_optimizer and not in_stateless_scope():
+        if is_training and not self.has_optimizer and not in_stateless_scope():
             self._ask_for_optimizer()
-        if not self.mask_only:
-            return self.model(*args, **kwargs)
-        return masked_call(
-            self.model,
-            self.pruned,
-            args,
-            kwargs,
-            straight_through=self.method.straight_through,
-            owner=self,
-        )
+        with scope_outside(self.model):
+            if not self.mask_only:
+                return self.model(*args, **kwargs)
+            straight_through = self.method.straight_through
+            return masked_call(
+                self.model, self.pruned, args, kwargs, straight_through=straight_through
+            )
 
     def _ask_for_optimizer(self):
         """Where another model trains this one, as in distillation, its optimizer takes part."""

@@ -9,9 +9,13 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.backend.common.variables import initialize_all_variables
+from tensorflow.python.ops.control_flow_v2_func_graphs import ControlFlowFuncGraph
 
 from keras_layers.layouts import Layout, layout_of
 from keras_layers.prunable import Weight
+from keras_layers.transparent import keras_global
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +110,11 @@ def masked_call(
     kwargs: dict[str, Any],
     *,
     straight_through: bool,
-    owner: keras.Layer,
 ) -> Any:
     """Calls `layer` with w · mask in place of each pruned weight w, which keeps its value.
 
-    Everything else that the call does stays as it is: moving statistics and random states advance,
-    losses added in the call are added to `owner`.
+    Everything else that the call does really happens, as without masks: whatever variable it
+    assigns is assigned, and losses are added to the layers that add them.
 
     Args:
         layer: A built layer or model.
@@ -120,19 +123,103 @@ def masked_call(
         kwargs: Keyword arguments of the call.
         straight_through: Whether w gets the dense gradient, d loss / d (w · mask), which a method
             that regenerates ranks, instead of the masked one.
-        owner: The layer in whose call this happens.
+
+    Raises:
+        ValueError: If a layer in it would compute with other weights than those of the call.
     """
-    values = [(p.variable, masked_value(p, straight_through=straight_through)) for p in pruned]
-    masked = {id(variable) for variable, _ in values}
-    with keras.StatelessScope(values, collect_losses=True) as scope:
+    for each in layer._flatten_layers():
+        _check_can_be_masked(each)
+    with _MaskedWeights(pruned, straight_through) as scope:
         outputs = layer(*args, **kwargs)
-    for variable in layer.variables:
-        updated = scope.get_current_value(variable)
-        if updated is not None and id(variable) not in masked:
-            variable.assign(updated)
-    for loss in scope.losses:
-        owner.add_loss(loss)
+    scope.hand_over_losses(layer)
     return outputs
+
+
+def _check_can_be_masked(layer):
+    remat = layer._remat_mode
+    reasons = {
+        "is a tf.function, which goes on with the weights that it was first called with": (
+            isinstance(layer.call, tf.types.experimental.PolymorphicFunction)
+        ),
+        "is rematerialized, and computes without masks in the backward pass": (
+            remat is not None
+            and (remat.mode in ("full", "larger_than") or layer.name in remat.layer_names)
+        ),
+    }
+    for reason, is_so in reasons.items():
+        if is_so:
+            raise ValueError(
+                f"`mask_only` must be False, as the call() of {layer.name} {reason}. "
+                f"Received: mask_only=True, with layer={layer}"
+            )
+
+
+class _MaskedWeights(keras.StatelessScope):
+    """Here the value of a masked weight is w · mask. All else is as outside.
+
+    Keras asks the scope of the thread for the value of each variable, and tells it each new one.
+    """
+
+    def __init__(self, pruned, straight_through):
+        super().__init__(collect_losses=True)
+        self._pruned = {id(p.variable): p for p in pruned}
+        self._straight_through = straight_through
+        self._graph = _graph()
+        self._outside = get_global_attribute("stateless_scope")
+        # Once for all, as a layer may be called in a loop.
+        self._values = {key: self._masked_value(p) for key, p in self._pruned.items()}
+
+    def _masked_value(self, pruned):
+        # In the weight's own type: a layer that autocasts casts it when it reads it.
+        with self._stepped_out(), keras_global("autocast_scope", None):
+            return masked_value(pruned, straight_through=self._straight_through)
+
+    def _stepped_out(self):
+        return keras_global("stateless_scope", self._outside)
+
+    def get_current_value(self, variable):
+        pruned = self._pruned.get(id(variable))
+        if pruned is not None:
+            # A tf.function in the layer outlives the values of this call.
+            known = self._values if _graph() is self._graph else {}
+            return known[id(variable)] if id(variable) in known else self._masked_value(pruned)
+        with self._stepped_out():
+            self._initialize(variable)
+            value = self._outside and self._outside.get_current_value(variable)
+        return variable._value if value is None else value
+
+    def add_update(self, update):
+        variable, value = update
+        pruned = self._pruned.get(id(variable))
+        with self._stepped_out():
+            self._initialize(variable)
+            if pruned is not None:  # What is dormant keeps its value.
+                value = tf.where(tf.convert_to_tensor(pruned.mask), value, variable)
+                self._values.pop(id(variable), None)
+            variable.assign(value)
+
+    def _initialize(self, variable):
+        """Keras waits with variables that are made in a scope until there is none."""
+        if variable._value is None and self._outside is None:
+            initialize_all_variables()
+
+    def hand_over_losses(self, layer):
+        """Adds the losses that layers have added in here to the same layers outside."""
+        for each in layer._flatten_layers():
+            own = [loss for loss in self.losses if id(loss) in each._loss_ids]
+            each._loss_ids.difference_update(map(id, own))
+            if own:
+                each.add_loss(own)
+
+
+def _graph():
+    """Where tensors that are made now may be used: a graph and the loops in it; None if eager."""
+    if tf.executing_eagerly():
+        return None
+    graph = tf.compat.v1.get_default_graph()
+    while isinstance(graph, ControlFlowFuncGraph):
+        graph = graph.outer_graph
+    return graph
 
 
 def _masked(value, mask):

@@ -43,6 +43,9 @@ NEVER_PRUNED: dict[type[keras.Layer], str] = {
     layers.STFTSpectrogram: "Fourier transform",
 }
 
+# Attention makes the dense layers inside it only when it is built.
+_KNOWN = (*PRUNABLE_WEIGHTS, layers.MultiHeadAttention, layers.GroupQueryAttention)
+
 Rule = Callable[[keras.Layer, keras.Variable], bool]
 
 
@@ -65,6 +68,95 @@ class Weight:
         """Whether it is a weight of Keras's own layers that are left out on purpose."""
         named = _of_class(self.layer, PRUNABLE_WEIGHTS, ())
         return is_of_keras(self.layer) and self.variable.name not in named
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownWeights:
+    """`get_prunable_weights()` of a layer that has none itself, as Keras's do not.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2)
+    >>> layer.build((None, 3))
+    >>> [weight.name for weight in KnownWeights(layer)()]
+    ['kernel']
+    """
+
+    layer: keras.Layer
+
+    def __call__(self) -> list[keras.Variable]:
+        """What of the layer is pruned by default, also if it is frozen."""
+        return [
+            variable
+            for layer in walk(self.layer)
+            for variable in own_weights(layer)
+            if _named_prunable(layer, variable)
+        ]
+
+
+def names_weights(layer: keras.Layer) -> bool:
+    """Whether whoever wrote `layer` says which of its weights may be pruned.
+
+    Example:
+
+    >>> names_weights(keras.layers.Dense(2))  # It is in our table instead.
+    False
+    """
+    own = getattr(layer, "get_prunable_weights", None)
+    return own is not None and not isinstance(own, KnownWeights)
+
+
+def may_be_pruned(layer: keras.Layer) -> bool:
+    """Whether `layer`, without its sublayers, has or will have weights that are pruned by default.
+
+    Example:
+
+    >>> may_be_pruned(keras.layers.Dense(2)), may_be_pruned(keras.layers.ReLU())
+    (True, False)
+    """
+    return names_weights(layer) or isinstance(layer, _KNOWN)
+
+
+def silent_layers(layer: keras.Layer, *, of_built: bool = False) -> list[keras.Layer]:
+    """The layers of users' own in `layer`, itself included, that do not say what of them to prune.
+
+    One that is made of layers which are pruned has said enough. One that is not built, and will
+    make its weights in `build`, counts, unless it is in something that is built: nothing calls it.
+
+    Args:
+        layer: A layer, built or not.
+        of_built: Whether it belongs to a model that is built.
+
+    Example:
+
+    >>> class Own(keras.layers.Layer):
+    ...     def build(self, input_shape):
+    ...         self.scale = self.add_weight((input_shape[-1], 3))
+    >>> own = Own()
+    >>> silent_layers(keras.layers.TimeDistributed(own)) == [own]
+    True
+    """
+    of_built = of_built or layer.built
+    return [
+        inner
+        for inner in walk(layer)
+        if not (is_of_keras(inner) or names_weights(inner))
+        and inner.trainable
+        and (own_weights(inner) if of_built else may_have_weights(inner))
+        and not any(map(may_be_pruned, walk(inner)))
+    ]
+
+
+def may_have_weights(layer: keras.Layer) -> bool:
+    """Whether `layer`, without its sublayers, has weights or may make some when it is built.
+
+    Example:
+
+    >>> may_have_weights(keras.layers.Dense(2)), may_have_weights(keras.layers.ReLU())
+    (True, False)
+    """
+    is_to_build = not (layer.built or getattr(layer.build, "_is_default", False))
+    return is_to_build or bool(own_weights(layer))
 
 
 def is_of_keras(layer: keras.Layer) -> bool:
@@ -194,7 +286,7 @@ def _default_reason(layer, weight) -> str | None:
 
 
 def _named_prunable(layer, weight) -> bool:
-    if hasattr(layer, "get_prunable_weights"):
+    if names_weights(layer):
         return any(weight is w for w in layer.get_prunable_weights())
     return weight.name in _of_class(layer, PRUNABLE_WEIGHTS, ())
 

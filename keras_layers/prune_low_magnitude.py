@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -10,11 +9,12 @@ from typing import Any, ClassVar
 import keras
 
 from keras_layers.masking import add_masks, masked_call, masked_value
-from keras_layers.prunable import Weight, carries_masks, weights_of
+from keras_layers.prunable import KnownWeights, Weight, carries_masks, silent_layers, weights_of
+from keras_layers.transparent import Transparent, scope_outside, with_signature
 
 
 @keras.saving.register_keras_serializable("granet_tf")
-class PruneLowMagnitude(keras.layers.Wrapper):
+class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
     """Wraps one layer and prunes its weights to the sparsity that a schedule asks for.
 
     The wrapper holds the masks and the settings; `granet_tf.SparseOptimizer` updates the masks,
@@ -53,11 +53,13 @@ class PruneLowMagnitude(keras.layers.Wrapper):
     Raises:
         TypeError: If `pruning_schedule` can't be called.
         ValueError: If `layer` is not a Keras layer, or wrapped already; on blocks or groups that
-            are none; when built, if it has nothing to prune and is none of Keras's own layers of
-            which nothing ever is, such as a normalisation.
+            are none; on a `dtype` that is not the layer's; when built, if it has nothing to prune
+            and is none of Keras's own layers of which nothing ever is, such as a normalisation; on
+            a call with mask_only=True, if the layer is rematerialized or a `tf.function`.
 
     Warns:
-        UserWarning: When trained without a `granet_tf.SparseOptimizer`, which would leave it dense.
+        UserWarning: When trained without a `granet_tf.SparseOptimizer`, which would leave it
+            dense; when built, if a layer in it stays dense, as it does not say what to prune.
 
     Source: `tfmot.sparsity.keras.PruneLowMagnitude`; Zhu & Gupta (2017).
 
@@ -73,6 +75,8 @@ class PruneLowMagnitude(keras.layers.Wrapper):
     >>> int(keras.ops.count_nonzero(layer.layer.kernel))
     4
     """
+
+    inside_name = "layer"
 
     # What `pruning_schedule` is where none is given; granet_tf, which has the schedules, sets it.
     default_schedule: ClassVar[Callable | None] = None
@@ -138,10 +142,11 @@ class PruneLowMagnitude(keras.layers.Wrapper):
                 "granet_tf.GraNetSchedule: else a pruned weight is 0 and can't be chosen. "
                 f"Received: mask_only={mask_only}, pruning_schedule={pruning_schedule}"
             )
+        _check_dtype(layer, kwargs.pop("dtype", None))
         kwargs.setdefault("name", f"prune_low_magnitude_{layer.name}")
         # Keras reads off their signatures what to hand to call() and build().
-        self.call = _with_signature(self.call, layer.call)
-        self.build = _with_signature(self.build, layer.build)
+        self.call = with_signature(self.call, layer.call)
+        self.build = with_signature(self.build, layer.build)
         super().__init__(layer, **kwargs)
         self.pruning_schedule = pruning_schedule
         self.block_size = blocks
@@ -152,13 +157,21 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         self.mask_only = mask_only
         self.prunable = prunable
         self.pruned = ()
-        self.supports_masking = layer.supports_masking
+        if not hasattr(layer, "get_prunable_weights"):
+            layer.get_prunable_weights = KnownWeights(layer)  # tfmot's users ask the layer.
         # Set by the optimizer that updates the masks.
         self.has_optimizer = False
         if getattr(layer, "_input_shape_arg", None) is not None:
             self._input_shape_arg = layer._input_shape_arg  # Sequential asks its first layer.
         if layer.built and layer.weights:
             self._add_masks()
+
+    def _maybe_build(self, call_spec):
+        # Keras builds a layer that leaves that to its sublayers with the very inputs of the call.
+        if not (self.built or self.layer.built):
+            with self.layer._open_name_scope():
+                self.layer._maybe_build(call_spec)
+        super()._maybe_build(call_spec)
 
     def build(self, *args, **kwargs):
         if not (self.layer.built and self.layer.weights):
@@ -179,13 +192,23 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         weights = weights_of(self.layer, self.prunable)
         self.pruned = add_masks(self, weights)
         # tfmot wraps any layer of Keras, and pruned nothing in, say, a normalisation then.
-        as_expected = self.prunable is None and all(w.is_never_pruned for w in weights)
+        as_expected = callable(self.prunable) or (
+            self.prunable is None and all(w.is_never_pruned for w in weights)
+        )
         if not self.pruned and not as_expected:
             raise ValueError(
                 "`layer` must have a weight to prune: a kernel of a dense, convolutional, "
                 "recurrent or embedding layer, or what it names in get_prunable_weights(). Name "
                 "frozen ones with `prunable`. "
                 f"Received: layer={self.layer}, with {[(w.path, w.reason) for w in weights]}"
+            )
+        silent = silent_layers(self.layer) if self.prunable is None else []
+        if silent:
+            warnings.warn(
+                f"{self.name} leaves {[each.name for each in silent]} dense, as they do not say "
+                "what of them to prune. Give them a get_prunable_weights(), or pass "
+                "prunable=granet_tf.default_prunable if that is what you want.",
+                stacklevel=2,
             )
 
     def call(self, *args, **kwargs):
@@ -198,11 +221,12 @@ class PruneLowMagnitude(keras.layers.Wrapper):
                 "optimizer, model).",
                 stacklevel=2,
             )
-        if not self.mask_only:
-            return self.layer(*args, **kwargs)
-        return masked_call(
-            self.layer, self.pruned, args, kwargs, straight_through=self._regenerates, owner=self
-        )
+        with scope_outside(self.layer):
+            if not self.mask_only:
+                return self.layer(*args, **kwargs)
+            return masked_call(
+                self.layer, self.pruned, args, kwargs, straight_through=self._regenerates
+            )
 
     @property
     def weight_verdicts(self) -> list[Weight]:
@@ -249,21 +273,14 @@ class PruneLowMagnitude(keras.layers.Wrapper):
         once = self.sparsity_m_by_n and not self.reselect
         return not once and getattr(self.pruning_schedule, "regenerates", False)
 
-    def compute_output_shape(self, *args, **kwargs):
-        return self.layer.compute_output_shape(*args, **kwargs)
-
-    def compute_output_spec(self, *args, **kwargs):
-        return self.layer.compute_output_spec(*args, **kwargs)
-
-    def compute_mask(self, *args, **kwargs):
-        return self.layer.compute_mask(*args, **kwargs)
-
     def get_build_config(self):
         return None  # The layer inside has its own, and is built again from that.
 
     def get_config(self):
+        config = super().get_config()
+        del config["dtype"]  # It is in that of the layer inside.
         return {
-            **super().get_config(),
+            **config,
             "pruning_schedule": keras.saving.serialize_keras_object(self.pruning_schedule),
             "block_size": self.block_size,
             "block_pooling_type": self.block_pooling_type,
@@ -285,9 +302,18 @@ class PruneLowMagnitude(keras.layers.Wrapper):
     ) -> PruneLowMagnitude:
         """`layer` wrapped with the settings of `config`, whatever layer that is about."""
         config = {**config, "layer": layer}
+        config.pop("dtype", None)  # In old files, that of the wrapper.
         for name in ("pruning_schedule", "pattern", "prunable"):
             config[name] = keras.saving.deserialize_keras_object(config.get(name), custom_objects)
         return cls(**config)
+
+
+def _check_dtype(layer, dtype):
+    if dtype is not None and keras.dtype_policies.get(dtype) != layer.dtype_policy:
+        raise ValueError(
+            "`dtype` must be given to the layer that is wrapped, as the wrapper computes nothing "
+            f"itself. Received: dtype={dtype!r}, for a layer with {layer.dtype_policy}"
+        )
 
 
 def _two_integers(name, value):
@@ -295,7 +321,3 @@ def _two_integers(name, value):
     if len(pair) != 2 or not all(isinstance(n, int) for n in pair):
         raise ValueError(f"`{name}` must be a pair of integers. Received: {name}={value!r}")
     return pair
-
-
-def _with_signature(function, other):
-    return functools.wraps(other)(lambda *args, **kwargs: function(*args, **kwargs))

@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from keras_layers.prunable import PRUNABLE_WEIGHTS, is_of_keras, walk, weights_of
-
-# They make the dense layers inside them only when they are built.
-_LATE = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
-_PRUNABLE = (*PRUNABLE_WEIGHTS, *_LATE)
+from keras_layers.prunable import (
+    default_prunable,
+    is_of_keras,
+    may_be_pruned,
+    may_have_weights,
+    silent_layers,
+    walk,
+    weights_of,
+)
 
 
 class PrunableLayer(abc.ABC):
@@ -40,7 +44,10 @@ class PrunableLayer(abc.ABC):
 
 
 def has_prunable_weights(
-    layer: keras.Layer, prunable: Callable | Sequence[str] | None = None
+    layer: keras.Layer,
+    prunable: Callable | Sequence[str] | None = None,
+    *,
+    of_built: bool = False,
 ) -> bool:
     """Whether there is something in `layer` to prune; False for frozen layers.
 
@@ -48,42 +55,38 @@ def has_prunable_weights(
         layer: A layer, built or not.
         prunable: Which weights, also frozen ones; see `granet_tf.wrap`. A layer that is not built
             has none to ask about: then, whether it will have any that could be pruned.
+        of_built: Whether the layer belongs to a model that is built. If it is not built itself
+            then, as a tokenizer isn't, and nothing says that it has weights, there is nothing.
 
     Raises:
-        ValueError: For a layer of your own that has weights and does not say which to prune.
+        ValueError: For a layer of your own, itself or somewhere in `layer`, that has weights and
+            does not say which to prune.
 
     Example:
 
     >>> has_prunable_weights(keras.layers.Dense(2)), has_prunable_weights(keras.layers.ReLU())
     (True, False)
     """
-    if not layer.trainable and prunable is None:
-        return False
+    if prunable is None:
+        if not layer.trainable:
+            return False
+        _check_all_say(layer, of_built)
     if layer.built and layer.weights:
-        weights = weights_of(layer, prunable)
-        chosen = any(w.prunable for w in weights)
-        known = prunable is not None or chosen or any(w.reason == "frozen" for w in weights)
-    else:
-        chosen = any(_names_weights(inner) for inner in walk(layer))
-        known = chosen or _has_no_weights(layer)
-    known = known or _is_known(layer)
-    if not known:
+        return any(w.prunable for w in weights_of(layer, prunable))
+    asked = prunable is not None and prunable is not default_prunable and not of_built
+    return any(may_be_pruned(x) or (asked and _may_be_chosen(x)) for x in walk(layer))
+
+
+def _may_be_chosen(layer):
+    return not is_of_keras(layer) and may_have_weights(layer)
+
+
+def _check_all_say(layer, of_built):
+    for silent in silent_layers(layer, of_built=of_built)[:1]:
+        place = "" if silent is layer else f", in {layer}"
         raise ValueError(
             "`to_prune` must consist of Keras's own layers, and of layers of yours that have "
             "get_prunable_weights() or are made of such layers. To leave others as they are, pass "
             "prunable=granet_tf.default_prunable. "
-            f"Received: layer={layer} of {type(layer)}"
+            f"Received: layer={silent} of {type(silent)}{place}"
         )
-    return chosen
-
-
-def _names_weights(layer):
-    return hasattr(layer, "get_prunable_weights") or isinstance(layer, _PRUNABLE)
-
-
-def _is_known(layer):
-    return hasattr(layer, "get_prunable_weights") or is_of_keras(layer)
-
-
-def _has_no_weights(layer):
-    return not layer.weights and (layer.built or getattr(layer.build, "_is_default", False))

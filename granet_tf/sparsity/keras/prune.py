@@ -23,7 +23,7 @@ from granet_tf.sparsity.keras.pruned_model import (
     PrunedSequential,
     with_layers,
 )
-from keras_layers.prunable import carries_masks
+from keras_layers.prunable import carries_masks, names_weights
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
 
 # tfmot's, for the wrapper, too, which knows no schedules.
@@ -74,15 +74,17 @@ def prune_low_magnitude(
             as in the original gradual pruning. Without it they are 0 at any moment, also in files.
         prunable: Which weights, also frozen ones: a callable `(layer, weight) -> bool`; of a single
             layer also patterns of paths. None is `granet_tf.default_prunable`.
-        **kwargs: For the wrapper of a single layer; not used else.
+        **kwargs: For the wrapper of a single layer, such as `name`; not used else. With any of
+            them, a layer with nothing to prune is wrapped as well.
 
     Returns:
         The same as `to_prune`: a layer, a list of layers or a model.
 
     Raises:
         ValueError: If `to_prune` is none of these, is a subclassed model that is not built, or has
-            a layer of yours that does not say what of it to prune; if the policy does not fit the
-            model.
+            a layer of yours that does not say what of it to prune, itself or inside another layer,
+            such as a cell; if the policy does not fit the model; on `kwargs` for a layer that must
+            not be wrapped.
 
     Warns:
         UserWarning: If there is nothing to prune in a model.
@@ -112,7 +114,7 @@ def prune_low_magnitude(
         "prunable": prunable,
     }
 
-    def wrapped(layer, **options):
+    def wrapped(layer, of_built=False, **options):
         if carries_masks(layer) or isinstance(layer, keras.layers.InputLayer):
             return layer
         if not isinstance(layer, keras.Layer):
@@ -121,16 +123,18 @@ def prune_low_magnitude(
                 f"Received: {layer!r} of {type(layer)}"
             )
         if isinstance(layer, keras.Model):
+            if of_built and _is_never_called(layer):
+                return layer
             _check_model(layer)
-            return with_layers(layer, each)
+            return with_layers(layer, functools.partial(each, of_built=layer.built))
         if pruning_policy is not None and not pruning_policy.allow_pruning(layer):
             return layer
-        prune = has_prunable_weights(layer, options["prunable"])
+        prune = has_prunable_weights(layer, options["prunable"], of_built=of_built)
         return PruneLowMagnitude(layer, **options) if prune else layer
 
     @functools.cache  # A layer that is used twice is wrapped once.
-    def each(layer):
-        return wrapped(layer, **settings)
+    def each(layer, of_built=False):
+        return wrapped(layer, of_built, **settings)
 
     if isinstance(to_prune, (list, keras.Model)) and not (prunable is None or callable(prunable)):
         raise ValueError(
@@ -142,9 +146,13 @@ def prune_low_magnitude(
     if isinstance(to_prune, keras.Model) and pruning_policy is not None:
         pruning_policy.ensure_model_supports_pruning(to_prune)
     if isinstance(to_prune, (keras.Sequential, Functional)) and not is_own_class(to_prune):
-        pruned = rebuilt(to_prune, each, sequential=PrunedSequential, functional=PrunedFunctional)
+        change = functools.partial(each, of_built=to_prune.built)
+        pruned = rebuilt(to_prune, change, sequential=PrunedSequential, functional=PrunedFunctional)
     else:
         pruned = wrapped(to_prune, **{**settings, **kwargs})
+        if kwargs and pruned is to_prune and not isinstance(to_prune, keras.Model):
+            _check_can_take(to_prune, kwargs, pruning_policy, prunable)
+            pruned = PruneLowMagnitude(to_prune, **{**settings, **kwargs})
     if isinstance(pruned, keras.Model) and not _has_wrappers(pruned):
         warnings.warn(
             f"Nothing in {pruned.name} will be pruned. granet_tf.summarize(model) says why.",
@@ -201,12 +209,36 @@ def _check_model(model):
             "A subclassed model must be built before it is pruned: call it once on a batch of "
             f"data. Received: to_prune={model}, which is not built"
         )
-    if hasattr(model, "get_prunable_weights"):
+    if names_weights(model):
         raise ValueError(
             "A model's own weights, which are in none of its layers, can't be wrapped. Use "
             "granet_tf.wrap(model), or put them in a layer with get_prunable_weights(). "
             f"Received: to_prune={model}"
         )
+
+
+def _is_never_called(model):
+    """Whether a model that is part of a built one has nothing, and will have nothing, to prune."""
+    empty = not (model.built or model.weights)
+    return empty and not has_prunable_weights(model, of_built=True)
+
+
+def _check_can_take(layer, arguments, policy, prunable):
+    """Raises a ValueError on arguments for a wrapper that there must not be."""
+    reasons = {
+        "it has masks of its own already": carries_masks(layer),
+        "it is an input": isinstance(layer, keras.layers.InputLayer),
+        "it is frozen; name its weights with `prunable`": prunable is None and not layer.trainable,
+        "`pruning_policy` does not allow to prune it": (
+            policy is not None and not policy.allow_pruning(layer)
+        ),
+    }
+    for reason, is_so in reasons.items():
+        if is_so:
+            raise ValueError(
+                f"{sorted(arguments)} must be left out, as they are for a wrapper, and `to_prune` "
+                f"stays without one: {reason}. Received: to_prune={layer}, with {arguments}"
+            )
 
 
 def _has_wrappers(model):
