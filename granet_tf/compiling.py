@@ -42,6 +42,22 @@ class SparseCompile:
             self.optimizer.build(self.trainable_variables)
 
 
+class OwnCompile:
+    """To be mixed into a user's class with a `compile` of its own and masks."""
+
+    def compile(self, *args, **kwargs):
+        """As the user's class; then puts a `SparseOptimizer` in each optimizer's place.
+
+        Raises:
+            ValueError: On options that TensorFlow cannot combine with the model's strategy.
+        """
+        with self.distribute_strategy.scope():
+            super().compile(*args, **kwargs)
+            make_optimizers_sparse(self)
+        for optimizer in optimizers_of(self).values():
+            check_strategy_options(self.distribute_strategy, innermost(optimizer), kwargs)
+
+
 def has_masks(model: keras.Model) -> bool:
     """Whether any layer of `model` has masks by now.
 
@@ -73,9 +89,15 @@ def optimizers_of(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
 def make_optimizers_sparse(model: keras.Model) -> None:
     """Puts a `SparseOptimizer` in the place of each optimizer of `model` that has none.
 
-    One of several updates the masks of the weights that it is given to train.
+    One of several updates the masks of the weights that it is given to train. A wrapped model gets
+    its own in the place of those that the model inside has from its constructor.
     """
-    optimizers = optimizers_of(model) if has_masks(model) else {}
+    optimizers = {}
+    if carries_masks(model):
+        optimizers = optimizers_of(model.model)
+        optimizers.pop("optimizer", None)  # What compile() of the model inside was given.
+    if has_masks(model):
+        optimizers |= optimizers_of(model)
     for name, optimizer in optimizers.items():
         if sparse_part(optimizer) is None:
             setattr(model, name, made_sparse(optimizer, model, partly=len(optimizers) > 1))

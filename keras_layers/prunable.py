@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import keras
 from keras import layers
@@ -48,19 +49,34 @@ Rule = Callable[[keras.Layer, keras.Variable], bool]
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """One weight of a model: where it is, and whether and why it is to be pruned."""
+    """One weight of a model: where it is, and whether and why it is to be pruned.
+
+    Attributes:
+        path: Its path, made unique.
+        layer: The layer that it is a weight of.
+        variable: The weight.
+        prunable: Whether it carries a mask, or is to.
+        reason: "pruned", or why not.
+        settled: Whether the mask has been put into it for good; see `keras_layers.settling`.
+    """
 
     path: str
     layer: keras.Layer
     variable: keras.Variable
     prunable: bool
     reason: str
+    settled: bool = False
+
+    @property
+    def decision(self) -> dict[str, Any]:
+        """What of it is not to be decided anew; see `as_decided`."""
+        names = ("path", "prunable", "reason", "settled")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def is_never_pruned(self) -> bool:
         """Whether it is a weight of Keras's own layers that are left out on purpose."""
-        named = _of_class(self.layer, PRUNABLE_WEIGHTS, ())
-        return is_of_keras(self.layer) and self.variable.name not in named
+        return is_of_keras(self.layer) and not _in_table(self.layer, self.variable)
 
 
 def is_of_keras(layer: keras.Layer) -> bool:
@@ -98,6 +114,8 @@ def default_prunable(layer: keras.Layer, weight: keras.Variable) -> bool:
 def weights_of(model: keras.Layer, prunable: Rule | Sequence[str] | None = None) -> list[Weight]:
     """All floating-point weights of `model`, each once, with the verdict on it.
 
+    And kernels that Keras has quantized, which are not pruned any more.
+
     Args:
         model: A built layer or model. Layers inside that carry masks of their own are left out.
         prunable: None for `default_prunable`, a callable `(layer, weight) -> bool`, or a list of
@@ -112,15 +130,35 @@ def weights_of(model: keras.Layer, prunable: Rule | Sequence[str] | None = None)
     found, seen, taken = [], set(), set()
     for layer in walk(model):
         for variable in own_weights(layer):
-            if id(variable) in seen or not keras.backend.is_float_dtype(variable.dtype):
+            is_float = keras.backend.is_float_dtype(variable.dtype)
+            if id(variable) in seen or not (is_float or _in_table(layer, variable)):
                 continue
             seen.add(id(variable))
             path = unique(variable.path, taken)
-            reason = verdict(layer, variable, path)
+            reason = verdict(layer, variable, path) if is_float else "quantized"
             found.append(Weight(path, layer, variable, reason is None, reason or "pruned"))
     if isinstance(prunable, Sequence):
         _check_patterns(prunable, [weight.path for weight in found])
     return found
+
+
+def as_decided(weight: Weight, decision: Mapping[str, Any] | None) -> Weight:
+    """`weight` with an earlier `decision` in the place of its own; None: it has come later.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2, name="dense")
+    >>> layer.build((None, 3))
+    >>> kernel, bias = weights_of(layer)
+    >>> as_decided(kernel, {"prunable": False, "reason": "frozen"}).reason
+    'frozen'
+    >>> as_decided(kernel, None).reason, as_decided(bias, None).reason
+    ('added later', 'bias or scale')
+    """
+    if decision is None:
+        reason = "added later" if weight.prunable else weight.reason
+        decision = {"prunable": False, "reason": reason}
+    return dataclasses.replace(weight, **decision)
 
 
 def unique(path: str, taken: set[str]) -> str:
@@ -191,6 +229,10 @@ def _default_reason(layer, weight) -> str | None:
 def _named_prunable(layer, weight) -> bool:
     if hasattr(layer, "get_prunable_weights"):
         return any(weight is w for w in layer.get_prunable_weights())
+    return _in_table(layer, weight)
+
+
+def _in_table(layer, weight) -> bool:
     return weight.name in _of_class(layer, PRUNABLE_WEIGHTS, ())
 
 
@@ -204,5 +246,7 @@ def _why_not(layer, weight) -> str:
         return "bias or scale"
     if "depthwise" in weight.name:
         return "depthwise kernel"
+    if weight.name.startswith("lora_"):
+        return "adapter"
     unnamed = f"{type(layer).__name__} names no get_prunable_weights()"
     return _of_class(layer, NEVER_PRUNED, unnamed)
