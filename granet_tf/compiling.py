@@ -130,6 +130,22 @@ class SparseCompile(SparseFit):
             self.optimizer.build(self.trainable_variables)
 
 
+class OwnCompile(SparseFit):
+    """To be mixed into a user's class with a `compile` of its own and masks."""
+
+    def compile(self, *args, **kwargs):
+        """As the user's class; then puts a `SparseOptimizer` in each optimizer's place.
+
+        Raises:
+            ValueError: On options that TensorFlow cannot combine with the model's strategy.
+        """
+        with self.distribute_strategy.scope():
+            super().compile(*args, **kwargs)
+            make_optimizers_sparse(self)
+        for optimizer in optimizers_of(self).values():
+            check_strategy_options(self.distribute_strategy, innermost(optimizer), kwargs)
+
+
 def has_masks(model: keras.Model) -> bool:
     """Whether any layer of `model` has masks by now.
 
@@ -161,7 +177,8 @@ def optimizers_of(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
 def make_optimizers_sparse(model: keras.Model) -> None:
     """Puts a `SparseOptimizer` in the place of each optimizer of `model` that has none.
 
-    One of several updates the masks of the weights that it is given to train.
+    One of several updates the masks of the weights that it is given to train. A wrapped model gets
+    its own in the place of those that the model inside has from its constructor.
     """
     if put_sparse_optimizers(model):
         model.train_function = None  # It has the optimizer of before in it.
@@ -169,7 +186,12 @@ def make_optimizers_sparse(model: keras.Model) -> None:
 
 def put_sparse_optimizers(model: keras.Model) -> bool:
     """As `make_optimizers_sparse`, in the middle of its step; returns whether there was one."""
-    optimizers = optimizers_of(model) if has_masks(model) else {}
+    optimizers = {}
+    if carries_masks(model):
+        optimizers = optimizers_of(model.model)
+        optimizers.pop("optimizer", None)  # What compile() of the model inside was given.
+    if has_masks(model):
+        optimizers |= optimizers_of(model)
     plain = {n: optimizer for n, optimizer in optimizers.items() if sparse_part(optimizer) is None}
     for name, optimizer in plain.items():
         setattr(model, name, made_sparse(optimizer, model, partly=len(optimizers) > 1))

@@ -30,16 +30,35 @@ from granet_tf.graphs import rebuilt
 from granet_tf.methods import GraNet, Method
 from granet_tf.optimizer import groups_of
 from granet_tf.own_classes import forget_training, is_own_class, own_class, replaced
+from granet_tf.own_methods import own_names, taken_names, with_methods_of
 from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE
 from granet_tf.states import add_states, make_neutral
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
-from keras_layers.prunable import Weight, carries_masks, weights_of
+from keras_layers.prunable import Weight, as_decided, carries_masks, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
+from keras_layers.saved_masks import (
+    place_of,
+    places,
+    quantizations,
+    quantize_again,
+    without_masks,
+)
+from keras_layers.settling import (
+    check_mode,
+    check_trains,
+    is_settled,
+    leave_alone,
+    settle_when_changed,
+    settled,
+)
 from keras_layers.transparent import Transparent, scope_outside, with_signature
 
-# What is saved of the verdict on a weight, after its position.
-_VERDICT = ("path", "prunable", "reason", "frozen")
+# What Keras keeps in a model when it is compiled and trained.
+_TRAINING = (
+    *("optimizer", "_compile_config", "_compiled_trainable_state", "stop_training", "history"),
+    "_eval_epoch_iterator",
+)
 
 
 def wrap(
@@ -121,7 +140,11 @@ def strip(model: keras.Model) -> keras.Model:
         TypeError: If `model` is not a Keras model.
         ValueError: If nothing in `model` carries masks.
     """
+    check_keras(model)
+    owners = [layer for layer in model._flatten_layers() if carries_masks(layer)]
     stripped, _ = _stripped(model)
+    for owner in owners:
+        leave_alone(owner)
     if stripped is model:
         forget_training(model)
         for name, optimizer in optimizers_of(model).items():
@@ -177,9 +200,26 @@ class SparseModel(SparseCompile, Transparent, keras.Model):
         mask_only: Whether dormant weights keep their value.
         track_explored: Whether it is kept which weights have ever been active.
         pruned: The masked weights, each with `path`, `variable` and `mask`.
+
+    A model of a class of your own keeps the methods of that class, such as `train_step`,
+    `compute_loss` or `metrics`: then this is an instance of that class, too, and `self` in them is
+    the wrapped model. What that lacks is read from the model inside, such as layers in attributes,
+    or the `inputs`, `outputs` and `output_names` of a functional model. What these methods assign
+    to an attribute that the model inside has, goes there.
     """
 
     inside_name = "model"
+
+    model: keras.Model
+    method: Method
+    mask_only: bool
+    track_explored: bool
+    pruned: tuple[PrunedWeight, ...]
+
+    def __new__(cls, model: keras.Model | None = None, *args, **kwargs):
+        if cls is SparseModel and model is not None and not taken_names(model, SparseModel):
+            cls = with_methods_of(own_class(model), SparseModel)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -200,19 +240,43 @@ class SparseModel(SparseCompile, Transparent, keras.Model):
         self.mask_only = _mask_only(self.method, mask_only)
         self.track_explored = track_explored
         weights = weights_of(model, prunable) if _verdicts is None else _verdicts
-        if not any(w.prunable for w in weights) and not pruned_weights(model):
+        none = not any(w.prunable for w in weights) and not pruned_weights(model)
+        if none and _verdicts is None:
             raise ValueError(_nothing_to_prune(model, weights))
-        self.weight_verdicts = tuple(weights)
+        self._decided = tuple(weights)
         self.pruned = add_states(self, add_masks(self, weights), self.method, track_explored)
+        self.watch_layers()
+        done = {w.path for w in weights if w.settled}
+        self.pruned = tuple(settled(p, p.variable) if p.path in done else p for p in self.pruned)
         # Keras saves weights only. Dropout goes on where it was if its random state is one of ours.
         own = {id(v) for v in model.non_trainable_weights}
         states = [v for v in model.non_trainable_variables if id(v) not in own]
         track(self, "_random_state", states)
+        for metric in model._metrics:
+            self._tracker.add_to_store("metrics", metric)
         self._emptied: set[str] = set()
         # Set by the optimizer that updates the masks.
         self.has_optimizer = False
         self._begin()
         self.built = True
+
+    @property
+    def weight_verdicts(self) -> tuple[Weight, ...]:
+        """The model's weights as they are now, and whether and why each was to be pruned."""
+        masked = {p.path: p for p in self.pruned}
+        decided = {}
+        for weight in self._decided:
+            pruned = masked.get(weight.path)
+            variable = pruned.variable if pruned else weight.variable
+            decided[id(variable)] = weight.decision | {
+                "settled": bool(pruned and is_settled(pruned))
+            }
+        return tuple(as_decided(w, decided.get(id(w.variable))) for w in weights_of(self.model))
+
+    def watch_layers(self) -> None:
+        """Keeps the masks true when `quantize` or `enable_lora` of a layer inside is called."""
+        masked = {p.path for p in self.pruned}
+        settle_when_changed(self, [w.layer for w in self._decided if w.path in masked])
 
     def _begin(self):
         if not self.pruned:
@@ -317,6 +381,56 @@ class SparseModel(SparseCompile, Transparent, keras.Model):
         explored = [p.explored.numpy() for p in self.pruned]
         return sum(int(np.count_nonzero(e)) for e in explored) / sum(e.size for e in explored)
 
+    def __getattr__(self, name: str) -> Any:
+        return (
+            getattr(self.model, name) if self._is_inside(name) else super().__getattribute__(name)
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Each optimizer is one that knows the masks, which the model inside must not keep.
+        is_optimizer = isinstance(value, keras.optimizers.Optimizer)
+        if is_optimizer or name in vars(self) or not self._is_inside(name):
+            super().__setattr__(name, value)
+        elif name in vars(self.model) or hasattr(type(self.model), name):
+            setattr(self.model, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _is_inside(self, name):
+        """Whether an attribute that this model lacks may be one of the model inside."""
+        ours = (
+            name in _TRAINING or name in SparseModel.__annotations__ or hasattr(SparseModel, name)
+        )
+        return "model" in vars(self) and not ours and not name.startswith(("__", "_self_"))
+
+    @property
+    def input(self):
+        return self.model.input if self._has_graph else super().input
+
+    @property
+    def output(self):
+        return self.model.output if self._has_graph else super().output
+
+    @property
+    def _has_graph(self):
+        """Whether inputs and outputs are those of the graph inside, as plain Keras has it."""
+        uncalled = isinstance(self.model, keras.Sequential) and not self._inbound_nodes
+        return uncalled or isinstance(self.model, Functional)
+
+    def get_layer(self, name=None, index=None):
+        """The model inside, or the layer of it that has this name."""
+        if name in (None, self.model.name):
+            return super().get_layer(name=name, index=index)
+        return self.model.get_layer(name=name, index=index)
+
+    def summary(self, *args, **kwargs):
+        """As `keras.Model.summary`, of the model inside; see `granet_tf.summarize` for masks."""
+        return keras.Model.summary(self.model, *args, **kwargs)
+
+    def count_params(self):
+        """Number of parameters of the model inside, without masks."""
+        return self.model.count_params()
+
     def call(self, *args, **kwargs):
         is_training = getattr(self._get_call_context(), "training", False)
         # Nothing is trained in a stateless scope, as of a model that is being built.
@@ -384,7 +498,7 @@ class SparseModel(SparseCompile, Transparent, keras.Model):
     def _started(self, arguments):
         """Draws the masks, and returns arguments for `fit` as if the data were untouched."""
         self._assert_compile_called("fit")
-        if self._steps > 0:
+        if self._sparse_steps > 0:
             return arguments
         count = self.method.batches if self.method.needs_data else 0
         with self.distribute_strategy.scope():
@@ -408,7 +522,7 @@ class SparseModel(SparseCompile, Transparent, keras.Model):
             return plain.export(filepath, *args, **kwargs)
 
     @property
-    def _steps(self) -> int:
+    def _sparse_steps(self) -> int:
         """Finished updates since sparse training began."""
         part = sparse_part(getattr(self, "optimizer", None))
         return 0 if part is None else part.steps
@@ -445,19 +559,40 @@ class SparseModel(SparseCompile, Transparent, keras.Model):
                 stacklevel=2,
             )
 
+    def quantize(self, mode=None, config=None, **kwargs):
+        """As `keras.Model.quantize`: dormant weights are 0 first, and then masks stay as they are.
+
+        Such a model is not trained any more; `granet_tf.strip` makes it a plain one.
+
+        Raises:
+            ValueError: If `mode` is neither "int8" nor "float8": others change zeros, or pack
+                several weights into one. Quantize `granet_tf.strip(model)` then.
+        """
+        check_mode(mode, config)
+        self.watch_layers()
+        return self.model.quantize(mode, config=config, **kwargs)
+
+    def quantized_call(self, *args, **kwargs):
+        return self.call(*args, **kwargs)
+
+    def make_train_function(self, force=False):
+        check_trains(self)
+        self.watch_layers()  # strip() ends that, and training may go on.
+        return super().make_train_function(force)
+
     def get_config(self):
-        # By position, as a loaded model's paths may differ. Pins and seeds go on with those here.
-        positions = {id(v): i for i, v in enumerate(self.model.weights)}
+        self.pruned = without_masks(self, self.pruned, self.model.variables)
+        # By place, as a loaded model's paths may differ. Pins and seeds go on with those here.
+        place = place_of(self.model)
         return {
             "name": self.name,
+            "trainable": self.trainable,
             "model": keras.saving.serialize_keras_object(self.model),
             "method": keras.saving.serialize_keras_object(self.method),
             "mask_only": self.mask_only,
             "track_explored": self.track_explored,
-            "weights": [
-                [positions[id(w.variable)], *(getattr(w, name) for name in _VERDICT)]
-                for w in self.weight_verdicts
-            ],
+            "decided": {place[id(w.variable)]: w.decision for w in self.weight_verdicts},
+            "quantizations": quantizations(self.model),
         }
 
     @classmethod
@@ -468,15 +603,9 @@ class SparseModel(SparseCompile, Transparent, keras.Model):
                 config[name], custom_objects=custom_objects
             )
         model = config["model"]
-        saved = {id(model.weights[i]): verdict for i, *verdict in config.pop("weights")}
-        verdicts = []
-        for weight in weights_of(model):
-            verdict = saved[id(weight.variable)]
-            if len(verdict) < len(_VERDICT):  # A file of version 0.1.
-                verdict = [*verdict, weight.frozen]
-            verdicts.append(
-                dataclasses.replace(weight, **dict(zip(_VERDICT, verdict, strict=True)))
-            )
+        quantize_again(model, config.pop("quantizations", {}))
+        decided = _decided(model, config)
+        verdicts = [as_decided(w, decided.get(id(w.variable))) for w in weights_of(model)]
         return cls(**config, _verdicts=verdicts)
 
 
@@ -538,6 +667,17 @@ def _without_wrappers(model, undo):
     return change(model)
 
 
+def _decided(model, config):
+    """{id of a weight: the decision about it}, which is not in `config` any more then."""
+    if "weights" in config:  # Of version 0.1, by position.
+        names = ("path", "prunable", "reason")
+        old = config.pop("weights")
+        return {id(model.weights[i]): dict(zip(names, of, strict=True)) for i, *of in old}
+    here, decided = places(model), config.pop("decided")
+    # Keras's files have adapters merged into kernels, so that a copy may have fewer weights.
+    return {id(here[place]): decision for place, decision in decided.items() if place in here}
+
+
 def _checked_method(method):
     if method is None:
         return GraNet()
@@ -581,18 +721,32 @@ def _check_model(model):
             "`model` is wrapped already, or has a wrapped model inside. To change the method, wrap "
             f"granet_tf.strip(model). Received: model={model}, with {wrapped}"
         )
-    if not model.built or not model.weights:
+    if not _is_built(model) or not model.weights:
         raise ValueError(
             "`model` must be built before it is wrapped, as masks need the weights' shapes: start "
             "it with keras.Input(shape), or call it once on a batch of data. "
             f"Received: model={model}, which {'has no weights' if model.built else 'is not built'}"
         )
-    if type(model).train_step is not keras.Model.train_step:
+    _warn_of_taken_names(model)
+
+
+def _is_built(model):
+    # A GAN, say, has no build() and no call(): it is built when its parts are.
+    has_build = not getattr(model.build, "_is_default", False)
+    parts = model._flatten_layers(include_self=False)
+    return model.built or (not has_build and all(layer.built for layer in parts))
+
+
+def _warn_of_taken_names(model):
+    kind, taken = own_class(model), taken_names(model, SparseModel)
+    ignored = [n for n in own_names(kind, SparseModel) if taken and hasattr(keras.Model, n)]
+    if ignored:
         warnings.warn(
-            f"{type(model).__name__} has its own train_step(), which fit() of the wrapped model "
-            "does not call. To keep it, compile your model with granet_tf.SparseOptimizer("
-            "optimizer, granet_tf.wrap(model)) and fit that.",
-            stacklevel=3,
+            f"The wrapped model does not use {', '.join(f'{n}()' for n in sorted(ignored))} of "
+            f"{kind.__name__}, as {kind.__name__} means something of its own by "
+            f"{', '.join(sorted(taken))}, which wrapped models have. Rename that; or compile your "
+            "model with granet_tf.SparseOptimizer(optimizer, granet_tf.wrap(model)) and fit that.",
+            stacklevel=4,
         )
 
 

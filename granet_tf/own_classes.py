@@ -11,6 +11,7 @@ import keras
 from keras.src.models import Functional
 
 from granet_tf.graphs import rebuilt
+from granet_tf.schedules import PACKAGE
 
 Change = Callable[[keras.Layer], keras.Layer]
 
@@ -40,6 +41,27 @@ def is_own_class(model: keras.Layer) -> bool:
     (True, False)
     """
     return isinstance(model, keras.Model) and own_class(model) not in (keras.Sequential, Functional)
+
+
+def named_in_files_as(made: type, base: type) -> None:
+    """Makes files name `base`, which every process has, for what is of class `made`.
+
+    `base` is to make `made` anew when it is loaded.
+
+    Example:
+
+    >>> class Base(keras.Model):
+    ...     pass
+    >>> class Made(Base):
+    ...     pass
+    >>> named_in_files_as(Made, Base)
+    >>> name = keras.saving.get_registered_name(Made)
+    >>> name, keras.saving.get_registered_object(name).__name__
+    ('granet_tf>Base', 'Base')
+    """
+    register = keras.saving.register_keras_serializable(PACKAGE, base.__name__)
+    register(made)
+    register(base)
 
 
 def replaced(model: keras.Layer, change: Change, kind: type) -> tuple[keras.Layer, Callable]:

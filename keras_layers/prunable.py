@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import keras
 from keras import layers
@@ -53,7 +54,14 @@ Rule = Callable[[keras.Layer, keras.Variable], bool]
 class Weight:
     """One weight of a model: where it is, and whether and why it is to be pruned.
 
-    `frozen` is whether it was not trainable when that was decided.
+    Attributes:
+        path: Its path, made unique.
+        layer: The layer that it is a weight of.
+        variable: The weight.
+        prunable: Whether it carries a mask, or is to.
+        reason: "pruned", or why not.
+        settled: Whether the mask has been put into it for good; see `keras_layers.settling`.
+        frozen: Whether it was not trainable when that was decided.
     """
 
     path: str
@@ -61,13 +69,19 @@ class Weight:
     variable: keras.Variable
     prunable: bool
     reason: str
+    settled: bool = False
     frozen: bool = False
+
+    @property
+    def decision(self) -> dict[str, Any]:
+        """What of it is not to be decided anew; see `as_decided`."""
+        names = ("path", "prunable", "reason", "settled", "frozen")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def is_never_pruned(self) -> bool:
         """Whether it is a weight of Keras's own layers that are left out on purpose."""
-        named = _of_class(self.layer, PRUNABLE_WEIGHTS, ())
-        return is_of_keras(self.layer) and self.variable.name not in named
+        return is_of_keras(self.layer) and not _in_table(self.layer, self.variable)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +208,8 @@ def default_prunable(layer: keras.Layer, weight: keras.Variable) -> bool:
 def weights_of(model: keras.Layer, prunable: Rule | Sequence[str] | None = None) -> list[Weight]:
     """All floating-point weights of `model`, each once, with the verdict on it.
 
+    And kernels that Keras has quantized, which are not pruned any more.
+
     Args:
         model: A built layer or model. Layers inside that carry masks of their own are left out.
         prunable: None for `default_prunable`, a callable `(layer, weight) -> bool`, or a list of
@@ -208,16 +224,38 @@ def weights_of(model: keras.Layer, prunable: Rule | Sequence[str] | None = None)
     found, seen, taken = [], set(), set()
     for layer in walk(model):
         for variable in own_weights(layer):
-            if id(variable) in seen or not keras.backend.is_float_dtype(variable.dtype):
+            is_float = keras.backend.is_float_dtype(variable.dtype)
+            if id(variable) in seen or not (is_float or _in_table(layer, variable)):
                 continue
             seen.add(id(variable))
             path = unique(variable.path, taken)
-            reason = verdict(layer, variable, path)
+            reason = verdict(layer, variable, path) if is_float else "quantized"
             frozen = not variable.trainable
-            found.append(Weight(path, layer, variable, reason is None, reason or "pruned", frozen))
+            found.append(
+                Weight(path, layer, variable, reason is None, reason or "pruned", frozen=frozen)
+            )
     if isinstance(prunable, Sequence):
         _check_patterns(prunable, [weight.path for weight in found])
     return found
+
+
+def as_decided(weight: Weight, decision: Mapping[str, Any] | None) -> Weight:
+    """`weight` with an earlier `decision` in the place of its own; None: it has come later.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2, name="dense")
+    >>> layer.build((None, 3))
+    >>> kernel, bias = weights_of(layer)
+    >>> as_decided(kernel, {"prunable": False, "reason": "frozen"}).reason
+    'frozen'
+    >>> as_decided(kernel, None).reason, as_decided(bias, None).reason
+    ('added later', 'bias or scale')
+    """
+    if decision is None:
+        reason = "added later" if weight.prunable else weight.reason
+        decision = {"prunable": False, "reason": reason}
+    return dataclasses.replace(weight, **decision)
 
 
 def unique(path: str, taken: set[str]) -> str:
@@ -288,6 +326,10 @@ def _default_reason(layer, weight) -> str | None:
 def _named_prunable(layer, weight) -> bool:
     if names_weights(layer):
         return any(weight is w for w in layer.get_prunable_weights())
+    return _in_table(layer, weight)
+
+
+def _in_table(layer, weight) -> bool:
     return weight.name in _of_class(layer, PRUNABLE_WEIGHTS, ())
 
 
@@ -301,5 +343,7 @@ def _why_not(layer, weight) -> str:
         return "bias or scale"
     if "depthwise" in weight.name:
         return "depthwise kernel"
+    if weight.name.startswith("lora_"):
+        return "adapter"
     unnamed = f"{type(layer).__name__} names no get_prunable_weights()"
     return _of_class(layer, NEVER_PRUNED, unnamed)

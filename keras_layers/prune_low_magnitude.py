@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -10,6 +11,15 @@ import keras
 
 from keras_layers.masking import add_masks, masked_call, masked_value
 from keras_layers.prunable import KnownWeights, Weight, carries_masks, silent_layers, weights_of
+from keras_layers.saved_masks import (
+    masks_config,
+    quantizations,
+    quantize_again,
+    settled_again,
+    with_masks,
+    without_masks,
+)
+from keras_layers.settling import check_trains, settle_when_changed
 from keras_layers.transparent import Transparent, scope_outside, with_signature
 
 
@@ -93,6 +103,8 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         reselect: bool = False,
         mask_only: bool = False,
         prunable=None,
+        _masks: Mapping[str, bool] | None = None,
+        _is_of_old_file: bool = False,
         **kwargs,
     ):
         if not isinstance(layer, keras.Layer):
@@ -159,6 +171,9 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         self.pruned = ()
         if not hasattr(layer, "get_prunable_weights"):
             layer.get_prunable_weights = KnownWeights(layer)  # tfmot's users ask the layer.
+        self._masks = _masks  # Which to add, where that was decided before it was saved.
+        self._has_decided = False
+        self._is_of_old_file = _is_of_old_file
         # Set by the optimizer that updates the masks.
         self.has_optimizer = False
         if getattr(layer, "_input_shape_arg", None) is not None:
@@ -189,8 +204,20 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         self.layer(keras.tree.map_shape_structure(keras.KerasTensor, shape))
 
     def _add_masks(self):
-        weights = weights_of(self.layer, self.prunable)
+        saved = self._masks
+        if saved is not None:
+            weights = with_masks(self.layer, weights_of(self.layer), saved)
+        else:
+            weights = weights_of(self.layer, self.prunable)
+        if self._is_of_old_file and not any(w.prunable for w in weights):
+            # Version 0.1 wrapped nothing frozen: all that is, was frozen later.
+            weights = [dataclasses.replace(w, prunable=w.reason == "frozen") for w in weights]
         self.pruned = add_masks(self, weights)
+        settle_when_changed(self, [w.layer for w in weights if w.prunable])
+        self._has_decided, self._masks = True, None
+        if saved is not None:
+            self.pruned = settled_again(self.layer, self.pruned, saved)
+            return
         # tfmot wraps any layer of Keras, and pruned nothing in, say, a normalisation then.
         as_expected = callable(self.prunable) or (
             self.prunable is None and all(w.is_never_pruned for w in weights)
@@ -213,6 +240,8 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
 
     def call(self, *args, **kwargs):
         is_training = getattr(self._get_call_context(), "training", False)
+        if is_training:
+            check_trains(self)
         if self.pruned and not self.has_optimizer and is_training:
             self.has_optimizer = True  # Once is enough.
             warnings.warn(
@@ -232,6 +261,13 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
     def weight_verdicts(self) -> list[Weight]:
         """All weights of the layer inside, with the verdict on each."""
         return weights_of(self.layer, self.prunable)
+
+    def quantize(self, *args, **kwargs):
+        """As the layer inside: dormant weights are 0 first, and then masks stay as they are."""
+        return self.layer.quantize(*args, **kwargs)
+
+    def quantized_call(self, *args, **kwargs):
+        return self.call(*args, **kwargs)
 
     @property
     def prunable_weights(self) -> list[keras.Variable]:
@@ -277,10 +313,13 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         return None  # The layer inside has its own, and is built again from that.
 
     def get_config(self):
+        self.pruned = without_masks(self, self.pruned, self.layer.variables)
         config = super().get_config()
         del config["dtype"]  # It is in that of the layer inside.
         return {
             **config,
+            "masks": self._masks_config(),
+            "quantizations": quantizations(self.layer),
             "pruning_schedule": keras.saving.serialize_keras_object(self.pruning_schedule),
             "block_size": self.block_size,
             "block_pooling_type": self.block_pooling_type,
@@ -290,6 +329,11 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
             "mask_only": self.mask_only,
             "prunable": keras.saving.serialize_keras_object(self.prunable),
         }
+
+    def _masks_config(self):
+        if self._has_decided:
+            return masks_config(self.layer, self.pruned)
+        return None if self._masks is None else dict(self._masks)
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -301,8 +345,14 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         cls, layer: keras.Layer, config: Mapping[str, Any], custom_objects: Mapping | None = None
     ) -> PruneLowMagnitude:
         """`layer` wrapped with the settings of `config`, whatever layer that is about."""
-        config = {**config, "layer": layer}
+        is_old = "masks" not in config
+        config = {**config, "layer": layer, "_is_of_old_file": is_old}
         config.pop("dtype", None)  # In old files, that of the wrapper.
+        config["_masks"] = config.pop("masks", None)
+        # A layer that a user's class has made knows nothing of these.
+        quantize_again(layer, config.pop("quantizations", {}))
+        if layer.trainable and not config.get("trainable", True):
+            layer.trainable = False
         for name in ("pruning_schedule", "pattern", "prunable"):
             config[name] = keras.saving.deserialize_keras_object(config.get(name), custom_objects)
         return cls(**config)

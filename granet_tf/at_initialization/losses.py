@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import keras
 import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileLoss
 
+from granet_tf.own_classes import own_class
 from keras_layers.masking import masked_value
 
 
@@ -111,8 +113,20 @@ def loss_of(model: keras.Model, loss: Any = None) -> CompileLoss:
 
     Raises:
         ValueError: If there is no loss.
+
+    Warns:
+        UserWarning: If the model's class has a `compute_loss` of its own, which may do more.
     """
-    compiled = getattr(model, "_compile_loss", None) if loss is None else CompileLoss(loss)
+    if loss is not None:
+        return CompileLoss(loss, output_names=getattr(model, "output_names", None))
+    compiled = getattr(model, "_compile_loss", None)
+    if type(model).compute_loss is not keras.Model.compute_loss:
+        warnings.warn(
+            f"The masks are chosen by the loss that compile() was given, not by compute_loss() of "
+            f"{own_class(model.model).__name__}. To choose them by another, call start(batches, "
+            "loss=...) of the wrapped model before fit().",
+            stacklevel=2,
+        )
     if compiled is None:
         raise ValueError(
             "`loss` must be given to choose masks by the gradients of a loss: compile the model "

@@ -10,19 +10,9 @@ from collections.abc import Callable, Iterator
 import keras
 from keras.src.models import Functional
 
-from granet_tf.compiling import (
-    SparseCompile,
-    SparseFit,
-    check_strategy_options,
-    has_masks,
-    innermost,
-    made_sparse,
-    make_optimizers_sparse,
-    optimizers_of,
-    sparse_part,
-)
+from granet_tf.compiling import OwnCompile, SparseCompile, has_masks, made_sparse, sparse_part
 from granet_tf.graphs import rebuilt
-from granet_tf.own_classes import forget_training, is_own_class, replaced
+from granet_tf.own_classes import forget_training, is_own_class, named_in_files_as, replaced
 from granet_tf.schedules import PACKAGE
 from keras_layers.prunable import carries_masks
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
@@ -51,7 +41,7 @@ class PrunedFunctional(SparseCompile, Functional):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class PrunedOwn(SparseFit):
+class PrunedOwn(OwnCompile):
     """Mixed into a user's class: `compile` makes its optimizers update the masks; files hold both.
 
     Attributes:
@@ -59,14 +49,6 @@ class PrunedOwn(SparseFit):
     """
 
     own_class: type[keras.Model]
-
-    def compile(self, *args, **kwargs):
-        """As the user's class; then puts a `SparseOptimizer` in each optimizer's place."""
-        with self.distribute_strategy.scope():
-            super().compile(*args, **kwargs)
-            make_optimizers_sparse(self)
-        for optimizer in optimizers_of(self).values():
-            check_strategy_options(self.distribute_strategy, innermost(optimizer), kwargs)
 
     def compile_from_config(self, config):
         if self.own_class.compile is not keras.Model.compile:
@@ -135,10 +117,7 @@ def _pruned_class(kind: type) -> type:
         return kind
     made = types.new_class(f"Pruned{kind.__name__}", (PrunedOwn, kind))
     made.__module__, made.own_class = PrunedOwn.__module__, kind
-    # Files name the class that every process has; its from_config() makes this one anew.
-    register = keras.saving.register_keras_serializable(PACKAGE, PrunedOwn.__name__)
-    register(made)
-    register(PrunedOwn)
+    named_in_files_as(made, PrunedOwn)  # Its from_config() makes this class anew.
     return made
 
 
