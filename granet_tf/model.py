@@ -22,6 +22,7 @@ from granet_tf.methods import GraNet, Method
 from granet_tf.own_classes import forget_training, is_own_class, own_class, replaced
 from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE
+from granet_tf.spared import spare_outputs
 from granet_tf.states import add_states, make_neutral
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, carries_masks, weights_of
@@ -49,8 +50,9 @@ def wrap(
             its name, such as "litert" for what LiteRT runs fast; see `granet_tf.Method`.
         mask_only: False sets pruned weights to zero, as the paper does. True is the original
             gradual magnitude pruning: the model computes with w · mask, w keeps its value.
-        prunable: Which weights. None is `granet_tf.default_prunable`; else a callable
-            `(layer, weight) -> bool`, or a list of patterns of weight paths such as
+        prunable: Which weights. None is `granet_tf.default_prunable`, but a pattern that removes
+            whole units, such as "filter", spares those that are outputs of the model; else a
+            callable `(layer, weight) -> bool`, or a list of patterns of weight paths such as
             `["encoder/*/kernel"]`.
         start: Whether a method that chooses masks once, and needs no data for that (SynFlow),
             does so now. False leaves it to the first `fit`, or `SparseModel.start`: good where a
@@ -185,6 +187,8 @@ class SparseModel(SparseCompile, keras.Model):
         self.mask_only = _mask_only(self.method, mask_only)
         self.track_explored = track_explored
         weights = weights_of(model, prunable) if _verdicts is None else _verdicts
+        if prunable is None and _verdicts is None:
+            weights, self.method = spare_outputs(model, weights, self.method)
         if not any(w.prunable for w in weights) and not pruned_weights(model):
             raise ValueError(_nothing_to_prune(model, weights))
         self.weight_verdicts = tuple(weights)
