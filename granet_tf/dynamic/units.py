@@ -38,6 +38,17 @@ class Units:
     active: tf.Tensor
     given: Pattern | None = None
 
+    @classmethod
+    def of(cls, patterns: tuple[Pattern, Pattern], mask: tf.Tensor) -> Units:
+        """The units of a weight with this mask.
+
+        Args:
+            patterns: As from `Method.patterns_of`.
+            mask: The weight's mask.
+        """
+        given, bound = patterns
+        return cls(bound, tuple(mask.shape), bound.units(mask), given)
+
     def pool(self, score: tf.Tensor) -> tf.Tensor:
         """Scores of single weights -> scores of units."""
         return self.pattern.pool(score)
@@ -69,7 +80,4 @@ class Units:
 def units_of(method: Method, tensors: Tensors) -> list[Units]:
     """The units of each weight, by the pattern of `method`."""
     patterns = [method.patterns_of(layout) for layout in tensors.layouts]
-    return [
-        Units(bound, tuple(mask.shape), bound.units(mask), given)
-        for (given, bound), mask in zip(patterns, tensors.masks, strict=True)
-    ]
+    return [Units.of(each, mask) for each, mask in zip(patterns, tensors.masks, strict=True)]
