@@ -23,7 +23,7 @@ from granet_tf.hooks import Hooks
 from granet_tf.pattern_names import as_pattern
 from granet_tf.patterns import Capacity, Element, Pattern
 from granet_tf.schedules import PruningSchedule, check_sparsity
-from granet_tf.scopes import SCOPES, Candidates, best, match, ranked, units_to_keep
+from granet_tf.scopes import SCOPES, Candidates, alike, best, match, ranked, units_to_keep
 from granet_tf.selection import count
 from keras_layers.layouts import Layout
 
@@ -199,8 +199,7 @@ class Method(Hooks):
         """
         self.check_fits(shapes, layouts)
         capacities = self.capacities(shapes, layouts)
-        floors = {path: c.least_sparsity for path, c in capacities.items()}
-        sparsities = self.distribute(shapes, self.initial_sparsity, floors)
+        sparsities = self._initial_sparsities(shapes, capacities, layouts)
         masks = {}
         for (path, shape), seed in zip(shapes.items(), self._seeds(shapes, 0), strict=True):
             _, pattern = self._pattern(path, layouts)
@@ -210,6 +209,31 @@ class Method(Hooks):
             [chosen] = best([ranked(score, pattern.tiers(score, units))], kept)
             masks[path] = pattern.expand(chosen, shape)
         return masks
+
+    def _initial_sparsities(self, shapes, capacities, layouts):
+        """That of each weight; where patterns are ranked apart, each pattern for itself has it."""
+        floors = {path: c.least_sparsity for path, c in capacities.items()}
+        groups = self._ranked_together(shapes, layouts)
+        if len(groups) == 1:
+            return self.distribute(shapes, self.initial_sparsity, floors)
+        pinned = match(self.pinned, shapes, "pinned")
+        capped = match(self.capped, shapes, "capped")
+        sparsities = {}
+        for paths in groups:
+            mine = [
+                {path: of_all[path] for path in paths if path in of_all}
+                for of_all in (shapes, floors, pinned, capped)
+            ]
+            sparsities |= self._spread(self.initial_sparsity, *mine)
+        return sparsities
+
+    def _ranked_together(self, shapes, layouts) -> list[list[str]]:
+        """Paths by pattern in scope "global", else all of them together."""
+        paths = list(shapes)
+        if self.scope != "global":
+            return [paths]
+        groups = alike([self._pattern(path, layouts)[0] for path in paths])
+        return [[paths[i] for i in group] for group in groups]
 
     def update_masks(
         self,
@@ -304,19 +328,8 @@ class Method(Hooks):
         return self.patterns_of((layouts or {}).get(path, Layout()))
 
     def _candidates(self, path, patterns, inputs, eligible):
-        given, pattern = patterns
-        shape = tuple(inputs[0].shape)
-        score = pattern.pool(self.drop_score(*inputs))
-        tiers = pattern.tiers(score, eligible)
-        return Candidates(
-            path,
-            shape,
-            given,
-            pattern.capacity(shape),
-            score,
-            tiers,
-            ranked(score, tiers),
-        )
+        score = patterns[1].pool(self.drop_score(*inputs))
+        return Candidates.of(path, tuple(inputs[0].shape), patterns, score, eligible)
 
     def _regenerate(self, pattern, inputs, candidates, active, drop_fraction):
         """Eq. 2 and 3: drop the weakest share of the active, grow as many of the inactive."""
@@ -351,9 +364,8 @@ class Method(Hooks):
                     f"Received: final_sparsity={self.final_sparsity}, pattern={self.pattern!r}"
                 )
         if self.scope == "global":
-            for pattern in dict.fromkeys(self._pattern(path, layouts)[0] for path in shapes):
-                alike = [path for path in shapes if self._pattern(path, layouts)[0] == pattern]
-                self._check_feasible({path: capacities[path] for path in alike}, least, pinned)
+            for paths in self._ranked_together(shapes, layouts):
+                self._check_feasible({path: capacities[path] for path in paths}, least, pinned)
 
     def _check_feasible(self, capacities, least, pinned):
         """What pins and caps keep must fit into what the final sparsity leaves.
@@ -392,13 +404,16 @@ class Method(Hooks):
             floors: The least sparsity of a weight, as an N:M pattern has one. It holds at the final
                 sparsity. Before, it holds from there on: a method may start denser.
         """
+        pinned = match(self.pinned, shapes, "pinned")
+        capped = match(self.capped, shapes, "capped")
+        return self._spread(sparsity, shapes, floors or {}, pinned, capped)
+
+    def _spread(self, sparsity, shapes, floors, fixed, capped):
         if sparsity == 0.0:
             return dict.fromkeys(shapes, 0.0)
         spread = DISTRIBUTIONS.get(self.distribution, self.distribution)
-        fixed = match(self.pinned, shapes, "pinned")
-        capped = match(self.capped, shapes, "capped")
         final = sparsity == self.final_sparsity
-        floors = {p: f for p, f in (floors or {}).items() if f > 0.0 and (final or f <= sparsity)}
+        floors = {p: f for p, f in floors.items() if f > 0.0 and (final or f <= sparsity)}
         while True:
             wanted = spread(shapes, sparsity, fixed)
             beyond = {path: cap for path, cap in capped.items() if wanted[path] > cap}
@@ -410,7 +425,8 @@ class Method(Hooks):
             beyond = {path: bound for path, bound in beyond.items() if path not in fixed}
             if not beyond:
                 return wanted
-            fixed |= beyond  # The others make up for it, which may take them to their bounds.
+            # The others make up for it, which may take them to their bounds.
+            fixed = fixed | beyond
 
     def get_config(self) -> dict[str, Any]:
         fields = (f.name for f in dataclasses.fields(self) if f.init)

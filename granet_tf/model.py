@@ -33,6 +33,7 @@ from granet_tf.own_classes import forget_training, is_own_class, own_class, repl
 from granet_tf.own_methods import own_names, taken_names, with_methods_of
 from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE
+from granet_tf.spared import spare_outputs
 from granet_tf.states import add_states, make_neutral
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, as_decided, carries_masks, weights_of
@@ -82,8 +83,9 @@ def wrap(
             its name, such as "litert" for what LiteRT runs fast; see `granet_tf.Method`.
         mask_only: False sets pruned weights to zero, as the paper does. True is the original
             gradual magnitude pruning: the model computes with w · mask, w keeps its value.
-        prunable: Which weights. None is `granet_tf.default_prunable`; else a callable
-            `(layer, weight) -> bool`, or a list of patterns of weight paths such as
+        prunable: Which weights. None is `granet_tf.default_prunable`, but a pattern that removes
+            whole units, such as "filter", spares those that are outputs of the model; else a
+            callable `(layer, weight) -> bool`, or a list of patterns of weight paths such as
             `["encoder/*/kernel"]`.
         start: Whether a method that chooses masks once, and needs no data for that (SynFlow),
             does so now. False leaves it to the first `fit`, or `SparseModel.start`: good where a
@@ -240,6 +242,8 @@ class SparseModel(SparseCompile, Transparent, keras.Model):
         self.mask_only = _mask_only(self.method, mask_only)
         self.track_explored = track_explored
         weights = weights_of(model, prunable) if _verdicts is None else _verdicts
+        if prunable is None and _verdicts is None:
+            weights, self.method = spare_outputs(model, weights, self.method)
         none = not any(w.prunable for w in weights) and not pruned_weights(model)
         if none and _verdicts is None:
             raise ValueError(_nothing_to_prune(model, weights))

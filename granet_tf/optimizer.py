@@ -119,7 +119,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: If `model` has no masks, or if the optimizer keeps variables that can't be told
-            apart by weight (Adafactor), so that they can't be reset. mask_only=True needs no reset.
+            apart by weight (Adafactor), so that they can't be reset. mask_only=True needs no reset,
+            and Adafactor an `epsilon_1` of 1e-16 then, lest it divide 0 by 0.
 
     Source: Algorithm 1 of the paper; the shape of `keras.optimizers.LossScaleOptimizer`.
 
@@ -698,7 +699,8 @@ def _check_slots(optimizer, slots, variables):
         raise ValueError(
             f"{type(optimizer).__name__} keeps variables that are not one value for each weight, "
             "so those of a pruned weight can't be reset. Use an optimizer such as SGD, AdamW or "
-            "Lion, or mask_only=True, which resets nothing. "
+            "Lion, or mask_only=True, which resets nothing; with it, Adafactor needs "
+            "epsilon_1=1e-16, as Keras's default of 1e-30 gives NaN where gradients stay 0. "
             f"Received: optimizer={optimizer}, which has {sorted(set(unknown))}"
         )
 

@@ -2,7 +2,8 @@
 
 Methods and optimizer handle a new pattern without change, as they only ever see units: a subclass
 of `Pattern` with `pool`, `units` and `expand`. Counts and sparsities are then those of units. One
-that lets only some units be active together also says so in `tiers`.
+that lets only some units be active together also says so in `tiers`, one whose scores say little
+across weights in `comparable`, one whose units are outputs of a layer in `removes_outputs`.
 """
 
 from __future__ import annotations
@@ -74,6 +75,31 @@ class Pattern:
         """
         del score, kept
         return (eligible,)
+
+    def comparable(self, score: tf.Tensor, eligible: tf.Tensor) -> tf.Tensor:
+        """The scores by which units of several weights are ranked together, in scope "global".
+
+        They say how many units each weight keeps. Which ones, its own scores say.
+
+        Args:
+            score: Scores of the units of one weight.
+            eligible: Which of them are ranked.
+        """
+        del eligible
+        return score
+
+    def removes_outputs(self, layout: Layout, shape: tuple[int, ...] | None = None) -> bool:
+        """Whether a unit holds all weights that lead to an output of the layer.
+
+        Pruning it takes the output away. The weights that lead to the outputs of a model are
+        spared then, unless the user names them: a class without weights is never predicted.
+
+        Args:
+            layout: Which axes of the weight are inputs and which outputs.
+            shape: The weight's shape; None where it is not known yet.
+        """
+        del layout, shape
+        return False
 
     def capacity(self, shape: tuple[int, ...]) -> Capacity:
         """How many units a weight of `shape` has room for."""
@@ -200,6 +226,15 @@ class Block(Pattern):
         ones = tf.ones(score.shape, score.dtype)
         return pooled / tf.reduce_sum(self._blocks(ones, 0.0), axis=(2, 4))
 
+    def removes_outputs(self, layout, shape=None):
+        if shape is None or len(shape) < 2:
+            return False
+        block = self.bound(layout)
+        matrices = block._matrices(shape)
+        one_position = math.prod(shape) == matrices.inputs * matrices.outputs
+        whole = one_position and 1 < matrices.inputs <= self.size[0]
+        return whole and _are_outputs(block.axes[1], layout, len(shape))
+
     def units(self, mask):
         return tf.reduce_any(self._blocks(mask, False), axis=(2, 4))
 
@@ -222,14 +257,45 @@ class Block(Pattern):
         return tf.reshape(padded, (-1, rows, self.size[0], columns, self.size[1]))
 
 
+def _lamp(score, eligible):
+    """s² over the sum of s² of the scores that are at least as large; negative ones mirrored."""
+    score = tf.where(eligible, tf.cast(score, tf.float32), 0.0)
+    # Only ratios count, and squares of these are in range.
+    flat = tf.math.divide_no_nan(tf.reshape(score, [-1]), tf.reduce_max(tf.abs(score)))
+
+    def share(size):
+        squares = size**2
+        order = tf.argsort(squares, direction="DESCENDING", stable=True)
+        ordered = tf.gather(squares, order)
+        shares = tf.math.divide_no_nan(ordered, tf.cumsum(ordered))
+        return tf.gather(shares, tf.argsort(order, stable=True))
+
+    return tf.reshape(share(tf.nn.relu(flat)) - share(tf.nn.relu(-flat)), score.shape)
+
+
+_NORMALIZATIONS: dict[str | None, Callable] = {
+    "lamp": _lamp,
+    None: lambda score, eligible: score,
+}
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
 class Filter(Pattern):
     """Whole filters and units: all weights that lead to one output.
 
     The score is the sum over them: of |w| to prune and drop, of |gradient| to grow, as in the
-    paper's filter pruning (Appendix A, after Li et al., 2017). Sums grow with the size of a filter,
-    so scope "layer" is the sensible one.
+    paper's filter pruning (Appendix A, after Li et al., 2017).
+
+    Sums grow with the size of a filter. In scope "global" they would leave the large filters of
+    late layers and nothing of the early ones, so the layers' shares are found by scores relative to
+    the layer, as in LAMP (Lee et al., 2021): of a filter with the sum s, s² divided by the sum of
+    s² over all filters of its layer with the same sum or more. The best filter of each layer has a
+    1, so no layer is emptied while as many filters are kept as there are layers. In each layer it
+    is still the largest sums that stay.
+
+    The layers whose outputs are those of the model are not pruned: there is one filter for each
+    class. Name them in `prunable`, or in the method's `pinned`, to prune them nevertheless.
 
     A pruned filter keeps its bias, and its channel the offset and the moving statistics of a batch
     normalisation behind it, so its output is a constant, not always 0. `strip` leaves them, and a
@@ -238,9 +304,11 @@ class Filter(Pattern):
     Args:
         axis: The axis of outputs, or several. None takes that of the layer that the weight belongs
             to (-2 in transposed convolutions), or the last one for a bare tensor.
+        normalization: What filters of different layers are ranked together by: "lamp", as above,
+            or None for the bare sums.
 
     Raises:
-        ValueError: On an `axis` that is none.
+        ValueError: On an `axis` or `normalization` that is none.
 
     Example:
 
@@ -248,19 +316,43 @@ class Filter(Pattern):
     [4.0, 6.0]
     >>> Filter().expand(tf.constant([True, False]), (2, 2)).numpy().tolist()
     [[True, False], [True, False]]
+    >>> everything = tf.constant([True, True, True])
+    >>> Filter().comparable(tf.constant([1.0, 2.0, 2.0]), everything).numpy().round(3).tolist()
+    [0.111, 1.0, 0.5]
+
+    Reference:
+
+    - [Lee et al., 2021](https://arxiv.org/abs/2010.07611)
     """
 
     axis: Axes | None = None
+    normalization: str | None = "lamp"
 
     def __post_init__(self):
         if self.axis is not None:
             object.__setattr__(self, "axis", checked_axes(self.axis, "axis"))
+        if self.normalization not in _NORMALIZATIONS:
+            raise ValueError(
+                '`normalization` must be "lamp", or None for the bare sums. '
+                f"Received: normalization={self.normalization!r}"
+            )
 
     def __str__(self):
         return "filters"
 
     def bound(self, layout):
-        return self if self.axis is not None else Filter(layout.outputs)
+        return self if self.axis is not None else dataclasses.replace(self, axis=layout.outputs)
+
+    def comparable(self, score, eligible):
+        return _NORMALIZATIONS[self.normalization](score, eligible)
+
+    def removes_outputs(self, layout, shape=None):
+        return self.axis is None or shape is None or _are_outputs(self.axis, layout, len(shape))
+
+    @classmethod
+    def from_config(cls, config):
+        # Files of version 0.1 go on as they began: with bare sums.
+        return cls(**{"normalization": None, **config})
 
     def pool(self, score):
         return tf.reduce_sum(score, self._others(score.shape))
@@ -391,3 +483,7 @@ class NM(Pattern):
         edges = [[0, 0], [0, -matrices.shape[1] % self.m], [0, 0]]
         padded = tf.pad(matrices, edges, constant_values=filler)
         return tf.reshape(padded, (padded.shape[0], -1, self.m, padded.shape[2]))
+
+
+def _are_outputs(axes, layout, rank):
+    return set(positive(axes, rank)) <= set(positive(layout.outputs, rank))

@@ -30,6 +30,7 @@ class Candidates:
         score: The score of each unit.
         eligible: Masks of units in tiers, see `Pattern.tiers`.
         rankings: The ranking of each tier.
+        all_eligible: The units of all tiers, those included that `without` has taken out.
     """
 
     path: str
@@ -39,6 +40,40 @@ class Candidates:
     score: tf.Tensor
     eligible: tuple[tf.Tensor, ...]
     rankings: tuple[Ranking, ...]
+    all_eligible: tf.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        shape: tuple[int, ...],
+        patterns: tuple[Pattern, Pattern],
+        score: tf.Tensor,
+        eligible: tf.Tensor,
+    ) -> Candidates:
+        """Of one weight.
+
+        Args:
+            path: The weight's path.
+            shape: Its shape.
+            patterns: Its pattern as it was given and with its axes, as from `Method.patterns_of`.
+            score: The score of each unit.
+            eligible: Which units are ranked.
+        """
+        given, bound = patterns
+        tiers, capacity = bound.tiers(score, eligible), bound.capacity(shape)
+        return cls(path, shape, given, capacity, score, tiers, ranked(score, tiers), eligible)
+
+    def without(self, taken: tf.Tensor, closed: bool) -> Candidates:
+        """Those that are left where some are `taken`; none if it is `closed`."""
+        tiers = tuple(each & ~taken & (not closed) for each in self.eligible)
+        return dataclasses.replace(self, eligible=tiers, rankings=ranked(self.score, tiers))
+
+    @property
+    def comparable(self) -> tuple[Ranking, ...]:
+        """The rankings among units of other weights of its pattern."""
+        score = self.pattern.comparable(self.score, self.all_eligible)
+        return self.rankings if score is self.score else ranked(score, self.eligible)
 
 
 def ranked(score: tf.Tensor, tiers: Sequence[tf.Tensor]) -> tuple[Ranking, ...]:
@@ -64,6 +99,48 @@ def best(rankings: Sequence[Tiers], k: int | tf.Tensor) -> list[tf.Tensor]:
         for i, mask in zip(deep, more, strict=True):
             masks[i] |= mask
     return masks
+
+
+def best_together(weights: Sequence[Candidates], k: int | tf.Tensor) -> list[tf.Tensor]:
+    """Masks of the k best units of all these weights, which are of equal patterns.
+
+    How many units each weight keeps is found by what `Pattern.comparable` makes of the scores; in a
+    weight, those of the highest scores stay.
+
+    Example:
+
+    >>> from granet_tf.patterns import Filter
+    >>> filters, everything = (Filter(), Filter()), tf.constant([True, True])
+    >>> scores = [tf.constant([1.0, 3.0]), tf.constant([400.0, 300.0])]
+    >>> weights = [Candidates.of("a", (2, 2), filters, score, everything) for score in scores]
+    >>> [mask.numpy().tolist() for mask in best_together(weights, 2)]
+    [[False, True], [True, False]]
+    """
+    rankings = [w.comparable for w in weights]
+    masks = best(rankings, k)
+    # Rounding may make equal what was not, so the order in a weight is that of its own scores.
+    return [
+        mask if ranking is w.rankings else best([w.rankings], count(mask))[0]
+        for w, ranking, mask in zip(weights, rankings, masks, strict=True)
+    ]
+
+
+def alike(patterns: Sequence[Pattern]) -> list[list[int]]:
+    """Positions of equal patterns, whose units may be ranked together and exchanged.
+
+    A block of four weights and a single weight are not compared: a unit of the one would be paid
+    for with one of the other.
+
+    Example:
+
+    >>> from granet_tf.patterns import Block, Element
+    >>> alike([Element(), Block((4, 1)), Element()])
+    [[0, 2], [1]]
+    """
+    groups: dict[Pattern, list[int]] = {}
+    for i, pattern in enumerate(patterns):
+        groups.setdefault(pattern, []).append(i)
+    return list(groups.values())
 
 
 def keep_count(size: int, sparsity: float | tf.Tensor) -> tf.Tensor:
@@ -136,30 +213,26 @@ def _keep_global(method, weights, sparsity):
     targets = _targets(method, weights, sparsity) if pinned else {}
     least = {**capped, **{path: targets[path] for path in pinned}}
     masks = {}
-    for pattern in {w.pattern: None for w in weights}:
-        alike = [w for w in weights if w.pattern == pattern]
-        kept = _keep_together(alike, sparsity, least, pinned)
-        masks |= {w.path: mask for w, mask in zip(alike, kept, strict=True)}
-    return [masks[w.path] for w in weights]
+    for group in alike([w.pattern for w in weights]):
+        kept = _keep_together([weights[i] for i in group], sparsity, least, pinned)
+        masks |= dict(zip(group, kept, strict=True))
+    return [masks[i] for i in range(len(weights))]
 
 
 def _keep_together(weights, sparsity, least, pinned):
     """What is pinned or capped first gets the count it must have."""
     k = units_to_keep([w.capacity for w in weights], sparsity)
     if not any(w.path in least for w in weights):
-        return best([w.rankings for w in weights], k)
+        return best_together(weights, k)
     masks = [
         best([w.rankings], units_to_keep([w.capacity], least[w.path]))[0]
         if w.path in least
         else tf.zeros_like(w.eligible[0])
         for w in weights
     ]
-    others = [
-        ranked(w.score, [e & ~m & (w.path not in pinned) for e in w.eligible])
-        for w, m in zip(weights, masks, strict=True)
-    ]
+    others = [w.without(m, w.path in pinned) for w, m in zip(weights, masks, strict=True)]
     rest = tf.maximum(k - tf.add_n([count(m) for m in masks]), 0)
-    return [m | r for m, r in zip(masks, best(others, rest), strict=True)]
+    return [m | r for m, r in zip(masks, best_together(others, rest), strict=True)]
 
 
 # {scope: (method, candidates of all weights, overall sparsity) -> masks of the units that stay}

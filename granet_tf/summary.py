@@ -11,6 +11,7 @@ import tensorflow as tf
 from granet_tf.model import SparseModel
 from granet_tf.optimizer import groups_of
 from granet_tf.patterns import Element, Pattern
+from granet_tf.spared import REASON, outputs_removed
 from granet_tf.table import aligned
 from keras_layers.prunable import Weight, carries_masks, weights_of
 
@@ -110,7 +111,8 @@ def summarize(model: keras.Model) -> Summary:
     Args:
         model: A `SparseModel`, a model with PruneLowMagnitude layers, or a plain built model, for
             which it says what `wrap` would prune. What could be pruned and is in no wrapper, in a
-            model that has some, is "not wrapped".
+            model that has some, is "not wrapped". What a pattern such as "filter" spares is "output
+            of the model".
 
     Returns:
         A `Summary`: prints as a table; has `.rows`, `.sparsity`, `.nonzeros` and `.size`.
@@ -141,16 +143,25 @@ def _verdicts(model, masks) -> list[Weight]:
     else:
         verdicts = weights_of(model)
         if masks:  # Some layers are wrapped, so the others are not to be pruned.
-            verdicts = [
-                dataclasses.replace(w, prunable=False, reason="not wrapped") if w.prunable else w
-                for w in verdicts
-            ]
+            verdicts = _not_wrapped(model, verdicts)
     for layer in model._flatten_layers(include_self=False):
         if carries_masks(layer):
             verdicts += layer.weight_verdicts
     # A layer that was frozen after it was wrapped still has its masks, and keeps them.
     return [
         dataclasses.replace(w, prunable=True, reason="pruned") if id(w.variable) in masks else w
+        for w in verdicts
+    ]
+
+
+def _not_wrapped(model, verdicts):
+    """The same, with what is prunable and in no wrapper as not pruned."""
+    prunable = [w for w in verdicts if w.prunable]
+    patterns = [group.method().pattern for group in groups_of(model)]
+    spared = {w.path for each in patterns for w in outputs_removed(model, prunable, each)}
+    reasons = {w.path: REASON if w.path in spared else "not wrapped" for w in prunable}
+    return [
+        dataclasses.replace(w, prunable=False, reason=reasons[w.path]) if w.prunable else w
         for w in verdicts
     ]
 

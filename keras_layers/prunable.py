@@ -81,7 +81,20 @@ class Weight:
     @property
     def is_never_pruned(self) -> bool:
         """Whether it is a weight of Keras's own layers that are left out on purpose."""
-        return is_of_keras(self.layer) and not _in_table(self.layer, self.variable)
+        return is_left_out(self.layer, self.variable)
+
+
+def is_left_out(layer: keras.Layer, weight: keras.Variable) -> bool:
+    """Whether Keras's own `layer` has this weight, and it is left out on purpose.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2)
+    >>> layer.build((None, 3))
+    >>> is_left_out(layer, layer.kernel), is_left_out(layer, layer.bias)
+    (False, True)
+    """
+    return is_of_keras(layer) and not _in_table(layer, weight)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Methods of `granet_tf.dynamic` against slow NumPy versions of their papers, and their state."""
 
+import dataclasses
 import functools
 import os
 import signal
@@ -307,6 +308,100 @@ def test_redistribution_keeps_the_pattern_and_the_total_of_units(method):
     if isinstance(method.pattern, granet_tf.NM):
         for mask in new:
             assert mask.numpy().reshape(-1, 4, mask.shape[1]).sum(1).max() <= 2
+
+
+BY_KIND = granet_tf.ByKind(
+    {"dense": granet_tf.NM(1, 4), "convolution": granet_tf.Filter()}, granet_tf.Block((4, 1))
+)
+
+
+@pytest.mark.parametrize("pattern", ["litert", BY_KIND], ids=["litert", "by kind"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        granet_tf.SNFS(0.75, drop_fraction=0.4, total_steps=10),
+        granet_tf.SNFS(0.75, drop_fraction=0.4, total_steps=10, capped={-1: 0.75}, pinned={1: 0.5}),
+        granet_tf.DSR(0.75, prune_threshold=0.5, total_steps=10),
+    ],
+    ids=["SNFS", "SNFS with pins", "DSR"],
+)
+def test_redistribution_keeps_the_number_of_units_of_each_pattern(method, pattern):
+    """Momentum and survivors are such that the dense layers would grow all. Blocks at edges are
+    smaller: the layers of the kind "other" have 10 and 6 inputs."""
+    kinds = ["convolution"] * 2 + ["dense"] * 2 + ["other"] * 2
+    shapes = [(3, 3, 4, 8), (1, 1, 8, 12), (16, 12), (8, 20), (10, 9), (6, 7)]
+    layouts = [Layout(kind) for kind in kinds]
+    method = dataclasses.replace(method, pattern=pattern)
+    paths = [f"w{i}" for i in range(len(shapes))]
+    by_path = dict(zip(paths, layouts, strict=True))
+    initial = method.initial_masks(dict(zip(paths, shapes, strict=True)), by_path)
+    rng = np.random.default_rng(0)
+    masks = [m.numpy() for m in initial.values()]
+    sizes = [100.0 if kind == "dense" else 1.0 for kind in kinds]
+    weights = [
+        rng.normal(size=s) * m * size for s, m, size in zip(shapes, masks, sizes, strict=True)
+    ]
+    states = [{s.name: s.initial(tf.constant(w)) for s in method.states} for w in weights]
+    if isinstance(method, granet_tf.SNFS):
+        states = [{"momentum": np.abs(w) + size} for w, size in zip(weights, sizes, strict=True)]
+    given = dataclasses.replace(tensors(weights, masks, states), layouts=layouts)
+    new, _, _ = method.update(tf.constant(1), given, dormant_compete=False)
+
+    def counts(masks):
+        """{kind: units}, by hand: filters, and blocks or single weights that are not 0."""
+        found = dict.fromkeys(kinds, 0)
+        for kind, mask in zip(kinds, map(np.asarray, masks), strict=True):
+            if pattern == "litert":
+                block = 4 if kind == "dense" else 1
+            else:
+                block = {"convolution": mask.size // mask.shape[-1], "dense": 1, "other": 4}[kind]
+            rows = mask.reshape(-1, mask.shape[-1])
+            rows = np.pad(rows, [[0, -len(rows) % block], [0, 0]])
+            found[kind] += int(rows.reshape(-1, block, mask.shape[-1]).any(axis=1).sum())
+        return found
+
+    assert counts(new) == counts(masks)
+    changed = [k for k, a, b in zip(kinds, masks, new, strict=True) if not np.array_equal(a, b)]
+    assert {"dense", "other"} <= set(changed)
+
+
+@pytest.mark.parametrize("method", [granet_tf.SNFS, granet_tf.DSR])
+def test_each_pattern_ends_with_its_sparsity(method):
+    """A block of four is not exchanged for one weight: 0.75 of each, and so 0.75 in all."""
+    layers = [keras.Input((6, 6, 4)), keras.layers.Conv2D(8, 3, name="a"), keras.layers.Flatten()]
+    layers += [keras.layers.Dense(16, name="b"), keras.layers.Dense(8, name="c")]
+    model = granet_tf.wrap(keras.Sequential(layers), method(0.75, frequency=2, pattern="litert"))
+    model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=True)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 6, 6, 4)), rng.normal(size=(32, 8))
+    before = [p.mask.numpy() for p in model.pruned]
+    model.fit(x, y, batch_size=4, verbose=0)
+    assert any(not np.array_equal(p.mask, m) for p, m in zip(model.pruned, before, strict=True))
+    assert (model.sparsity, np.mean(model.pruned[0].mask.numpy())) == (0.75, 0.25)
+
+
+@pytest.mark.parametrize("method", [granet_tf.SNFS, granet_tf.DSR])
+def test_filters_of_all_sizes_are_treated_alike(method):
+    """Two layers of the same |w|, one with filters 18 times as large: each loses and grows as much,
+    where sums would let the large ones win."""
+    shapes = [(2, 8), (36, 8)]
+    active = np.arange(8) < 4
+    masks = [np.broadcast_to(active, shape) for shape in shapes]
+    # Means |w| of 1, 2, 3 and 4 in both.
+    weights = [mask * (1.0 + np.arange(8)) for mask in masks]
+    options = {"pattern": granet_tf.Filter(), "total_steps": 10, "drop_fraction": 0.5}
+    if method is granet_tf.DSR:
+        method = method(0.5, prune_threshold=2.5, **options)
+        states = [{s.name: s.initial(tf.constant(w)) for s in method.states} for w in weights]
+    else:
+        method = method(0.5, **options)
+        states = [{"momentum": np.where(mask, 1.0, 2.0)} for mask in masks]
+    new, kept, _ = method.update(
+        tf.constant(0), tensors(weights, masks, states), dormant_compete=False
+    )
+    assert [np.asarray(m).any(axis=0).sum() for m in new] == [4, 4]
+    for mask in kept:
+        np.testing.assert_array_equal(np.asarray(mask)[0].nonzero(), [[2, 3]])
 
 
 @pytest.mark.parametrize(

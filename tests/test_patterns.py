@@ -282,7 +282,9 @@ def test_a_wrapped_model_has_the_axes_of_its_layers():
     assert np.all(conv.sum(axis=2) == 2)  # 4 inputs
     assert np.all(head.reshape(-1, 4, 5).sum(axis=1) == 2)
     sparse = granet_tf.wrap(
-        model, granet_tf.StaticSparse(0.5, distribution="uniform", pattern=Filter())
+        model,
+        granet_tf.StaticSparse(0.5, distribution="uniform", pattern=Filter()),
+        prunable=granet_tf.default_prunable,  # Else outputs are spared.
     )
     up, conv, head = (p.mask.numpy() for p in sparse.pruned)
     assert [np.any(up, axis=(0, 1, 3)).sum(), np.any(conv, axis=(0, 1, 2)).sum()] == [2, 3]

@@ -32,14 +32,14 @@ W0 = np.array([[0.9, -0.1, 0.4], [-0.7, 0.05, 0.3]], np.float32)
 W1 = np.array([[1.2], [-0.2], [0.6]], np.float32)
 
 
-def mlp(weights=(W0, W1), method=None):
+def mlp(weights=(W0, W1), method=None, **options):
     """Two dense layers without biases."""
     stack = [keras.Input((2,))]
     stack += [keras.layers.Dense(3, activation="relu", use_bias=False, name="hidden")]
     stack += [keras.layers.Dense(1, use_bias=False, name="head")]
     network = keras.Sequential(stack)
     network.set_weights(weights)
-    return granet_tf.wrap(network, method or granet_tf.StaticSparse(0.0))
+    return granet_tf.wrap(network, method or granet_tf.StaticSparse(0.0), **options)
 
 
 def masks(model):
@@ -148,10 +148,115 @@ def test_a_layer_may_lose_all_weights_but_not_all_filters():
     weights = (W0 / 1000, W1)
     model = mlp(weights)
     assert plasticity.prune_once(model, 0.7).emptied == (model.pruned[0].path,)
-    model = mlp(weights, granet_tf.StaticSparse(0.0, pattern=granet_tf.Filter()))
+    # Of bare sums, as relative ones empty no layer, and outputs included, as these are spared.
+    method = granet_tf.StaticSparse(0.0, pattern=granet_tf.Filter(normalization=None))
+    model = mlp(weights, method, prunable=granet_tf.default_prunable)
     with pytest.raises(ValueError, match=r"nothing would be left of .*hidden/kernel.*Received: "):
         plasticity.prune_once(model, 0.75)
     assert model.nonzeros == 9
+
+
+def mixed(sparsity=0.0, **options):
+    """A convolution whose weights are tiny beside those of a dense layer of two blocks by two."""
+    stack = [keras.Input((4, 2)), keras.layers.Conv1D(2, 1, use_bias=False, name="conv")]
+    stack += [keras.layers.Flatten(), keras.layers.Dense(2, use_bias=False, name="head")]
+    network = keras.Sequential(stack)
+    conv = np.array([[[1, -4], [3, 2]]], np.float32) / 1000
+    head = np.array([[1, 2, 3, 4, 1, 1, 1, 1], [5, -5, 5, 5, 9, -9, 9, 9]], np.float32).T
+    network.set_weights([conv, head])
+    return granet_tf.wrap(network, granet_tf.StaticSparse(sparsity, **options))
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_blocks_and_single_weights_are_ranked_apart(scope):
+    model = mixed(pattern="litert")
+    done = plasticity.prune_once(model, 0.5, scope=scope)
+    conv, head = masks(model)
+    assert conv.astype(int).tolist() == [[[0, 1], [1, 0]]]
+    # Sums of the four blocks: 10 and 4, 20 and 36.
+    assert head.T.astype(int).tolist() == [[0] * 8, [1] * 8]
+    assert done == plasticity.OneShot(pruned=2 + 8, regenerated=0, nonzeros=10, emptied=())
+    dense = np.zeros((8, 2), np.float32)
+    dense[0, 0], dense[4, 0], dense[4, 1] = 7.0, 8.0, 9.0
+    gradients = gradients_of(model, np.array([[[0, 0], [0, 5]]], np.float32), dense)
+    plasticity.prune_once(model, 0.5, scope=scope, gradients=gradients)
+    conv, head = masks(model)
+    assert conv.astype(int).tolist() == [[[0, 1], [0, 1]]]
+    # The block of 20 went, and that of the largest gradient that is dormant came.
+    assert head.T.astype(int).tolist() == [[0] * 4 + [1] * 4] * 2
+
+
+def test_patterns_by_kind_keep_the_axes_of_their_layers():
+    """The transposed convolution has (height, width, outputs, inputs)."""
+    stack = [keras.Input((2, 2, 2))]
+    stack += [keras.layers.Conv2DTranspose(3, 1, use_bias=False, name="up")]
+    stack += [keras.layers.Conv2D(4, 1, use_bias=False, name="conv"), keras.layers.Flatten()]
+    stack += [keras.layers.Dense(1, use_bias=False, name="head")]
+    up = np.array([[[[1, 1], [5, 5], [3, -4]]]], np.float32)
+    conv = np.array([[[[1, 2, 3, 4], [4, 3, 2, 1], [2, 2, 2, 2]]]], np.float32)
+    head = np.ones((16, 1), np.float32)
+    kinds = {
+        "transposed_convolution": granet_tf.Filter(),
+        "convolution": granet_tf.Element(),
+    }
+    network = keras.Sequential(stack)
+    network.set_weights([up, conv, head])
+    method = granet_tf.StaticSparse(
+        0.0, pattern=granet_tf.ByKind(kinds, granet_tf.Block((4, 1))), pinned={-1: 0.0}
+    )
+    model = granet_tf.wrap(network, method)
+    plasticity.prune_once(model, 0.34)
+    # Filters of 2, 10 and 7: 1.98 stay. Of 12 single weights 7.92, the first of equals.
+    assert masks(model)[0].astype(int).tolist() == [[[[0, 0], [1, 1], [1, 1]]]]
+    assert masks(model)[1].astype(int).tolist() == [[[[0, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]]]]
+    assert masks(model)[2].all()  # pinned
+    dense = [np.zeros_like(up), np.zeros_like(conv), np.zeros_like(head)]
+    dense[0][0, 0, 0] = [2.0, -1.0]
+    dense[0][0, 0, 2] = [0.0, 2.5]
+    plasticity.prune_once(model, 0.5, gradients=gradients_of(model, *dense))
+    assert masks(model)[0].astype(int).tolist() == [[[[1, 1], [1, 1], [0, 0]]]]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_groups_get_back_no_more_than_fit(transposed):
+    """1:2 along the inputs, which are the last axis of a transposed convolution."""
+    kernel = np.array([[5, 0], [0, 4], [1, 0], [0, 2]], np.float32)  # (inputs, outputs)
+    gradient = np.array([[0, 8], [99, 0], [0, 9], [7, 1]], np.float32)
+    layer = keras.layers.Dense(2, use_bias=False)
+    shape = (4,)
+    if transposed:
+        layer = keras.layers.Conv2DTranspose(2, 1, use_bias=False)
+        shape = (1, 1, 4)
+        kernel, gradient = kernel.T[None, None], gradient.T[None, None]
+    network = keras.Sequential([keras.Input(shape), layer])
+    model = granet_tf.wrap(network, granet_tf.StaticSparse(0.5, pattern=granet_tf.NM(1, 2)))
+    layer.kernel.assign(kernel)
+    model.pruned[0].mask.assign(kernel != 0)
+    plasticity.prune_once(model, 0.5, gradients=gradients_of(model, gradient))
+    # 5 and 4 stay. The gradient of 99 finds its group full, and that of 8 too.
+    expected = np.array([[1, 0], [0, 1], [0, 1], [1, 0]])
+    [mask] = masks(model)
+    np.testing.assert_array_equal(mask, expected.T[None, None] if transposed else expected)
+
+
+BY_KIND = granet_tf.ByKind({"convolution": granet_tf.Filter(), "dense": granet_tf.NM(2, 4)})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sparsity", "nonzeros"),
+    # Of 4 single weights and 4 blocks half stay; of a filter of 2 weights, which must stay, and 8
+    # weights in groups.
+    [("litert", 0.0, [10, 20]), (BY_KIND, 0.5, [6, 10])],
+    ids=["litert", "by kind"],
+)
+def test_plasticity_with_patterns_by_kind(pattern, sparsity, nonzeros):
+    model = mixed(sparsity, pattern=pattern)
+    model.compile(keras.optimizers.SGD(0.01), "mse", metrics=["mae"])
+    x = np.random.default_rng(0).normal(size=(8, 4, 2)).astype(np.float32)
+    data = tf.data.Dataset.from_tensor_slices((x, x[:, 0])).batch(4)
+    outcomes = plasticity.measure(model, data, data, rates=[0.5], epochs=1, metric="mae")
+    assert [o.nonzeros for o in outcomes] == nonzeros
+    assert model.nonzeros == nonzeros[1]
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.5, 1.5, float("nan"), "half"])
@@ -429,7 +534,7 @@ def test_another_study_in_the_directory_is_named(finished):
 
 def test_a_cell_that_cannot_be_done_does_not_end_the_others(tmp_path, capsys):
     argv = (
-        *(*SMALL, "--pattern=filter", "--scope=global", "--sparsities=0", "--rates=0.05,0.9"),
+        *(*SMALL, "--pattern=filter", "--scope=global", "--sparsities=0", "--rates=0.05,0.98"),
         *("--prune_at=2e", "--measures=plasticity", "--regenerate=no", f"--workdir={tmp_path}"),
     )
     with pytest.raises(SystemExit) as stopped:

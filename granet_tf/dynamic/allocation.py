@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from granet_tf.base_method import Method
 from granet_tf.dynamic.units import Units
-from granet_tf.scopes import match, units_to_keep
+from granet_tf.scopes import alike, match, units_to_keep
 from granet_tf.selection import count
 
 
@@ -68,6 +68,8 @@ def share_out(
 ) -> list[tf.Tensor]:
     """How many units each weight grows, where all that was dropped is shared out.
 
+    Weights of equal patterns share what these weights lost, so each pattern keeps its number.
+
     Args:
         method: Its pins and caps are obeyed.
         paths: Names of the weights.
@@ -85,10 +87,17 @@ def share_out(
     [1, 1, 0]
     """
     own, is_pinned = owed(method, paths, units, kept)
-    lost = sum(count(u.active) - count(k) for u, k in zip(units, kept, strict=True))
+    lost = tf.stack([count(u.active) - count(k) for u, k in zip(units, kept, strict=True)])
     room = tf.stack([u.room(k) for u, k in zip(units, kept, strict=True)]) - own
     room = tf.where(is_pinned, tf.zeros_like(room), room)
-    return tf.unstack(own + allocate(lost - tf.reduce_sum(own), shares, room))
+    numbers = [None] * len(units)
+    for group in alike([u.given for u in units]):
+        mine = tf.gather(own, group)
+        rest = tf.reduce_sum(tf.gather(lost, group) - mine)
+        more = allocate(rest, tf.gather(shares, group), tf.gather(room, group))
+        for i, number in zip(group, tf.unstack(mine + more), strict=True):
+            numbers[i] = number
+    return numbers
 
 
 def owed(

@@ -23,7 +23,9 @@ class DSR(SET):
 
     An update drops every active weight with |w| below the threshold H, the same for all layers,
     but leaves each layer its largest. As many are grown in all, at random, shared out to the layers
-    in proportion to how many of their weights survived; pins and caps are obeyed. Then H adapts: it
+    in proportion to how many of their weights survived; pins and caps are obeyed. With several
+    patterns, layers of equal patterns share what these dropped; of a block or filter, the mean |w|
+    is compared with H. Then H adapts: it
     doubles where fewer than (1 − δ) N were dropped, and halves where more than (1 + δ) N were; N is
     `drop_fraction` of the active weights.
 
@@ -69,7 +71,7 @@ class DSR(SET):
         _, fraction = self.make_schedule().regenerate(step)
         units = units_of(self, tensors)
         kept = [
-            _above(threshold, u, u.pool(tf.abs(weight)))
+            _above(threshold, u, u.mean(tf.abs(weight)))
             for u, weight in zip(units, tensors.weights, strict=True)
         ]
         survived = tf.stack([count(k) for k in kept])

@@ -26,7 +26,8 @@ class SNFS(RigL):
     share of its active weights that is lowest in |w|. As many are grown in all, shared out to the
     layers in proportion to the mean |m| of their active weights before the update; in each, those
     of largest |m|. What a layer has no room for goes to the others, so the total is exact. Layers
-    that are pinned keep their number, those that are capped at least what the cap demands.
+    that are pinned keep their number, those that are capped at least what the cap demands. With
+    several patterns, layers of equal patterns share what these dropped.
 
     The momentum takes 4 bytes a weight, and under tf.distribute the dense gradient is summed at
     each step.
@@ -93,7 +94,10 @@ class SNFS(RigL):
                 units, tensors.weights, tf.unstack(alive - dropped), strict=True
             )
         ]
-        means = [mean(m, u.active) for m, u in zip(momenta, units, strict=True)]
+        means = [
+            mean(u.mean(tf.abs(s["momentum"])), u.active)
+            for u, s in zip(units, tensors.states, strict=True)
+        ]
         numbers = share_out(self, tensors.paths, units, kept, tf.stack(means))
         masks = [
             u.expand(u.add(m, n, k))

@@ -21,6 +21,8 @@ class Units:
         pattern: The pattern, with the axes of the weight.
         shape: Shape of the weight.
         active: Which units are active.
+        given: The pattern as it was given, without axes: units of equal ones may be exchanged. None
+            is that of all the others that say nothing.
 
     Example:
 
@@ -34,10 +36,27 @@ class Units:
     pattern: Pattern
     shape: tuple[int, ...]
     active: tf.Tensor
+    given: Pattern | None = None
+
+    @classmethod
+    def of(cls, patterns: tuple[Pattern, Pattern], mask: tf.Tensor) -> Units:
+        """The units of a weight with this mask.
+
+        Args:
+            patterns: As from `Method.patterns_of`.
+            mask: The weight's mask.
+        """
+        given, bound = patterns
+        return cls(bound, tuple(mask.shape), bound.units(mask), given)
 
     def pool(self, score: tf.Tensor) -> tf.Tensor:
         """Scores of single weights -> scores of units."""
         return self.pattern.pool(score)
+
+    def mean(self, score: tf.Tensor) -> tf.Tensor:
+        """Scores of single weights -> scores of units, for one weight of each: comparable between
+        filters, or blocks, of different sizes."""
+        return self.pattern.pool(score) / self.pattern.pool(tf.ones_like(score))
 
     def choose(self, score: tf.Tensor, k: tf.Tensor, eligible: tf.Tensor) -> tf.Tensor:
         """Mask of the k best of the `eligible` units."""
@@ -60,8 +79,5 @@ class Units:
 
 def units_of(method: Method, tensors: Tensors) -> list[Units]:
     """The units of each weight, by the pattern of `method`."""
-    patterns = [method.patterns_of(layout)[1] for layout in tensors.layouts]
-    return [
-        Units(pattern, tuple(mask.shape), pattern.units(mask))
-        for pattern, mask in zip(patterns, tensors.masks, strict=True)
-    ]
+    patterns = [method.patterns_of(layout) for layout in tensors.layouts]
+    return [Units.of(each, mask) for each, mask in zip(patterns, tensors.masks, strict=True)]

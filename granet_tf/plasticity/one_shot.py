@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
+from granet_tf.dynamic.units import Units
 from granet_tf.model import SparseModel
 from granet_tf.optimizer import SparseOptimizer, record_slots
 from granet_tf.patterns import Element
-from granet_tf.scopes import keep_count, match
-from granet_tf.selection import Ranking, count, rank, select, top
+from granet_tf.scopes import Candidates, alike, best, best_together, keep_count, match
+from granet_tf.selection import count
 from keras_layers.masking import PrunedWeight
 
 
@@ -48,7 +49,9 @@ def prune_once(
     that is another one).
 
     With a pattern such as `Filter()`, all of that goes by units: the sum of |w| over a filter, and
-    of |gradient|. Weights that the method pins stay as they are.
+    of |gradient|. N:M groups get back no more than fit into them. In scope "global", weights of
+    equal patterns are ranked together, and each pattern loses the same share of its units. Weights
+    that the method pins stay as they are.
 
     Args:
         model: From `granet_tf.wrap`, zero mode. Its masks are changed, and its method's pattern and
@@ -80,27 +83,27 @@ def prune_once(
     OneShot(pruned=4, regenerated=4, nonzeros=8, emptied=())
     """
     _check(model, rate, scope)
-    pattern, pruned = model.method.pattern, _free(model)
+    pruned = _free(model)
     before = [tf.convert_to_tensor(p.mask) for p in pruned]
-    units = [pattern.units(mask) for mask in before]
-    scores = [pattern.pool(tf.abs(tf.convert_to_tensor(p.variable))) for p in pruned]
-    rankings = [rank(s, u) for s, u in zip(scores, units, strict=True)]
-    kept = SCOPES[scope](rankings, units, rate)
+    patterns = [model.method.patterns_of(p.layout) for p in pruned]
+    units = [Units.of(each, mask) for each, mask in zip(patterns, before, strict=True)]
+    weights = [
+        Candidates.of(
+            p.path, u.shape, each, u.pool(tf.abs(tf.convert_to_tensor(p.variable))), u.active
+        )
+        for p, each, u in zip(pruned, patterns, units, strict=True)
+    ]
+    kept = SCOPES[scope](weights, rate)
     after = kept
     if gradients is not None:
         after = [
-            _regenerate(pattern, _gradient(gradients, p), k, u)
-            for p, k, u in zip(pruned, kept, units, strict=True)
+            u.add(u.pool(tf.abs(_gradient(gradients, p))), count(u.active) - count(k), k)
+            for p, u, k in zip(pruned, units, kept, strict=True)
         ]
-    emptied = tuple(p.path for p, u in zip(pruned, after, strict=True) if not int(count(u)))
-    if emptied and not isinstance(pattern, Element):
-        raise ValueError(
-            f"`rate` must leave each layer a unit of {pattern}, but nothing would be left of "
-            f"{', '.join(emptied)}. Prune less, or with scope='layer'. "
-            f"Received: rate={rate}, scope={scope!r}"
-        )
-    survivors = [pattern.expand(k, p.mask.shape) for p, k in zip(pruned, kept, strict=True)]
-    masks = [pattern.expand(a, p.mask.shape) for p, a in zip(pruned, after, strict=True)]
+    emptied = tuple(p.path for p, mask in zip(pruned, after, strict=True) if not int(count(mask)))
+    _check_left(weights, emptied, rate, scope)
+    survivors = [u.expand(mask) for u, mask in zip(units, kept, strict=True)]
+    masks = [u.expand(mask) for u, mask in zip(units, after, strict=True)]
     _apply(model, pruned, masks, survivors)
     return OneShot(
         pruned=sum(int(count(b & ~s)) for b, s in zip(before, survivors, strict=True)),
@@ -154,25 +157,31 @@ def dense_gradients(
     return {p.path: gradient for p, gradient in zip(model.pruned, total, strict=True)}
 
 
-def _keep_global(rankings: Sequence[Ranking], units, rate):
-    active = sum(int(count(u)) for u in units)
-    return top(rankings, keep_count(active, rate))
+def _keep_global(weights: Sequence[Candidates], rate):
+    kept = {}
+    for group in alike([w.pattern for w in weights]):
+        mine = [weights[i] for i in group]
+        active = sum(int(count(w.all_eligible)) for w in mine)
+        kept |= dict(zip(group, best_together(mine, keep_count(active, rate)), strict=True))
+    return [kept[i] for i in range(len(weights))]
 
 
-def _keep_layer(rankings: Sequence[Ranking], units, rate):
-    return [
-        top([r], keep_count(int(count(u)), rate))[0] for r, u in zip(rankings, units, strict=True)
-    ]
+def _keep_layer(weights: Sequence[Candidates], rate):
+    return [best([w.rankings], keep_count(int(count(w.all_eligible)), rate))[0] for w in weights]
 
 
 SCOPES: dict[str, Callable] = {"global": _keep_global, "layer": _keep_layer}
 
 
-def _regenerate(pattern, gradient, kept, before):
-    """Eq. 3, with the number of units that pruning took."""
-    lost = count(before) - count(kept)
-    [grown] = select([pattern.pool(tf.abs(gradient))], [~kept], lost)
-    return kept | grown
+def _check_left(weights, emptied, rate, scope):
+    """A layer may lose all of its single weights, but not all filters or blocks."""
+    lost = {w.path: str(w.pattern) for w in weights if w.path in emptied and w.pattern != Element()}
+    if lost:
+        raise ValueError(
+            f"`rate` must leave each layer a unit of {', '.join(sorted(set(lost.values())))}, but "
+            f"nothing would be left of {', '.join(lost)}. Prune less, or with scope='layer'. "
+            f"Received: rate={rate}, scope={scope!r}"
+        )
 
 
 def _gradient(gradients, pruned):

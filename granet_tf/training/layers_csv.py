@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 import granet_tf
+from granet_tf.spared import REASON
 from granet_tf.training import files
 from granet_tf.training.cost import Cost, active_weights
 
@@ -52,17 +53,19 @@ def rows(model: keras.Model, cost: Cost) -> list[LayerRow]:
     """A line for each prunable weight in the model's order, and then
 
     - "(not pruned)": the FLOPs of everything else,
-    - "(backbone)": all but the last prunable weight,
+    - "(backbone)": all but the last prunable weight, or but what is spared as the model's output,
     - "(overall)": all.
 
     Args:
         model: The model, as it is now.
         cost: What it costs.
     """
-    pruned = [row for row in granet_tf.summarize(model).rows if row.pruned]
+    weights = granet_tf.summarize(model).rows
+    pruned = [row for row in weights if row.pruned]
+    spared = [row.path for row in weights if row.reason == REASON]
     active = active_weights(model)
     report = cost.report(active)
-    flops = {row.path: [0, 0] for row in pruned}
+    flops = {path: [0, 0] for path in [*(row.path for row in pruned), *spared]}
     for weight in (weight for layer in report.rows for weight in layer.costs):
         if weight.path in flops:
             flops[weight.path][0] += weight.dense
@@ -75,7 +78,12 @@ def rows(model: keras.Model, cost: Cost) -> list[LayerRow]:
     others = LayerRow(
         NOT_PRUNED, None, 0, 0, report.dense - known.dense_flops, report.sparse - known.sparse_flops
     )
-    backbone = _sum(BACKBONE, [*lines[:-1], others])
+    backbone = _sum(BACKBONE, [*(lines if spared else lines[:-1]), others])
+    backbone = dataclasses.replace(
+        backbone,
+        dense_flops=backbone.dense_flops - sum(flops[path][0] for path in spared),
+        sparse_flops=backbone.sparse_flops - sum(flops[path][1] for path in spared),
+    )
     return [*lines, others, backbone, _sum(OVERALL, [*lines, others])]
 
 

@@ -221,15 +221,18 @@ def _check_fit(methods, values: FlagValues, data) -> None:
     """Whether each method suits the network; better known now than when its turn has come."""
     import keras
 
-    import granet_tf
+    from granet_tf.spared import spare_outputs
     from granet_tf.training import retraining
+    from keras_layers.prunable import weights_of
 
     network = models.make(values.model, data.input_shape, data.classes, values.width)
     retraining.check(network, values)
-    shapes = {row.path: row.shape for row in granet_tf.summarize(network).rows if row.pruned}
+    prunable = weights_of(network)
     for name, method in methods.items():
         try:
             if method is not None:
+                weights, method = spare_outputs(network, prunable, method)
+                shapes = {w.path: tuple(w.variable.shape) for w in weights if w.prunable}
                 method.check_fits(shapes)
                 for sparsity in (method.initial_sparsity, method.final_sparsity):
                     method.distribute(shapes, sparsity)

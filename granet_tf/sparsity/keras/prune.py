@@ -15,6 +15,7 @@ from granet_tf.own_classes import is_own_class
 from granet_tf.pattern_names import as_pattern
 from granet_tf.patterns import Pattern
 from granet_tf.schedules import ConstantSparsity, PolynomialDecay
+from granet_tf.spared import outputs_removed
 from granet_tf.sparsity.keras.policy import PruningPolicy
 from granet_tf.sparsity.keras.prunable_layer import has_prunable_weights
 from granet_tf.sparsity.keras.pruned_model import (
@@ -23,7 +24,8 @@ from granet_tf.sparsity.keras.pruned_model import (
     PrunedSequential,
     with_layers,
 )
-from keras_layers.prunable import carries_masks, names_weights
+from keras_layers.layouts import KINDS, Layout
+from keras_layers.prunable import carries_masks, names_weights, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
 
 # tfmot's, for the wrapper, too, which knows no schedules.
@@ -67,7 +69,9 @@ def prune_low_magnitude(
         pruning_policy: Which layers; None for all that can be pruned.
         sparsity_m_by_n: (m, n), m zeros in every n consecutive inputs.
         pattern: What is pruned as one unit, in place of `block_size` and `sparsity_m_by_n`: a
-            pattern or its name, such as "litert"; see `granet_tf.Method`.
+            pattern or its name, such as "litert"; see `granet_tf.Method`. One that removes whole
+            units, such as "filter", leaves the layers of a model as they are whose units are its
+            outputs, unless `prunable` is given.
         reselect: Whether the groups of `sparsity_m_by_n` are chosen anew at each update; see
             `PruneLowMagnitude`.
         mask_only: Whether pruned weights keep their value behind the mask until they are stripped,
@@ -114,8 +118,14 @@ def prune_low_magnitude(
         "prunable": prunable,
     }
 
+    spared = set()
+    if isinstance(to_prune, keras.Model) and prunable is None and pattern is not None:
+        spared = _spared(to_prune, settings["pattern"])
+
     def wrapped(layer, of_built=False, **options):
         if carries_masks(layer) or isinstance(layer, keras.layers.InputLayer):
+            return layer
+        if spared and not isinstance(layer, keras.Model) and spared & _ids(layer):
             return layer
         if not isinstance(layer, keras.Layer):
             raise ValueError(
@@ -201,6 +211,25 @@ def prune_scope() -> keras.saving.CustomObjectScope:
     classes = (PruneLowMagnitude, PrunedSequential, PrunedFunctional, PrunedOwn)
     schedules = (ConstantSparsity, PolynomialDecay)
     return keras.saving.custom_object_scope({c.__name__: c for c in (*classes, *schedules)})
+
+
+def _spared(model, pattern) -> set[int]:
+    """Ids of the weights by which `pattern` would remove outputs of the model."""
+    if not model.built:
+        if any(pattern.chosen(kind).removes_outputs(Layout(kind)) for kind in KINDS):
+            raise ValueError(
+                "`to_prune` must be built where a pattern removes whole units, as those that are "
+                "outputs of the model are spared: start it with keras.Input(shape). Or say with "
+                "`prunable` what to prune, such as granet_tf.default_prunable. "
+                f"Received: to_prune={model}, which is not built, and pattern={pattern!r}"
+            )
+        return set()
+    weights = [weight for weight in weights_of(model) if weight.prunable]
+    return {id(weight.variable) for weight in outputs_removed(model, weights, pattern)}
+
+
+def _ids(layer):
+    return {id(variable) for variable in layer.variables}
 
 
 def _check_model(model):

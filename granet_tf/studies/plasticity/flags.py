@@ -135,7 +135,7 @@ def define() -> FlagValues:
         None,
         ["global", "layer"],
         "Whether pruning ranks all weights together or each layer for itself. By default global, "
-        "of filters layer: sums over large filters are larger.",
+        "of filters layer, as the paper has it (Appendix A).",
     )
     own(
         flags.DEFINE_enum,
