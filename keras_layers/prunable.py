@@ -182,8 +182,10 @@ def may_have_weights(layer: keras.Layer) -> bool:
     >>> may_have_weights(keras.layers.Dense(2)), may_have_weights(keras.layers.ReLU())
     (True, False)
     """
-    is_to_build = not (layer.built or getattr(layer.build, "_is_default", False))
-    return is_to_build or bool(own_weights(layer))
+    makes_none = getattr(layer.build, "_is_default", False) or (
+        type(layer).build is layers.Wrapper.build
+    )
+    return bool(own_weights(layer)) or not (layer.built or makes_none)
 
 
 def is_of_keras(layer: keras.Layer) -> bool:
@@ -304,7 +306,7 @@ def own_weights(layer: keras.Layer) -> list[keras.Variable]:
 
 def _verdict(prunable):
     """A function (layer, variable, path) -> why it is not pruned, or None."""
-    if prunable is None:
+    if prunable is None or prunable is default_prunable:
         return lambda layer, variable, path: _default_reason(layer, variable)
     if callable(prunable):
         return lambda layer, variable, path: (

@@ -394,3 +394,114 @@ def test_what_cannot_be_done_with_a_subclassed_model_is_told():
         api.prune_low_magnitude(models.Subclassed(), HALF)
     with pytest.raises(ValueError, match=r"`prunable` must be a callable.*for more than one layer"):
         api.prune_low_magnitude(models.sequential(), HALF, prunable=["*kernel"])
+
+
+@keras.saving.register_keras_serializable("tests")
+class Tokenizer(L.Layer):
+    """Has no weights, ever, and is built when it is called, as KerasHub's preprocessors are."""
+
+    def __init__(self, inner=None, **kwargs):
+        super().__init__(**kwargs)
+        self._convert_input_args, self._allow_non_tensor_positional_args = False, True
+        self.inner = inner
+
+    def build(self, input_shape=None):
+        self.table = ["a", "b"]
+
+    def call(self, inputs):
+        return tf.strings.length(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "inner": keras.saving.serialize_keras_object(self.inner)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "inner": keras.saving.deserialize_keras_object(config["inner"])})
+
+
+@keras.saving.register_keras_serializable("tests")
+class Classifier(keras.Model):
+    """A functional model of one's own class with a preprocessor beside its graph."""
+
+    def __init__(self, preprocessor=None, **kwargs):
+        inputs = keras.Input((8,))
+        super().__init__(inputs, L.Dense(4, name="head")(inputs), **kwargs)
+        self.preprocessor = preprocessor
+
+    def get_config(self):
+        given = keras.saving.serialize_keras_object(self.preprocessor)
+        return {"preprocessor": given, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        given = keras.saving.deserialize_keras_object(config["preprocessor"])
+        return cls(**{**config, "preprocessor": given})
+
+
+class Beside(keras.Model):
+    """A subclassed one."""
+
+    def __init__(self, preprocessor):
+        super().__init__()
+        self.parts = [preprocessor, L.Dense(4, name="head")]
+
+    def call(self, inputs):
+        return self.parts[1](inputs)
+
+
+class Idle(keras.Model):
+    """A model that only preprocesses, and has not been called."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokenizer = Tokenizer()
+
+    def call(self, inputs):
+        return self.tokenizer(inputs)
+
+
+@pytest.mark.parametrize("prunable", [None, tfmot.default_prunable])
+@pytest.mark.parametrize("kind", [Classifier, Beside])
+@pytest.mark.parametrize("make", [Tokenizer, lambda: Tokenizer(Tokenizer()), Idle, L.StringLookup])
+def test_layers_without_weights_that_are_not_built_are_no_obstacle(kind, make, prunable):
+    for called in (False, True):
+        preprocessor = make()
+        if called and isinstance(preprocessor, Tokenizer):
+            preprocessor(tf.constant(["a"]))
+        model = kind(preprocessor)
+        model(X)
+        pruned = api.prune_low_magnitude(model, HALF, prunable=prunable)
+        assert preprocessor in pruned._flatten_layers()
+        assert kinds(pruned).count("PruneLowMagnitude") == 1
+        pruned.compile("sgd", "mse", run_eagerly=True)
+        pruned.fit(X, Y, batch_size=8, verbose=0)
+        assert active(pruned) == {"head/kernel": 16}
+        stripped = api.strip_pruning(pruned)
+        assert "PruneLowMagnitude" not in kinds(stripped)
+
+
+def test_a_file_holds_layers_without_weights_too(tmp_path):
+    pruned = api.prune_low_magnitude(Classifier(Tokenizer(Tokenizer())), HALF)
+    pruned.compile("sgd", "mse", run_eagerly=True)
+    pruned.fit(X, Y, batch_size=8, verbose=0)
+    pruned.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.preprocessor.inner) is Tokenizer and active(loaded) == {"head/kernel": 16}
+    np.testing.assert_array_equal(loaded(X), pruned(X))
+
+
+def test_what_will_have_weights_is_still_asked_for():
+    class Late(L.Layer):
+        def build(self, input_shape):
+            self.matrix = self.add_weight((input_shape[-1], 4))
+
+    # In nothing that is built, there is no telling that it stays without weights.
+    for given in (Late(), [Late()], keras.Sequential([Late(), L.Dense(2)]), Tokenizer()):
+        with pytest.raises(ValueError, match=r"get_prunable_weights\(\).*prunable=granet_tf\.def"):
+            api.prune_low_magnitude(given, HALF)
+        # And what the message says to do, does it.
+        api.prune_low_magnitude(given, HALF, prunable=tfmot.default_prunable)
+    model = Beside(models.Subclassed())
+    model(X)
+    with pytest.raises(ValueError, match=r"must be built before it is pruned"):
+        api.prune_low_magnitude(model, HALF)

@@ -1,5 +1,6 @@
 """`granet_tf.sparsity.keras`: what tfmot's own tests ask of it, and tfmot's masks themselves."""
 
+import copy
 import json
 import pickle
 import runpy
@@ -39,6 +40,9 @@ class Unknown(L.Layer):
 
     def call(self, inputs):
         return inputs @ self.weight
+
+    def compute_output_shape(self, input_shape):
+        return *input_shape[:-1], 4
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -229,6 +233,272 @@ def test_a_layer_that_does_not_say_stays_where_that_is_asked_for():
     assert [type(layer) for layer in pruned.layers] == [Unknown, Wrapped]
     reasons = {row.reason for row in tfmot.summarize(pruned).rows}
     assert "Unknown names no get_prunable_weights()" in reasons
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnCell(L.Layer):
+    """A cell of a recurrent layer that does not say what of it to prune."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.state_size = self.units = units
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight((input_shape[-1], self.units), name="kernel")
+
+    def call(self, inputs, states):
+        output = inputs @ self.kernel + states[0]
+        return output, [output]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable("tests")
+class SayingCell(OwnCell):
+    def get_prunable_weights(self):
+        return [self.kernel]
+
+
+class Around(L.Wrapper):
+    """A wrapper of one's own."""
+
+    def call(self, inputs):
+        return self.layer(inputs)
+
+
+class Together(L.Layer):
+    """Made of other layers, with a scale of its own."""
+
+    def __init__(self, *layers, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = list(layers)
+
+    def build(self, input_shape):
+        self.scale = self.add_weight((), name="scale", initializer="ones")
+        for part in self.parts:
+            part.build(input_shape)
+            input_shape = part.compute_output_shape(input_shape)
+
+    def call(self, inputs):
+        for part in self.parts:
+            inputs = part(inputs)
+        return inputs * self.scale
+
+
+# {name: makes a layer for (5, 3) inputs that has a silent one in it}
+SILENT = {
+    "cells": lambda: L.RNN([L.LSTMCell(4), OwnCell(8)]),
+    "cell": lambda: L.RNN(OwnCell(8)),
+    "stacked": lambda: L.RNN(L.StackedRNNCells([OwnCell(8), L.GRUCell(4)])),
+    "bidirectional": lambda: L.Bidirectional(L.RNN([L.LSTMCell(4), OwnCell(8)])),
+    "distributed": lambda: L.TimeDistributed(Unknown()),
+    "model_inside": lambda: L.TimeDistributed(keras.Sequential([L.Dense(4), Unknown()])),
+    "own_wrapper": lambda: Around(Unknown()),
+    "own_layers": lambda: Together(L.Dense(4), Unknown()),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'own_cell")
+@pytest.mark.parametrize("name", SILENT)
+def test_a_layer_of_ones_own_must_say_what_to_prune_in_any_container_too(name):
+    def functional(layer):
+        inputs = keras.Input((5, 3))
+        return keras.Model(inputs, layer(inputs))
+
+    def subclassed(layer):
+        class Net(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.inner = layer
+
+            def call(self, inputs):
+                return self.inner(inputs)
+
+        net = Net()
+        net(np.ones((1, 5, 3)))
+        return net
+
+    def built(layer):
+        layer(np.ones((1, 5, 3)))
+        return layer
+
+    places = (
+        lambda layer: layer,
+        built,
+        lambda layer: [L.Dense(2), layer],
+        lambda layer: keras.Sequential([layer]),
+        functional,
+        subclassed,
+    )
+    text = r"get_prunable_weights\(\).*Received: layer=<(Unknown|OwnCell) .*, in <"
+    for place in places:
+        with pytest.raises(ValueError, match=text):
+            api.prune_low_magnitude(place(SILENT[name]()), HALF)
+    # What is named is pruned, what is not stays, where that is asked for.
+    left = api.prune_low_magnitude(
+        functional(SILENT[name]()), HALF, prunable=tfmot.default_prunable
+    )
+    rows = tfmot.summarize(left).rows
+    silent = {row.reason for row in rows if "names no get_prunable_weights()" in row.reason}
+    assert silent <= {f"{x} names no get_prunable_weights()" for x in ("Unknown", "OwnCell")}
+    assert silent
+    with_kernels = name not in ("cell", "distributed", "own_wrapper")
+    assert any(row.pruned for row in rows) == with_kernels
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'saying_cell")
+def test_what_says_what_to_prune_is_pruned_in_any_container():
+    frozen = OwnCell(8, trainable=False)
+    cells = api.prune_low_magnitude(L.RNN([L.LSTMCell(4), SayingCell(8), frozen]), HALF)
+    cells(np.ones((1, 5, 3)))
+    assert [p.variable.shape for p in cells.pruned] == [(3, 16), (4, 16), (4, 8)]
+    together = api.prune_low_magnitude(Together(L.Dense(4)), HALF)
+    together(np.ones((1, 3)))
+    assert [p.variable.shape for p in together.pruned] == [(3, 4)]
+    normed = Around(L.BatchNormalization())
+    normed(np.ones((1, 3)))
+    assert api.prune_low_magnitude(normed, HALF) is normed  # Made of a layer of Keras.
+
+
+def test_the_wrapper_itself_tells_what_stays_dense():
+    layer = Wrapped(Together(L.Dense(4, name="said"), Unknown(name="unsaid")), HALF)
+    with pytest.warns(UserWarning, match=r"leaves \['unsaid'\] dense.*prunable=granet_tf\."):
+        layer(np.ones((1, 3)))
+    assert [p.variable.shape for p in layer.pruned] == [(3, 4)]
+
+
+def test_a_rule_also_chooses_in_layers_of_ones_own_that_are_not_built():
+    def matrices(layer, weight):
+        return len(weight.shape) == 2 and not isinstance(layer, L.Dense)
+
+    model = keras.Sequential([Unknown(), L.Dense(4), L.ReLU()])
+    pruned = api.prune_low_magnitude(model, HALF, prunable=matrices)
+    pruned.build((None, 3))
+    assert active(pruned) == [12]
+    assert [len(layer.pruned) for layer in wrapped(pruned)] == [1, 0]
+    layer = api.prune_low_magnitude(Unknown(), HALF, prunable=["*variable*"])
+    layer(np.ones((1, 3)))
+    assert [p.variable.shape for p in layer.pruned] == [(3, 4)]
+    silent = Unknown()
+    assert api.prune_low_magnitude(silent, HALF, prunable=tfmot.default_prunable) is silent
+
+
+@pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`")
+@pytest.mark.parametrize("make", [L.Flatten, L.BatchNormalization, L.ReLU])
+def test_arguments_for_a_layer_with_nothing_to_prune_are_not_lost(tmp_path, make):
+    first = api.prune_low_magnitude(make(), HALF, input_shape=(4, 4), name="first")
+    model = keras.Sequential([first, api.prune_low_magnitude(L.Dense(2), HALF)])
+    assert model.built and model.input_shape == (None, 4, 4) and model.layers[0].name == "first"
+    x = np.ones((4, 4, 4), "float32")
+    model.compile("sgd", "mse", run_eagerly=True)
+    y = np.zeros(model(x).shape)
+    model.fit(x, y, verbose=0, callbacks=[api.UpdatePruningStep()])
+    assert active(model) == [model.layers[1].layer.kernel.shape[0]]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    assert [type(layer) for layer in api.strip_pruning(loaded).layers] == [make, L.Dense]
+
+
+def test_arguments_for_a_wrapper_that_there_must_not_be_are_refused():
+    class Nothing(api.PruningPolicy):
+        def allow_pruning(self, layer):
+            return False
+
+        def ensure_model_supports_pruning(self, model):
+            pass
+
+    cases = {
+        "it is frozen; name its": (L.Dense(4, trainable=False), {}),
+        "it has masks of its own": (api.prune_low_magnitude(L.Dense(4), HALF), {}),
+        "it is an input": (L.InputLayer((4,)), {}),
+        "`pruning_policy` does not": (L.Dense(4), {"pruning_policy": Nothing()}),
+    }
+    for reason, (layer, options) in cases.items():
+        assert api.prune_low_magnitude(layer, HALF, **options) is layer
+        with pytest.raises(ValueError, match=rf"\['name'\] must be left out.*{reason}.*Received: "):
+            api.prune_low_magnitude(layer, HALF, name="x", **options)
+
+
+# Layers of Keras, and get_prunable_weights().
+
+
+def sparsities_by_name(model):
+    """As tfmot's own examples print them."""
+    return {
+        layer.name: [
+            1.0 - np.count_nonzero(weight) / weight.numpy().size
+            for weight in layer.layer.get_prunable_weights()
+        ]
+        for layer in model.layers
+        if isinstance(layer, Wrapped)
+    }
+
+
+def test_the_layer_inside_says_what_of_it_is_pruned():
+    layers = [
+        L.Embedding(10, 4),
+        L.LSTM(4, return_sequences=True),
+        L.Bidirectional(L.RNN([L.GRUCell(2), SayingCell(2)])),
+        L.BatchNormalization(),
+        L.Dense(2),
+        Prunable(),
+    ]
+    model = keras.Sequential([keras.Input((5,)), *(Wrapped(x, HALF, name=x.name) for x in layers)])
+    expected = {
+        "embedding": [0.5],
+        "lstm": [0.5, 0.5],
+        "bidirectional": [0.5] * 6,
+        "batch_normalization": [],
+        "dense": [0.5],
+        "prunable": [0.5],
+    }
+    assert list(sparsities_by_name(model).values()) == [
+        [0.0] * len(values) for values in expected.values()
+    ]
+    model.compile("sgd", "mse", run_eagerly=True)
+    x = np.arange(20).reshape(4, 5) % 10
+    model.fit(x, np.ones((4, 4)), verbose=0, callbacks=[api.UpdatePruningStep()])
+    assert list(sparsities_by_name(model).values()) == list(expected.values())
+    for layer in model.layers:
+        weights = layer.layer.get_prunable_weights()
+        assert [id(v) for v in weights] == [id(v) for v in layer.prunable_weights]
+
+
+def test_the_layer_inside_stays_the_very_layer(tmp_path):
+    dense = L.Dense(4, name="dense")
+    model = keras.Sequential([keras.Input((8,)), Wrapped(dense, HALF)])
+    assert model.layers[0].layer is dense and type(dense) is L.Dense
+    assert dense.get_prunable_weights() == [dense.kernel]
+    assert not hasattr(L.Dense, "get_prunable_weights")
+    model.save(tmp_path / "model.keras")
+    for other in (
+        keras.models.load_model(tmp_path / "model.keras"),
+        pickle.loads(pickle.dumps(model)),
+        copy.deepcopy(model),
+        keras.models.clone_model(model),
+    ):
+        [kernel] = other.layers[0].layer.get_prunable_weights()
+        assert kernel is other.layers[0].layer.kernel and kernel is not dense.kernel
+    stripped = api.strip_pruning(model)
+    assert stripped.layers[0] is dense
+    # It says no more than before of what is to be pruned.
+    dense.trainable = False
+    assert {row.reason for row in tfmot.summarize(stripped).rows} == {"frozen", "not trainable"}
+    dense.trainable = True
+    assert [r.pruned for r in tfmot.summarize(tfmot.wrap(stripped)).rows] == [True, False]
+    copied = copy.deepcopy(stripped).layers[0]
+    assert copied.get_config() == dense.get_config()
+
+
+def test_a_layer_of_ones_own_that_was_wrapped_still_does_not_say_what_to_prune():
+    own = Unknown()
+    own(np.ones((1, 3)))
+    assert [p.variable is own.weight for p in Wrapped(own, HALF, prunable=["*"]).pruned] == [True]
+    assert own.get_prunable_weights() == []
+    with pytest.raises(ValueError, match=r"get_prunable_weights\(\).*Received: layer=<Unknown"):
+        api.prune_low_magnitude(own, HALF)
 
 
 @pytest.mark.parametrize(
