@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from tensorflow.lite.python import schema_py_generated as schema
 
 import granet_tf
-from granet_tf.export import encoding, read_weights, running, sparse_format
+from granet_tf.export import encoding, formats, read_weights, running, sparse_format
+from granet_tf.export.conversion import convert
+from granet_tf.export.samples import Inputs
 
 layers = keras.layers
 FORMATS = ["float32", "float16", "dynamic_range", "int8"]
@@ -203,6 +205,29 @@ def test_auto_stores_each_tensor_in_the_smaller_way(tmp_path):
     }
     sizes = {name: (tmp_path / f"{name}.tflite").stat().st_size for name in files}
     assert sizes["auto"] < sizes["sparse"] < sizes["dense"]
+
+
+def test_auto_never_makes_a_larger_file(tmp_path):
+    """Where DENSIFY expands int8 with scales for each channel, they are in the file twice."""
+    model = pruned(keras.Input((64,)), *[layers.Dense(64) for _ in range(5)], sparsity=0.6)
+    path = tmp_path / "model.tflite"
+    with pytest.warns(UserWarning, match="Nothing in the file is sparse"):
+        report = granet_tf.export_tflite(model, path, format="dynamic_range")
+    assert path.stat().st_size == report.sparse_bytes <= report.raw_bytes
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", ["convolutions", "embedding", "blocks of 4"])
+def test_auto_weighs_every_kind_of_weight(name, format):
+    model, rng = MODELS[name](), np.random.default_rng(2)
+    for i, weight in enumerate(model.weights):  # About where neither way is clearly smaller.
+        kept = rng.random(weight.shape) > 0.5 + i % 3 / 10
+        weight.assign(np.where(kept, rng.normal(size=weight.shape), 0.0))
+    inputs, number_format = Inputs(model), formats.FORMATS[format]
+    data = inputs.calibration(samples_for(model)) if number_format.needs_data else None
+    dense = convert(model, inputs, number_format, data)
+    auto, sparse = (len(encoding.encode_file(dense, each)) for each in ("auto", "sparse"))
+    assert auto <= min(len(dense), sparse)
 
 
 @pytest.mark.parametrize(("sparsity", "smaller"), [(0.3, False), (0.8, True)])
