@@ -18,6 +18,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 import granet_tf
 from granet_tf.export import encoding, formats, read_weights, running, sparse_format
+from granet_tf.export.comparison import Comparison, Difference
 from granet_tf.export.conversion import convert
 from granet_tf.export.samples import Inputs
 
@@ -153,6 +154,8 @@ def test_every_format_runs_under_the_default_delegate(exported, name, format):
     actual = runner(**{key: samples.astype(model.model.inputs[0].dtype)})["output_0"]
     np.testing.assert_allclose(actual, expected, rtol=0, atol=ERRORS[format] * abs(expected).max())
     assert report.max_error == pytest.approx(abs(actual - expected).max(), rel=1e-3)
+    spread = expected.max() - expected.min()
+    assert report.relative_error == pytest.approx(report.max_error / spread, rel=1e-5)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -286,6 +289,46 @@ def test_the_name_of_a_data_set(tmp_path):
         model, tmp_path / "model.tflite", format="int8", representative_data="digits"
     )
     assert report.samples == 256
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "relative"),
+    [
+        ([[-2.0, 0.0], [1.0, 8.0]], [[-2.0, 0.5], [1.0, 8.0]], 0.05),  # Over all samples.
+        ([[-300.0, 700.0]], [[-302.0, 700.0]], 0.002),
+        ([[4.0, 4.0]], [[4.0, 5.0]], 0.25),  # Without a range, of the magnitude.
+        ([[0.0, 0.0]], [[0.0, 0.125]], 0.125),  # Without a magnitude, as it is.
+        ([[3.0, 3.0]], [[3.0, 3.0]], 0.0),
+        ([[np.inf, 0.0, 2.0]], [[np.inf, 0.0, 1.0]], 0.5),
+        ([[0.0, 2.0]], [[np.nan, 2.0]], np.nan),
+        ([[np.nan, np.nan]], [[np.nan, np.nan]], 0.0),
+    ],
+)
+def test_the_largest_difference_as_a_fraction_of_the_range(ours, theirs, relative):
+    difference = Difference()
+    for a, b in zip(ours, theirs, strict=True):
+        difference.add(np.array([a]), np.array([b]))
+    np.testing.assert_allclose(difference.relative, relative, rtol=1e-12)
+    # Of several outputs, the worst.
+    other = Difference(error=0.01, scale=1.0, low=0.0, high=1.0)
+    worst = np.maximum(relative, 0.01)
+    found = Comparison({"a": difference, "b": other}, samples=1).relative_error
+    np.testing.assert_allclose(found, worst, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("relative", "said"),
+    [
+        (0.0, "0% of the range"),
+        (3e-8, "less than 0.01% of the range"),
+        (0.0031, "0.31% of the range"),
+        (0.183, "18% of the range"),
+        (None, "at most 2.2e+00"),
+    ],
+)
+def test_the_difference_in_words(relative, said):
+    report = granet_tf.export.TFLiteReport("m.tflite", 90, 80, 70, 2.2, relative_error=relative)
+    assert said in str(report) and "2.2e+00" in str(report)
 
 
 class TestFailuresOfTheDefaultDelegate:

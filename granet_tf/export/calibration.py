@@ -11,6 +11,8 @@ import numpy as np
 from granet_tf.export.samples import Inputs
 
 _SAMPLES = 256
+# Height and width of images where a model takes any, as `granet-train` has them where they vary.
+_OPEN = 224
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
 
 
@@ -77,8 +79,8 @@ def first_images(data: Any, samples: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(images)[:samples], np.concatenate(labels)[:samples]
 
 
-def image_shape(inputs: Inputs, data: Any) -> tuple[tuple[int, int], int]:
-    """((height, width), channels) of the images that a model takes.
+def image_shape(inputs: Inputs, data: Any) -> tuple[tuple[int | None, int | None], int]:
+    """((height, width), channels) of the images that a model takes; None where it takes any.
 
     Raises:
         ValueError: If it takes something else.
@@ -91,7 +93,7 @@ def image_shape(inputs: Inputs, data: Any) -> tuple[tuple[int, int], int]:
     ((8, 8), 3)
     """
     shapes = [spec.shape for spec in inputs.specs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] is None:
         raise ValueError(
             "`representative_data` by name needs a model of one image, (height, width, channels); "
             f"give arrays or a function instead. Received: representative_data={data!r} for "
@@ -103,7 +105,7 @@ def image_shape(inputs: Inputs, data: Any) -> tuple[tuple[int, int], int]:
 
 def images_of(
     directory: str | os.PathLike[str],
-    size: tuple[int, int],
+    size: tuple[int | None, int | None],
     channels: int,
     scaling: str = "imagenet",
     samples: int = _SAMPLES,
@@ -112,7 +114,7 @@ def images_of(
 
     Args:
         directory: Holds JPEG, PNG, BMP or GIF files.
-        size: Height and width of the result.
+        size: Height and width of the result; 224 in place of None.
         channels: 1 or 3.
         scaling: A name in `SCALINGS`: how bytes become numbers.
         samples: How many, at most.
@@ -136,7 +138,7 @@ def images_of(
             f"There must be images ({', '.join(sorted(_SUFFIXES))}) in the directory. "
             f"Received: {os.fspath(directory)!r}"
         )
-    images = []
+    lengths, images = [length or _OPEN for length in size], []
     for path in paths[:: max(1, -(-len(paths) // samples))]:
         try:
             image = tf.io.decode_image(
@@ -144,7 +146,7 @@ def images_of(
             )
         except (OSError, tf.errors.InvalidArgumentError) as error:
             raise ValueError(f"An image cannot be read. Received: {os.fspath(path)!r}") from error
-        images.append(tf.image.resize(image, size, antialias=True).numpy())
+        images.append(tf.image.resize(image, lengths, antialias=True).numpy())
     return SCALINGS[scaling](np.stack(images)).astype("float32")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from absl.flags import FlagValues
 
+from granet_tf.reasons import reason_of
 from granet_tf.training import command_line, files, flags, models, optimizers, strategies
 from granet_tf.training import data as data_sets
 from granet_tf.training import learning_rates as rates
@@ -384,8 +385,7 @@ def _export(model, workdir: Path) -> dict[str, str]:
         exported = granet_tf.export_tflite(model, workdir / files.TFLITE)
     # Whatever the converter cannot do, the training is done and its results are not to be lost.
     except Exception as error:
-        reason = " ".join(str(error).split())
-        print(f"warning: {files.TFLITE} is not written. {reason}", flush=True)
+        print(f"warning: {files.TFLITE} is not written. {reason_of(error)}.", flush=True)
         return {}
     size = f"{exported.sparse_bytes / exported.raw_bytes:.0%} of the size without sparse encoding"
     return {files.TFLITE: f"for LiteRT; {size}, {exported.gzip_bytes:,} bytes gzipped"}

@@ -6,6 +6,7 @@ import difflib
 import os
 from typing import Any
 
+from granet_tf.reasons import reason_of
 from granet_tf.training.data.facts import Facts, base_name
 from granet_tf.training.data.interface import Options
 from granet_tf.training.errors import UsageError
@@ -34,7 +35,7 @@ def prepared(name: str, options: Options, known: Facts) -> Any:
         builder_class = None if builder else _class(name, tfds)
     except ImportError as error:  # Some builders need more than tensorflow_datasets installs.
         raise UsageError(
-            f"{name} needs a package that is not installed: {_one_line(error)}. "
+            f"{name} needs a package that is not installed: {reason_of(error)}. "
             f"Received: --dataset={name}"
         ) from error
     if builder:
@@ -61,7 +62,7 @@ def _on_disk(name, data_dir):
         return None
     except (ParseError, KeyError, OSError, ValueError) as error:
         raise UsageError(
-            f"{name} in {data_dir} cannot be read: {_one_line(error)}. Copy it there again, or "
+            f"{name} in {data_dir} cannot be read: {reason_of(error)}. Copy it there again, or "
             f"remove the folder and prepare the set again. Received: {_given(data_dir)}"
         ) from error
 
@@ -86,7 +87,7 @@ def _prepare(name, data_dir, tfds):
         )
     except Exception as error:  # Whatever a builder raises, its reader is told in one line.
         raise UsageError(
-            f"{name} could not be prepared in {data_dir}: {_one_line(error)}. "
+            f"{name} could not be prepared in {data_dir}: {reason_of(error)}. "
             f"Received: --dataset={name}"
         ) from error
     return _on_disk(name, data_dir)
@@ -121,8 +122,3 @@ def _what_to_do(name, data_dir, builder_class, manual):
 
 def _given(data_dir):
     return f"--data_dir={data_dir}"
-
-
-def _one_line(error):
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.rstrip(".")[:300]
