@@ -208,7 +208,7 @@ def test_a_folder_that_is_laid_out_otherwise(tmp_path, make, text):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(UsageError, match="There is no such directory. Received: --data_dir=.*no"):
+    with pytest.raises(UsageError, match=r"There is no such directory. Received: --data_dir=.*no"):
         load(tmp_path / "no")
     with pytest.raises(UsageError, match="--dataset=folder needs --data_dir"):
         flags.parse(["--dataset=folder"])
@@ -217,8 +217,9 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 
 def test_the_name_of_a_folder_is_no_data_set(tmp_path):
-    with pytest.raises(UsageError, match="no such data set.*are --dataset=folder --data_dir=DIR"):
-        data.load(str(tmp_path), batch_size=1, seed=0)
+    for name, text in [(str(tmp_path), "this is a path"), ("flowers", "no such data set")]:
+        with pytest.raises(UsageError, match=f"{text}.* are --dataset=folder --data_dir=DIR"):
+            data.load(name, batch_size=1, seed=0)
 
 
 def test_training_and_export(tmp_path, capsys):

@@ -41,16 +41,29 @@ def representative(data: Any, inputs: Inputs) -> Any:
     from granet_tf.training import data as data_sets
     from granet_tf.training.errors import UsageError
 
+    wording = data_sets.Wording(
+        dataset="representative_data={!r}",
+        data_dir="the directory {}",
+        fetch="tensorflow_datasets.load({!r})",
+        folder="The path of a directory stands for the images in it.",
+        skip="",
+        resize="the path of the directory, whose images are made one size then",
+    )
     try:
         loaded = data_sets.load(
-            os.fspath(data), batch_size=1, seed=0, image_size=size[0], augment=False
+            os.fspath(data),
+            batch_size=1,
+            seed=0,
+            image_size=size[0],
+            augment=False,
+            wording=wording,
         )
+        return first_images(loaded, _SAMPLES)[0]
     except UsageError as error:
         raise ValueError(
             "`representative_data` must be the name of a data set on disk, or a directory of "
             f"images. {error}"
         ) from error
-    return first_images(loaded, _SAMPLES)[0]
 
 
 def first_images(data: Any, samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +72,9 @@ def first_images(data: Any, samples: int) -> tuple[np.ndarray, np.ndarray]:
     Args:
         data: A `granet_tf.training.data.Data`.
         samples: How many, at most.
+
+    Raises:
+        UsageError: If one cannot be read.
 
     Example:
 
@@ -70,12 +86,15 @@ def first_images(data: Any, samples: int) -> tuple[np.ndarray, np.ndarray]:
     import tensorflow as tf
 
     images, labels = [], []
-    for image, label, weight in data.evaluate("test", tf.distribute.InputContext()):
-        real = weight.numpy() > 0
-        images.append(image.numpy()[real])
-        labels.append(label.numpy()[real])
-        if sum(map(len, labels)) >= samples:
-            break
+    try:
+        for image, label, weight in data.evaluate("test", tf.distribute.InputContext()):
+            real = weight.numpy() > 0
+            images.append(image.numpy()[real])
+            labels.append(label.numpy()[real])
+            if sum(map(len, labels)) >= samples:
+                break
+    except tf.errors.OpError as error:
+        raise data.explain(error) from error
     return np.concatenate(images)[:samples], np.concatenate(labels)[:samples]
 
 

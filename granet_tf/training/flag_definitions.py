@@ -58,12 +58,7 @@ def define() -> FlagValues:
         "data_dir/train/CLASS/ and data_dir/test/CLASS/), or an image classification set of "
         "tensorflow_datasets, such as cifar10, cifar100 or imagenet2012.",
     )
-    what(
-        flags.DEFINE_string,
-        "data_dir",
-        None,
-        "Where tensorflow_datasets keeps its data; of folder, the directory of the images.",
-    )
+    what(flags.DEFINE_string, "data_dir", None, "Where tensorflow_datasets keeps its data.")
     what(flags.DEFINE_bool, "download", False, "Whether the data may be downloaded.")
     what(
         flags.DEFINE_integer,

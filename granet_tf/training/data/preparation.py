@@ -23,6 +23,11 @@ def prepared(name: str, options: Options, known: Facts) -> Any:
         UsageError: If there is no such set, or it is not there and cannot be prepared.
     """
     wording = options.wording
+    if name.startswith((os.sep, ".", "~")):
+        raise UsageError(
+            f"A data set is given by its name, and this is a path. {wording.folder} "
+            f"Received: {wording.dataset.format(name)}"
+        )
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
