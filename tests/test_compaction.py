@@ -370,6 +370,172 @@ def test_subclasses_follow_their_base_unless_they_override(rng):
         assert small.get_layer("a").units == units
 
 
+def small_base():
+    """A convolution, a separable block and what is between them, as networks for transfer have."""
+    inputs = keras.Input((10, 10, 3))
+    x = layers.Conv2D(8, 3, use_bias=False, name="stem")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization(name="stem_norm")(x))
+    x = layers.DepthwiseConv2D(3, use_bias=False, name="depthwise")(x)
+    x = layers.ReLU()(layers.BatchNormalization(name="depthwise_norm")(x))
+    x = layers.Conv2D(12, 1, use_bias=False, name="pointwise")(x)
+    x = layers.ReLU()(layers.BatchNormalization(name="pointwise_norm")(x))
+    return keras.Model(inputs, layers.Dropout(0.5, name="drop")(x), name="base")
+
+
+def transfer(base, call):
+    inputs = keras.Input((10, 10, 3))
+    x = layers.GlobalAveragePooling2D()(call(base, inputs))
+    return keras.Model(inputs, layers.Dense(5, name="head")(x))
+
+
+def silence_base(base):
+    silence(base.get_layer("stem"), outputs=[0, 2, 5])
+    silence(base.get_layer("pointwise"), outputs=range(8))
+
+
+def inside(base, x):
+    inner = keras.Input(x.shape[1:])
+    return keras.Model(inner, base(inner, training=False))(x, training=False)
+
+
+# Five channels of the stem are left, and four of the last convolution, which gets a bias for what
+# was constant before it.
+TRANSFER_PARAMETERS = (27 * 5 + 4 * 5) + (9 * 5 + 4 * 5) + (5 * 4 + 4 + 4 * 4) + (4 * 5 + 5)
+TRANSFER_CALLS = {
+    "no keyword": lambda base, x: base(x),
+    "training=False": lambda base, x: base(x, training=False),
+    "training=None": lambda base, x: base(x, training=None),
+    "mask=None": lambda base, x: base(x, mask=None),
+    "inputs=": lambda base, x: base(inputs=x, training=False),
+    "one in another": inside,
+    "sequential": lambda base, x: keras.Sequential([keras.Input(x.shape[1:]), base])(
+        x, training=False
+    ),
+}
+
+
+@pytest.mark.parametrize("call", TRANSFER_CALLS.values(), ids=TRANSFER_CALLS)
+def test_keywords_that_change_nothing_are_no_obstacle(rng, call):
+    base = small_base()
+    model = transfer(base, call)
+    fill(model, rng)
+    silence_base(base)
+    assert compacted(model, rng).count_params() == TRANSFER_PARAMETERS
+    assert compaction.explain(model).opaque == ()
+
+
+def test_a_model_inside_is_called_as_before(rng):
+    base = small_base()
+    model = transfer(base, TRANSFER_CALLS["training=False"])
+    fill(model, rng)
+    silence_base(base)
+    small = compacted(model, rng)
+    [node] = small.get_layer("base")._inbound_nodes
+    assert node.arguments.kwargs["training"] is False
+
+
+@pytest.mark.parametrize("entry", ["wrap", "prune_low_magnitude"])
+def test_a_pruned_model_with_a_frozen_base(rng, entry):
+    base = small_base()
+    model = transfer(base, TRANSFER_CALLS["training=False"])
+    fill(model, rng)
+    silence_base(base)
+    if entry == "wrap":
+        masked = granet_tf.wrap(model, granet_tf.StaticSparse(0.0), prunable=["*head/kernel"])
+    else:
+        masked = granet_tf.sparsity.keras.prune_low_magnitude(
+            model, granet_tf.sparsity.keras.ConstantSparsity(0.5, 0)
+        )
+    small = granet_tf.compact(masked)
+    same_outputs(model, small, rng.normal(size=(4, 10, 10, 3)))
+    assert small.count_params() == TRANSFER_PARAMETERS
+
+
+def test_several_inputs_and_a_keyword(rng):
+    left, right = keras.Input((4,), name="x"), keras.Input((3,), name="y")
+    joined = layers.Add()([layers.Dense(6, name="a")(left), layers.Dense(6, name="b")(right)])
+    base = keras.Model({"x": left, "y": right}, joined)
+    x, y = keras.Input((4,)), keras.Input((3,))
+    model = keras.Model([x, y], layers.Dense(2, name="c")(base({"x": x, "y": y}, training=False)))
+    fill(model, rng, zero=[])
+    for name in "ab":
+        silence(base.get_layer(name), outputs=[1, 4])
+    small = granet_tf.compact(model)
+    same_outputs(model, small, [rng.normal(size=(4, 4)), rng.normal(size=(4, 3))])
+    assert small.count_params() == (4 * 4 + 4) + (3 * 4 + 4) + (4 * 2 + 2)
+
+
+def test_what_training_changes_is_named_and_nothing_else(rng):
+    base = small_base()
+    model = transfer(base, lambda base, x: base(x, training=True))
+    fill(model, rng)
+    silence_base(base)
+    report = compaction.explain(model)
+    reason = "it is called with training=True"
+    # No channels that could go reach the one between them.
+    assert dict(report.opaque) == {"stem_norm": reason, "pointwise_norm": reason}
+    assert granet_tf.compact(model).count_params() == model.count_params()
+    # A keyword of the model outside goes before those inside it, as in Keras.
+    outer = transfer(
+        base,
+        lambda base, x: keras.Model(i := keras.Input(x.shape[1:]), base(i, training=True))(
+            x, training=False
+        ),
+    )
+    fill(outer.get_layer("head"), rng)
+    assert compacted(outer, rng).count_params() == TRANSFER_PARAMETERS
+
+
+def test_training_is_no_obstacle_for_what_it_does_not_change(rng):
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, name="a")(inputs, training=True)
+    x = layers.Dense(5, name="b")(layers.ReLU()(x))
+    inner = keras.Model(inputs, x, name="inner")
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(2, name="c")(inner(inputs, training=True)))
+    fill(model, rng)
+    silence(inner.get_layer("a"), outputs=[0, 1, 2])
+    assert compacted(model, rng).count_params() == (6 * 5 + 5) + (5 * 5 + 5) + (5 * 2 + 2)
+
+
+def test_a_model_that_another_model_calls_otherwise(rng):
+    base = small_base()
+    model = transfer(base, TRANSFER_CALLS["training=False"])
+    fill(model, rng)
+    silence_base(base)
+    transfer(base, lambda base, x: base(x, training=True))
+    assert compacted(model, rng).count_params() == TRANSFER_PARAMETERS
+
+
+def test_a_mask_for_a_model_inside_is_named(rng):
+    inputs = keras.Input((5,))
+    embedded = layers.Embedding(6, 4, mask_zero=True, name="table")(inputs)
+    inner = keras.Input((5, 4))
+    base = keras.Model(inner, layers.Dense(3, name="dense")(inner), name="base")
+    model = keras.Model(inputs, layers.Dense(2, name="head")(base(embedded)))
+    fill(model, rng)
+    assert compaction.explain(model).opaque == (("base", "it is called with `mask`"),)
+
+
+def test_what_is_read_first_is_named_too(rng):
+    """Nothing before it is held back, but what is in it."""
+    model = sequential((3,), Shifted(4, name="a"), layers.Dense(2, name="b"))
+    fill(model, rng, zero=[("a", [1])])
+    assert dict(compaction.explain(model).opaque) == {"a": "Shifted overrides something of Dense"}
+
+
+def test_a_product_with_a_mask_is_no_constant(rng):
+    """Keras's Multiply leaves a factor out where its mask hides a position."""
+    tokens, other = keras.Input((5,)), keras.Input((5, 4))
+    table = layers.Embedding(6, 4, mask_zero=True, name="table")
+    x = layers.Multiply(name="product")([table(tokens), layers.Dense(4, name="dense")(other)])
+    model = keras.Model([tokens, other], layers.Conv1D(3, 1, name="head")(x))
+    fill(model, rng)
+    table.embeddings.assign(table.embeddings * np.array([0.0, 1, 1, 1]))
+    x = [np.array([[1, 2, 0, 0, 3]]), rng.normal(size=(1, 5, 4))]
+    same_outputs(model, granet_tf.compact(model), x)
+
+
 def test_layers_keep_what_is_theirs(rng):
     model = sequential(
         (3,),

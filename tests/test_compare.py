@@ -109,6 +109,19 @@ def test_a_smaller_network_is_compared_with_the_whole_one(tmp_path):
     assert found == [("dense", 1.0, 1.0), ("small_dense", 0.25, 0.25)]
 
 
+def test_trainings_with_emptied_layers_are_named(tmp_path, capsys):
+    argv = ("--methods=dense,magnitude", "--sparsities=0.9999", "--seeds=0", "--epochs=1")
+    workdir = tmp_path / "study"
+    main.main(flags.read([*RECIPE, "--width=0.25", *argv, f"--workdir={workdir}"]))
+    [line] = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning: ")]
+    layers = lines_of(workdir / "cells" / "magnitude_s0.9999_seed0" / run.RUN / files.LAYERS)
+    gone = [layer["layer"] for layer in layers if layer["shape"] and layer["nonzeros"] == "0"]
+    assert gone and line.startswith(
+        f"warning: magnitude at 0.9999, seed 0: all of {', '.join(gone)} has been pruned"
+    )
+    assert [int(row["emptied"]) for row in lines(workdir / main.TRAININGS)] == [0, len(gone)]
+
+
 def rows(accuracies, **fields):
     return [
         table.Row(

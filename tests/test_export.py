@@ -188,6 +188,131 @@ def test_integer_inputs_and_open_dimensions(tmp_path):
     assert granet_tf.export_tflite(model, tmp_path / "model.tflite").max_error < 1e-5
 
 
+def two_sequences():
+    """One is to be as long as the other, and neither says how long."""
+    left, right = keras.Input((None, 4), name="left"), keras.Input((None, 4), name="right")
+    joined = layers.Add()([layers.Conv1D(6, 5)(left), layers.Conv1D(6, 5)(right)])
+    return keras.Model([left, right], layers.Dense(3)(joined))
+
+
+def deep(strides=2):
+    """Too deep for images of 32 × 32."""
+    parts = [layers.Conv2D(4, 5, strides=strides) for _ in range(5)]
+    return keras.Sequential([keras.Input((None, None, 3)), *parts])
+
+
+def skipping():
+    """Heights and widths must be multiples of 4."""
+    image = keras.Input((None, None, 3))
+    x = layers.UpSampling2D(4)(layers.Conv2D(4, 3, padding="same")(layers.MaxPooling2D(4)(image)))
+    return keras.Model(image, layers.Concatenate()([image, x]))
+
+
+def attention():
+    sequence = keras.Input((None, 8))
+    return keras.Model(sequence, layers.MultiHeadAttention(2, 4)(sequence, sequence))
+
+
+# {name: (model, another shape that it takes)}
+OPEN = {
+    "image": (lambda: sequential((None, None, 3), layers.Conv2D(4, 3)), (7, 11, 3)),
+    "width": (lambda: sequential((20, None, 3), layers.Conv2D(4, 3)), (20, 9, 3)),
+    "sequence": (
+        lambda: sequential((None, 3), layers.Conv1D(4, 5), layers.GlobalMaxPooling1D()),
+        (17, 3),
+    ),
+    "volume": (lambda: sequential((None, None, None, 2), layers.Conv3D(4, 3)), (4, 5, 6, 2)),
+    "two inputs": (two_sequences, (9, 4)),
+    "too deep for 32": (deep, (130, 125, 3)),
+    "multiples of 4": (skipping, (12, 20, 3)),
+    "multiples of 7": (
+        lambda: sequential((None,), layers.Reshape((-1, 7)), layers.Dense(2)),
+        (35,),
+    ),
+    "attention": (attention, (5, 8)),
+    "batch and image": (
+        lambda: keras.Sequential(
+            [keras.Input(batch_shape=(2, None, None, 3)), layers.Conv2D(4, 3)]
+        ),
+        (8, 8, 3),
+    ),
+}
+
+
+def sequential(shape, *rest):
+    return keras.Sequential([keras.Input(shape), *rest])
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_open_dimensions(tmp_path, name):
+    """The file runs at sizes that the model takes, not at 1 × 1, which few do."""
+    make, shape = OPEN[name]
+    model, path = make(), tmp_path / "model.tflite"
+    for weight in model.weights:
+        weight.assign(weight * (np.random.default_rng(1).random(weight.shape) < 0.5))
+    report = granet_tf.export_report(model, path, encoding="sparse", latency=name == "image")
+    assert report.file.max_error < 1e-5
+
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(2, *shape)).astype("float32") for _ in model.inputs]
+    inputs = dict(zip([x.name for x in model.inputs], arrays, strict=True))
+    runner = litert.Interpreter(str(path)).get_signature_runner()
+    actual = runner(**inputs)["output_0"]
+    np.testing.assert_allclose(actual, model(arrays if len(arrays) > 1 else arrays[0]), atol=1e-5)
+
+
+def test_samples_decide_the_size(tmp_path):
+    model = sequential((None, None, 3), layers.Conv2D(4, 3))
+    report = granet_tf.export_report(
+        model,
+        tmp_path / "model.tflite",
+        sample_inputs=np.ones((3, 10, 6, 3)),
+        latency=False,
+    )
+    assert report.shapes == {model.inputs[0].name: (1, 10, 6, 3)}
+    # Two for each product: 8 × 4 windows of 3 × 3 × 3, four filters.
+    assert [row.flops_dense for row in report.rows] == [2 * 8 * 4 * 27 * 4]
+    assert "for inputs of this shape" in str(report) and "1×10×6×3" in str(report)
+
+
+def test_representative_data_of_several_sizes(tmp_path):
+    model, path = sequential((None, None, 3), layers.Conv2D(4, 3)), tmp_path / "model.tflite"
+    rng = np.random.default_rng(0)
+
+    def batches():
+        for size in (6, 9, 6):
+            yield rng.uniform(-1, 1, size=(2, size, size, 3))
+
+    with pytest.warns(UserWarning, match="Nothing in the file is sparse"):
+        report = granet_tf.export_tflite(model, path, format="int8", representative_data=batches)
+    assert report.samples == 6
+    assert report.relative_error < 0.05
+
+
+def test_the_only_size_that_a_model_takes(tmp_path):
+    model = sequential((None,), layers.Reshape((13, 17)), layers.Dense(2))
+    assert granet_tf.export_tflite(model, tmp_path / "model.tflite").max_error < 1e-5
+
+
+def test_no_size_that_a_model_takes(tmp_path):
+    model = sequential((None,), layers.Reshape((1000, 7)), layers.Dense(2))
+    text = (
+        "accepts random samples of no length up to 256 .*Reshape.call.*: pass `sample_inputs` of a "
+        r"size that it takes. Received: inputs of shape \(any, any\)"
+    )
+    with pytest.raises(ValueError, match=text):
+        granet_tf.export_tflite(model, tmp_path / "model.tflite")
+    assert os.listdir(tmp_path) == []
+    granet_tf.export_tflite(model, tmp_path / "model.tflite", sample_inputs=np.ones((2, 7000)))
+
+
+def test_samples_that_the_model_does_not_take(tmp_path):
+    text = r"must accept the samples.*Received: inputs of shape {'.*': \(2, 8, 8, 3\)}"
+    with pytest.raises(ValueError, match=text):
+        granet_tf.export_tflite(deep(), tmp_path / "m.tflite", sample_inputs=np.ones((2, 8, 8, 3)))
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("inputs", [3, 130])
 def test_rows_that_are_no_multiple_of_a_block_are_whole(tmp_path, inputs):
     # The converter's own encoding takes very sparse matrices for block-sparse ones, and loses the

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from tensorflow.lite.python import schema_py_generated as schema
 
 import granet_tf
-from granet_tf.export import encoding, read_weights, running, sparse_format
+from granet_tf.export import encoding, formats, read_weights, running, sparse_format
+from granet_tf.export.comparison import Comparison, Difference
+from granet_tf.export.conversion import convert
+from granet_tf.export.samples import Inputs
 
 layers = keras.layers
 FORMATS = ["float32", "float16", "dynamic_range", "int8"]
@@ -151,6 +154,8 @@ def test_every_format_runs_under_the_default_delegate(exported, name, format):
     actual = runner(**{key: samples.astype(model.model.inputs[0].dtype)})["output_0"]
     np.testing.assert_allclose(actual, expected, rtol=0, atol=ERRORS[format] * abs(expected).max())
     assert report.max_error == pytest.approx(abs(actual - expected).max(), rel=1e-3)
+    spread = expected.max() - expected.min()
+    assert report.relative_error == pytest.approx(report.max_error / spread, rel=1e-5)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -203,6 +208,29 @@ def test_auto_stores_each_tensor_in_the_smaller_way(tmp_path):
     }
     sizes = {name: (tmp_path / f"{name}.tflite").stat().st_size for name in files}
     assert sizes["auto"] < sizes["sparse"] < sizes["dense"]
+
+
+def test_auto_never_makes_a_larger_file(tmp_path):
+    """Where DENSIFY expands int8 with scales for each channel, they are in the file twice."""
+    model = pruned(keras.Input((64,)), *[layers.Dense(64) for _ in range(5)], sparsity=0.6)
+    path = tmp_path / "model.tflite"
+    with pytest.warns(UserWarning, match="Nothing in the file is sparse"):
+        report = granet_tf.export_tflite(model, path, format="dynamic_range")
+    assert path.stat().st_size == report.sparse_bytes <= report.raw_bytes
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", ["convolutions", "embedding", "blocks of 4"])
+def test_auto_weighs_every_kind_of_weight(name, format):
+    model, rng = MODELS[name](), np.random.default_rng(2)
+    for i, weight in enumerate(model.weights):  # About where neither way is clearly smaller.
+        kept = rng.random(weight.shape) > 0.5 + i % 3 / 10
+        weight.assign(np.where(kept, rng.normal(size=weight.shape), 0.0))
+    inputs, number_format = Inputs(model), formats.FORMATS[format]
+    data = inputs.calibration(samples_for(model)) if number_format.needs_data else None
+    dense = convert(model, inputs, number_format, data)
+    auto, sparse = (len(encoding.encode_file(dense, each)) for each in ("auto", "sparse"))
+    assert auto <= min(len(dense), sparse)
 
 
 @pytest.mark.parametrize(("sparsity", "smaller"), [(0.3, False), (0.8, True)])
@@ -261,6 +289,46 @@ def test_the_name_of_a_data_set(tmp_path):
         model, tmp_path / "model.tflite", format="int8", representative_data="digits"
     )
     assert report.samples == 256
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "relative"),
+    [
+        ([[-2.0, 0.0], [1.0, 8.0]], [[-2.0, 0.5], [1.0, 8.0]], 0.05),  # Over all samples.
+        ([[-300.0, 700.0]], [[-302.0, 700.0]], 0.002),
+        ([[4.0, 4.0]], [[4.0, 5.0]], 0.25),  # Without a range, of the magnitude.
+        ([[0.0, 0.0]], [[0.0, 0.125]], 0.125),  # Without a magnitude, as it is.
+        ([[3.0, 3.0]], [[3.0, 3.0]], 0.0),
+        ([[np.inf, 0.0, 2.0]], [[np.inf, 0.0, 1.0]], 0.5),
+        ([[0.0, 2.0]], [[np.nan, 2.0]], np.nan),
+        ([[np.nan, np.nan]], [[np.nan, np.nan]], 0.0),
+    ],
+)
+def test_the_largest_difference_as_a_fraction_of_the_range(ours, theirs, relative):
+    difference = Difference()
+    for a, b in zip(ours, theirs, strict=True):
+        difference.add(np.array([a]), np.array([b]))
+    np.testing.assert_allclose(difference.relative, relative, rtol=1e-12)
+    # Of several outputs, the worst.
+    other = Difference(error=0.01, scale=1.0, low=0.0, high=1.0)
+    worst = np.maximum(relative, 0.01)
+    found = Comparison({"a": difference, "b": other}, samples=1).relative_error
+    np.testing.assert_allclose(found, worst, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("relative", "said"),
+    [
+        (0.0, "0% of the range"),
+        (3e-8, "less than 0.01% of the range"),
+        (0.0031, "0.31% of the range"),
+        (0.183, "18% of the range"),
+        (None, "at most 2.2e+00"),
+    ],
+)
+def test_the_difference_in_words(relative, said):
+    report = granet_tf.export.TFLiteReport("m.tflite", 90, 80, 70, 2.2, relative_error=relative)
+    assert said in str(report) and "2.2e+00" in str(report)
 
 
 class TestFailuresOfTheDefaultDelegate:
@@ -336,7 +404,8 @@ def test_arguments_that_do_not_fit(tmp_path, options, text):
 
 def test_a_data_set_that_is_not_there_is_named(tmp_path):
     model = pruned(keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(4))
-    with pytest.raises(ValueError, match=r"data set on disk, or a directory.*--dataset=cifer10"):
+    text = r"data set on disk, or a directory.*Received: representative_data='cifer10'$"
+    with pytest.raises(ValueError, match=text):
         granet_tf.export_tflite(
             model, tmp_path / "m.tflite", format="int8", representative_data="cifer10"
         )

@@ -90,6 +90,8 @@ def test_text(exported):
         r"^net/blocks/kernel +FULLY_CONNECTED +sparse kernel +sparse kernel", text, re.M
     )
     assert re.search(r"^  dense: .* ms \(.* to .*\)$", text, re.M)
+    assert "less than 0.01% of the range of its outputs" in text
+    assert "furthest from Keras's on 5 samples" in text and "Compare accuracies" in text
     assert "1 thread, median and middle half" in text and "\nTo get more:\n- " in text
 
 
@@ -101,6 +103,7 @@ def test_json(exported, tmp_path):
         "sparse, blocks of 4",
         "sparse",
     ]
+    assert 0 <= content["file"]["relative_error"] < 1e-4 and content["file"]["max_error"] < 1e-5
     assert content["file"]["samples"] == 5 and content["file"]["accuracy_keras"] is not None
     latency = content["latency"]
     assert content["speedup"] == latency["dense"]["median"] / latency["sparse"]["median"]
@@ -138,6 +141,8 @@ def test_one_page_that_needs_nothing_else(exported, tmp_path):
     assert page.open == [] and page.addresses == [] and "url(" not in text and "http" not in text
     assert "<net>" not in text and any("<net> & co.tflite" in words for words in page.words)
     assert any("blocks/kernel" in words for words in page.words)
+    assert any("of the range of its outputs" in words for words in page.words)
+    assert any("Compare accuracies to see whether it matters" in words for words in page.words)
 
     stripes, bars, spans = (ElementTree.fromstring(s) for s in re.findall("<svg.*?</svg>", text))
     # A stripe for each layer on each of two processors, as wide as its FLOPs.

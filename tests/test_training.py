@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import re
+import warnings
 
 import keras
 import numpy as np
@@ -314,6 +316,67 @@ def test_a_finished_run_says_so(finished, capsys):
     assert granet == f"  granet: test accuracy {shown['test_accuracy']:.2%} at sparsity 0.9000"
     assert dense.startswith("  dense: ")
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_a_finished_run_says_how_to_train_longer(finished, tmp_path):
+    workdir, _ = finished
+    command = (*SHORT, "--frequency=3", "--compare=dense", f"--workdir={workdir}")
+    told = run(*command)
+    advised = re.findall(
+        r"--(?:weights_from|masks_from|method)=\S+?(?=[,. ])", told.splitlines()[0]
+    )
+    assert len(advised) == 3
+    with pytest.raises(UsageError, match=r"another run.* more --epochs.*--epochs=9 instead of 4"):
+        run(*command, "--epochs=9")
+    rest = ("--epochs=1", "--batch_size=256", *QUIET, f"--workdir={tmp_path}")
+    run(*advised, *rest)
+    before, after = (
+        keras.models.load_model(place / files.SPARSE, compile=False).pruned
+        for place in (workdir, tmp_path)
+    )
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a.mask, b.mask)
+
+
+# Layers that are pruned away
+
+
+def emptied_layers(workdir):
+    """{run: weights of which nothing is left at the end}"""
+    gone = {}
+    for line in table(workdir / files.LAYERS):
+        if line["shape"]:
+            names = gone.setdefault(line["run"], set())
+            names |= {line["layer"]} if line["nonzeros"] == "0" else set()
+    return gone
+
+
+def test_each_layer_that_is_pruned_away_gets_a_warning(tmp_path):
+    """Also of twins, and of masks that are drawn before training; once, however often it is so."""
+    argv = (*SHORT, *QUIET, "--method=granet", "--compare=magnitude,snip,gmp", "--frequency=3")
+    with warnings.catch_warnings():
+        # The library's own, in the words of Python, says the same again.
+        warnings.filterwarnings("error", "All of .* has been pruned")
+        printed = run(*argv, "--final_sparsity=0.9999", f"--workdir={tmp_path}")
+    lines = [line for line in printed.splitlines() if line.startswith("warning: ")]
+    told = [
+        re.match(r"warning: (\w+): all of (\S+) has been pruned", line).groups() for line in lines
+    ]
+    gone = emptied_layers(tmp_path)
+    assert sorted(told) == sorted((name, layer) for name in gone for layer in gone[name])
+    # One weight of each layer is left of those that rank layer by layer.
+    assert all(gone[name] for name in ("granet", "magnitude", "snip")) and not gone["gmp"]
+    for (_, layer), line in zip(told, lines, strict=True):
+        assert line.endswith(f"Cap it with --capped={layer}:0.99, or use --scope=layer.")
+
+
+def test_what_is_advised_for_an_emptied_layer_helps(tmp_path):
+    argv = (*QUIET, "--epochs=1", "--batch_size=256", "--method=magnitude", "--width=0.25")
+    for number, advised in enumerate([["--scope=layer"], ["--capped=*/kernel:0.99"]]):
+        printed = run(
+            *argv, "--final_sparsity=0.98", *advised, f"--workdir={tmp_path / str(number)}"
+        )
+        assert "warning: " not in printed
 
 
 @pytest.mark.parametrize(

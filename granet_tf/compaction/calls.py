@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
+from keras.src.backend.common.masking import get_keras_mask
 from keras.src.models import Functional
 from keras.src.ops.node import Node
 
@@ -22,12 +24,16 @@ class Call:
         tensors: The tensors that go in, but for masks.
         inputs: A number for each of them.
         outputs: A number for each tensor that comes out.
+        forced_training: Whether the model calls it as in training, at inference too.
+        closed: Why a model that is called here is not laid open; None for anything else.
     """
 
     node: Node
     tensors: tuple[keras.KerasTensor, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    forced_training: bool = False
+    closed: str | None = None
 
     @property
     def operation(self) -> Any:
@@ -45,19 +51,20 @@ class Call:
         return tuple(self.node.outputs[0].shape)
 
     @property
-    def forced_training(self) -> bool:
-        """Whether the model calls it as in training, at inference too."""
-        return bool(self.node.arguments.kwargs.get("training"))
-
-    @property
     def masked(self) -> bool:
         """Whether a mask says which positions count."""
         return self.node.arguments.kwargs.get("mask") is not None
+
+    @property
+    def on_masked_tensors(self) -> bool:
+        """Whether a mask is attached to a tensor that goes in, which some layers look for there."""
+        return any(get_keras_mask(x) is not None for x in self.tensors)
 
     def run(self, values: list) -> Any:
         """Calls the operation at inference on these tensors, without a mask."""
         given = {id(x): v for x, v in zip(self.tensors, values, strict=True)}
         args, kwargs = self.node.arguments.fill_in(given)
+        kwargs = {k: v for k, v in kwargs.items() if k != "training"}
         # Whatever a layer notes down while it runs is dropped.
         with keras.StatelessScope(collect_losses=True):
             return self.operation(*args, **kwargs)
@@ -109,7 +116,8 @@ def call_graph(model: keras.Model) -> CallGraph:
     """
     graph, number = CallGraph([], [], {}), itertools.count()
     given = list(itertools.islice(number, len(model.inputs)))
-    graph.outputs.extend(_walk(_functional(model), given, graph, number))
+    walk = _Walk(graph, number, _closed(model))
+    graph.outputs.extend(walk.through(model, given, training=None))
     return graph
 
 
@@ -117,36 +125,87 @@ def _functional(model):
     return getattr(model, "_functional", model)
 
 
-def _walk(model, given: list[int], graph: CallGraph, number: Iterator[int]) -> list[int]:
-    """Lists the calls of `model` on these tensors; returns its outputs."""
-    numbers = {}
-    for tensor, entering in zip(model.inputs, given, strict=True):
-        numbers[id(tensor)] = entering
-        graph.entries.setdefault(tensor._keras_history.operation, []).append(entering)
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            if is_graph(node.operation) and all(map(_plain, node.operation._inbound_nodes)):
+@dataclasses.dataclass(frozen=True)
+class _Walk:
+    """Lists calls.
+
+    Attributes:
+        graph: Where they go.
+        number: Numbers for tensors.
+        closed: Which models inside stay closed, and why.
+    """
+
+    graph: CallGraph
+    number: Iterator[int]
+    closed: Mapping[Any, str]
+
+    def through(self, model: Any, given: list[int], training: bool | None) -> list[int]:
+        """Lists the calls of `model` on these tensors; returns its outputs.
+
+        `training` is what `model` is called with, which Keras passes on to all that it calls.
+        """
+        model, numbers = _functional(model), {}
+        for tensor, entering in zip(model.inputs, given, strict=True):
+            numbers[id(tensor)] = entering
+            self.graph.entries.setdefault(tensor._keras_history.operation, []).append(entering)
+        for node in _nodes(model):
+            flag = node.arguments.kwargs.get("training") if training is None else training
+            if is_graph(node.operation) and node.operation not in self.closed:
                 inputs = [numbers[id(x)] for x in node.input_tensors]
-                outputs = _walk(_functional(node.operation), inputs, graph, number)
+                outputs = self.through(node.operation, inputs, flag)
             else:
-                outputs = list(itertools.islice(number, len(node.outputs)))
-                masks = {id(x) for x in keras.tree.flatten(node.arguments.kwargs.get("mask"))}
-                tensors = tuple(x for x in node.input_tensors if id(x) not in masks)
-                inputs = tuple(numbers[id(x)] for x in tensors)
-                graph.calls.append(Call(node, tensors, inputs, tuple(outputs)))
+                outputs = self._listed(node, numbers, flag)
             numbers |= {id(x): n for x, n in zip(node.outputs, outputs, strict=True)}
-    return [numbers[id(tensor)] for tensor in model.outputs]
+        return [numbers[id(tensor)] for tensor in model.outputs]
+
+    def _listed(self, node, numbers: dict[int, int], training: bool | None) -> list[int]:
+        outputs = list(itertools.islice(self.number, len(node.outputs)))
+        masks = {id(x) for x in keras.tree.flatten(node.arguments.kwargs.get("mask"))}
+        tensors = tuple(x for x in node.input_tensors if id(x) not in masks)
+        inputs = tuple(numbers[id(x)] for x in tensors)
+        closed = self.closed.get(node.operation)
+        self.graph.calls.append(Call(node, tensors, inputs, tuple(outputs), bool(training), closed))
+        return outputs
 
 
-def _plain(node) -> bool:
-    """Whether a model is called on nothing but its inputs, in the order in which it has them."""
-    args, kwargs = node.arguments.args, node.arguments.kwargs
-    if len(args) != 1 or any(x is not None for x in kwargs.values()):
-        return False
-    return _structure(args[0]) == _structure(_functional(node.operation).input)
+def _nodes(model) -> Iterator[Node]:
+    """The calls of a functional model, in an order in which they can be made."""
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        yield from (node for node in model._nodes_by_depth[depth] if not node.is_input)
+
+
+def _closed(model) -> dict[Any, str]:
+    """{model inside: why it cannot be laid open}, by all calls that `model` makes of it."""
+    found = {}
+    for node in _nodes(_functional(model)):
+        if is_graph(node.operation):
+            found |= _closed(node.operation)
+            reason = _why_closed(node)
+            if reason is not None:
+                found[node.operation] = reason
+    return found
+
+
+def _why_closed(node) -> str | None:
+    """Why a model that is called here cannot be laid open; None if it can.
+
+    It must be called on nothing but its inputs, as it has them. Keywords that are None say nothing,
+    and `training` is for the layers inside.
+    """
+    bound = inspect.signature(node.operation.call).bind(
+        *node.arguments.args, **node.arguments.kwargs
+    )
+    given = {**bound.arguments, **bound.arguments.get("kwargs", {})}
+    inputs = given["inputs"]
+    for name in sorted(given.keys() - {"inputs", "training", "kwargs"}):
+        if any(x is not None for x in keras.tree.flatten(given[name])):
+            return f"it is called with `{name}`"
+    if _structure(inputs) != _structure(_functional(node.operation).input):
+        return "it is called on its inputs in another structure than it has them in"
+    return None
 
 
 def _structure(tensors):
-    return keras.tree.lists_to_tuples(keras.tree.map_structure(lambda x: None, tensors))
+    """Where the tensors are; an input that is left out is none."""
+    where = keras.tree.map_structure(lambda x: x is not None, tensors)
+    return keras.tree.lists_to_tuples(where)

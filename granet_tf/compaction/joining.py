@@ -87,9 +87,14 @@ class ChannelByChannel(Joining):
 
 
 class Product(ChannelByChannel):
-    """A product is constant also where one factor is 0."""
+    """A product is constant also where one factor is 0.
+
+    `Multiply` leaves out factors at positions that a mask hides.
+    """
 
     def known(self, inputs):
+        if isinstance(self.layer, layers.Multiply) and self.call.on_masked_tensors:
+            return np.zeros(len(inputs[0].ids), bool)
         zero = np.any([x.known & (x.value == 0) for x in inputs], axis=0)
         return super().known(inputs) | zero
 

@@ -39,6 +39,10 @@ class Mixing(Rule):
 
     resizes = makes_channels = can_merge = True
 
+    @property
+    def differs_in_training(self):
+        return False  # Only a quantized one does, and that has no rule.
+
     def obstacle(self, inputs):
         reason = super().obstacle(inputs)
         axis = self.axis(len(self.call.input_shapes[0]))

@@ -50,7 +50,7 @@ class CompactionReport:
         rows: A `LayerSize` for each layer with filters or units, in order.
         left: A `LeftChannels` for each layer and reason that dead channels stay.
         opaque: Name and reason of each layer that can't be seen through, so that all channels
-            before it stay.
+            before it stay, and all in it.
     """
 
     rows: tuple[LayerSize, ...]
@@ -95,13 +95,18 @@ def report_of(plan: Plan) -> CompactionReport:
     opaque = dict.fromkeys(
         (rule.layer.name, rule.reason)
         for rule in plan.rules
-        if isinstance(rule, Opaque) and any(x is not None for x in rule.inputs)
+        if isinstance(rule, Opaque) and (any(x is not None for x in rule.inputs) or _mixes(rule))
     )
     return CompactionReport(
         tuple(rows),
         tuple(LeftChannels(name, count, reason) for (name, reason), count in left.items()),
         tuple(opaque),
     )
+
+
+def _mixes(rule: Rule) -> bool:
+    """Whether the layer has weights that lead from channels to channels."""
+    return any(len(weight.shape) > 1 for weight in getattr(rule.layer, "weights", ()))
 
 
 def _reason(each: int, plan: Plan) -> str:

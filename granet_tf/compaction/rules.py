@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, ClassVar
@@ -52,6 +53,11 @@ class Rule:
         # What the calls after this one ask for, once that is known.
         self.needed_inputs: list[np.ndarray] = []
         self.needed_output: np.ndarray | None = None
+
+    @property
+    def differs_in_training(self) -> bool:
+        """Whether the layer may compute something else when it is called with training=True."""
+        return "training" in inspect.signature(self.layer.call).parameters
 
     def obstacle(self, inputs: list[Channels | None]) -> str | None:
         """Why this rule does not hold here; None if it does."""
@@ -156,13 +162,16 @@ def rule_of(call: Call, inputs: list[Channels | None], *, shared: bool) -> Rule:
     rule, reason = None, _strange(operation, base, call)
     if reason is None:
         rule = RULES[base](call, shared=shared)
-        reason = rule.obstacle(inputs)
+        forced = call.forced_training and rule.differs_in_training
+        reason = "it is called with training=True" if forced else rule.obstacle(inputs)
     rule = rule if reason is None else Opaque(call, reason)
     rule.inputs = inputs
     return rule
 
 
 def _strange(operation, base, call) -> str | None:
+    if call.closed is not None:
+        return call.closed
     name = type(operation).__name__
     if base is None:
         return f"there is no rule for a {name}"
@@ -173,8 +182,6 @@ def _strange(operation, base, call) -> str | None:
         return "it is quantized"
     if getattr(operation, "lora_enabled", False):
         return "it has LoRA weights"
-    if call.forced_training:
-        return "it is called with training=True"
     return None
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from granet_tf.export.samples import Inputs
 
 _SAMPLES = 256
+# Height and width of images where a model takes any, as `granet-train` has them where they vary.
+_OPEN = 224
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif"})
 
 
@@ -39,16 +41,29 @@ def representative(data: Any, inputs: Inputs) -> Any:
     from granet_tf.training import data as data_sets
     from granet_tf.training.errors import UsageError
 
+    wording = data_sets.Wording(
+        dataset="representative_data={!r}",
+        data_dir="the directory {}",
+        fetch="tensorflow_datasets.load({!r})",
+        folder="The path of a directory stands for the images in it.",
+        skip="",
+        resize="the path of the directory, whose images are made one size then",
+    )
     try:
         loaded = data_sets.load(
-            os.fspath(data), batch_size=1, seed=0, image_size=size[0], augment=False
+            os.fspath(data),
+            batch_size=1,
+            seed=0,
+            image_size=size[0],
+            augment=False,
+            wording=wording,
         )
+        return first_images(loaded, _SAMPLES)[0]
     except UsageError as error:
         raise ValueError(
             "`representative_data` must be the name of a data set on disk, or a directory of "
             f"images. {error}"
         ) from error
-    return first_images(loaded, _SAMPLES)[0]
 
 
 def first_images(data: Any, samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,6 +72,9 @@ def first_images(data: Any, samples: int) -> tuple[np.ndarray, np.ndarray]:
     Args:
         data: A `granet_tf.training.data.Data`.
         samples: How many, at most.
+
+    Raises:
+        UsageError: If one cannot be read.
 
     Example:
 
@@ -68,17 +86,20 @@ def first_images(data: Any, samples: int) -> tuple[np.ndarray, np.ndarray]:
     import tensorflow as tf
 
     images, labels = [], []
-    for image, label, weight in data.evaluate("test", tf.distribute.InputContext()):
-        real = weight.numpy() > 0
-        images.append(image.numpy()[real])
-        labels.append(label.numpy()[real])
-        if sum(map(len, labels)) >= samples:
-            break
+    try:
+        for image, label, weight in data.evaluate("test", tf.distribute.InputContext()):
+            real = weight.numpy() > 0
+            images.append(image.numpy()[real])
+            labels.append(label.numpy()[real])
+            if sum(map(len, labels)) >= samples:
+                break
+    except tf.errors.OpError as error:
+        raise data.explain(error) from error
     return np.concatenate(images)[:samples], np.concatenate(labels)[:samples]
 
 
-def image_shape(inputs: Inputs, data: Any) -> tuple[tuple[int, int], int]:
-    """((height, width), channels) of the images that a model takes.
+def image_shape(inputs: Inputs, data: Any) -> tuple[tuple[int | None, int | None], int]:
+    """((height, width), channels) of the images that a model takes; None where it takes any.
 
     Raises:
         ValueError: If it takes something else.
@@ -91,7 +112,7 @@ def image_shape(inputs: Inputs, data: Any) -> tuple[tuple[int, int], int]:
     ((8, 8), 3)
     """
     shapes = [spec.shape for spec in inputs.specs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] is None:
         raise ValueError(
             "`representative_data` by name needs a model of one image, (height, width, channels); "
             f"give arrays or a function instead. Received: representative_data={data!r} for "
@@ -103,7 +124,7 @@ def image_shape(inputs: Inputs, data: Any) -> tuple[tuple[int, int], int]:
 
 def images_of(
     directory: str | os.PathLike[str],
-    size: tuple[int, int],
+    size: tuple[int | None, int | None],
     channels: int,
     scaling: str = "imagenet",
     samples: int = _SAMPLES,
@@ -112,7 +133,7 @@ def images_of(
 
     Args:
         directory: Holds JPEG, PNG, BMP or GIF files.
-        size: Height and width of the result.
+        size: Height and width of the result; 224 in place of None.
         channels: 1 or 3.
         scaling: A name in `SCALINGS`: how bytes become numbers.
         samples: How many, at most.
@@ -136,7 +157,7 @@ def images_of(
             f"There must be images ({', '.join(sorted(_SUFFIXES))}) in the directory. "
             f"Received: {os.fspath(directory)!r}"
         )
-    images = []
+    lengths, images = [length or _OPEN for length in size], []
     for path in paths[:: max(1, -(-len(paths) // samples))]:
         try:
             image = tf.io.decode_image(
@@ -144,7 +165,7 @@ def images_of(
             )
         except (OSError, tf.errors.InvalidArgumentError) as error:
             raise ValueError(f"An image cannot be read. Received: {os.fspath(path)!r}") from error
-        images.append(tf.image.resize(image, size, antialias=True).numpy())
+        images.append(tf.image.resize(image, lengths, antialias=True).numpy())
     return SCALINGS[scaling](np.stack(images)).astype("float32")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 
 from granet_tf.export.running import Runner
 from granet_tf.export.samples import Inputs
+from granet_tf.reasons import reason_of
 
 # What differs by less is rounding, however small the outputs are.
 _ROUNDING = 1e-6
@@ -23,10 +25,30 @@ class Difference:
     Attributes:
         error: Largest absolute difference; NaN where one of the two is NaN and the other is not.
         scale: Largest finite magnitude in Keras.
+        low, high: Smallest and largest finite value in Keras.
     """
 
     error: float = 0.0
     scale: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    @property
+    def relative(self) -> float:
+        """The error as a fraction of the range of Keras's values, their largest minus their least.
+
+        Where all are the same, their magnitude takes the place of the range; where all are 0, the
+        error stays as it is.
+
+        Example:
+
+        >>> Difference(error=0.5, scale=6.0, low=-4.0, high=6.0).relative
+        0.05
+        >>> Difference(error=0.5, scale=2.0, low=2.0, high=2.0).relative
+        0.25
+        """
+        spread = self.high - self.low if self.high > self.low else 0.0
+        return self.error / (spread or self.scale or 1.0)
 
     def add(self, ours: np.ndarray, theirs: np.ndarray) -> None:
         """Takes a batch into account: Keras's outputs and the file's.
@@ -36,7 +58,7 @@ class Difference:
         >>> difference = Difference()
         >>> difference.add(np.array([1.0, np.inf]), np.array([1.5, np.inf]))
         >>> difference
-        Difference(error=0.5, scale=1.0)
+        Difference(error=0.5, scale=1.0, low=1.0, high=1.0)
         """
         ours, theirs = ours.astype("float64"), theirs.astype("float64")
         # Infinities and NaNs agree when they are the same.
@@ -47,6 +69,9 @@ class Difference:
         # np.maximum keeps a NaN, which is no pass.
         self.error = float(np.maximum(self.error, error))
         self.scale = float(max(self.scale, scale))
+        finite = np.isfinite(ours)
+        self.low = float(min(self.low, np.min(ours, where=finite, initial=math.inf)))
+        self.high = float(max(self.high, np.max(ours, where=finite, initial=-math.inf)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +95,11 @@ class Comparison:
         """Largest absolute difference over all outputs."""
         return float(np.max([each.error for each in self.outputs.values()]))
 
+    @property
+    def relative_error(self) -> float:
+        """Largest difference as a fraction of the range of its output, over all outputs."""
+        return float(np.max([each.relative for each in self.outputs.values()]))
+
     def check(self, tolerance: float) -> None:
         """Raises RuntimeError if an output differs by more than this fraction of its magnitude."""
         for name, each in self.outputs.items():
@@ -88,18 +118,21 @@ class Expected:
     Args:
         model: The Keras model.
         inputs: What it takes.
-        arguments: Samples, as `Inputs.arguments` makes them.
+        groups: Samples, each group as `Inputs.arguments` makes it.
         labels: Class of each sample, or None.
 
     Raises:
         ValueError: If labels do not fit.
     """
 
-    def __init__(self, model: keras.Model, inputs: Inputs, arguments: list, labels: Any = None):
+    def __init__(
+        self, model: keras.Model, inputs: Inputs, groups: Sequence[list], labels: Any = None
+    ):
         self._feeds, self._outputs, self._specs = [], [], inputs.specs
-        for batch in inputs.batches(arguments, "sample_inputs"):
-            self._feeds.append(inputs.feed(batch))
-            self._outputs.append(_by_name(model(*batch, training=False)))
+        for batch in (b for group in groups for b in inputs.batches(group, "sample_inputs")):
+            feed = inputs.feed(batch)
+            self._feeds.append(feed)
+            self._outputs.append(_by_name(_called(model, batch, feed)))
         self._labels = None if labels is None else self._checked(labels)
 
     def compare(self, runner: Runner) -> Comparison:
@@ -113,6 +146,7 @@ class Expected:
         for feed, expected in zip(self._feeds, self._outputs, strict=True):
             actual = runner(feed)
             for name, value in expected.items():
+                _check_shape(name, value, actual[name])
                 outputs[name].add(value, actual[name])
             classes.append(np.argmax(actual[next(iter(expected))], axis=-1))
         samples = sum(map(self._size, self._feeds))
@@ -131,6 +165,11 @@ class Expected:
         """Inputs of the first sample, or batch if its size is fixed, to measure latency on."""
         sizes = {spec.name: spec.shape[0] or 1 for spec in self._specs}
         return {name: array[: sizes[name]] for name, array in self._feeds[0].items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the inputs of that sample, which the file is loaded for."""
+        return {name: array.shape for name, array in self.one_sample.items()}
 
     def _checked(self, labels: Any) -> np.ndarray:
         labels = np.asarray(keras.ops.convert_to_numpy(labels))
@@ -153,6 +192,26 @@ class Expected:
     @staticmethod
     def _size(feed: Mapping[str, np.ndarray]) -> int:
         return len(next(iter(feed.values())))
+
+
+def _check_shape(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+    if ours.shape != theirs.shape:
+        raise RuntimeError(
+            f"The converted model computes something else: its output {name!r} must have the shape "
+            f"{ours.shape} that it has in Keras. Received: an output of shape {theirs.shape}"
+        )
+
+
+def _called(model: keras.Model, batch: list, feed: Mapping[str, np.ndarray]) -> Any:
+    try:
+        return model(*batch, training=False)
+    # What does not fit fails in whatever way the layers and TensorFlow have for it.
+    except Exception as error:
+        shapes = {name: array.shape for name, array in feed.items()}
+        raise ValueError(
+            f"The model must accept the samples that its file is to be run on: {reason_of(error)}. "
+            f"Received: inputs of shape {shapes}"
+        ) from error
 
 
 def _by_name(outputs: Any) -> dict[str, np.ndarray]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from typing import Any
 
 import keras
 
 from granet_tf.export.flatbuffer import code_name, parse
 from granet_tf.export.formats import Calibration, Format
 from granet_tf.export.samples import Inputs
+from granet_tf.reasons import reason_of
 
 # Operations that only turn numbers into other numbers may stay float32 in an int8 file.
 _BORDER = frozenset({"QUANTIZE", "DEQUANTIZE"})
@@ -57,7 +57,7 @@ def convert(
         except Exception as error:
             raise ValueError(
                 f"The converter cannot convert this model ({number_format.description}): "
-                f"{_first_lines(error)}. Received: model={model}"
+                f"{reason_of(error)}. Received: model={model}"
             ) from error
         with open(file, "rb") as converted:
             content = converted.read()
@@ -108,8 +108,3 @@ def float_operations(content: bytes) -> tuple[str, ...]:
             if any(tensor.type == TensorType.FLOAT32 for tensor in outputs):
                 found.add(code_name(model.operatorCodes[operator.opcodeIndex]))
     return tuple(sorted(found - _BORDER))
-
-
-def _first_lines(error: Any, most: int = 300) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:most].rstrip(".")

@@ -24,9 +24,6 @@ from granet_tf.export.flatbuffer import (
 )
 from granet_tf.export.sparse_format import Encoded
 
-# Bytes of a sparse tensor's fields besides values and indices, and of a DENSIFY operation.
-_FIELDS, _DENSIFY = 160, 200
-
 # This version says that weights are sparse. XNNPACK, the default delegate, leaves it to LiteRT's
 # own kernels; of any other version it would take stored values for dense weights.
 _SPARSE_FULLY_CONNECTED = 8
@@ -122,8 +119,9 @@ def encode_file(content: bytes, encoding: str) -> bytes:
 
     Args:
         content: The file, as the converter makes it without `EXPERIMENTAL_SPARSITY`.
-        encoding: "auto" stores each tensor in the way that takes fewer bytes; "sparse" stores
-            every weight sparsely that has a zero and may be; "dense" changes nothing.
+        encoding: "auto" stores each tensor in the way that takes fewer bytes, and never makes a
+            larger file; "sparse" stores every weight sparsely that has a zero and may be; "dense"
+            changes nothing.
 
     Raises:
         ValueError: On another encoding.
@@ -147,6 +145,8 @@ def encode_file(content: bytes, encoding: str) -> bytes:
     _drop_unused(model)
     encoded = serialize(model)
     _check_lossless(content, encoded)
+    if encoding == "auto" and len(encoded) >= len(content):
+        return content
     return encoded
 
 
@@ -165,11 +165,38 @@ class _Graph:
             if way is None:
                 continue
             values = tensor_values(self.model, self.graph.tensors[index])
-            encoded = _chosen(values, way, always=always)
+            encoded = self._chosen(index, values, way, always=always)
             if encoded is not None:
                 self._store(index, encoded, way)
                 stored += 1
         return stored
+
+    def _chosen(self, index: int, values: np.ndarray, way: Way, *, always: bool) -> Encoded | None:
+        """The smallest encoding; None for dense."""
+        if values.all():
+            return None
+        candidates = [sparse_format.encode(values)]
+        if way.native_block and values.shape[-1] % way.native_block == 0:
+            candidates.append(sparse_format.encode(values, way.native_block))
+        sizes = [each.nbytes + self._more(index, each, way) for each in candidates]
+        if always or min(sizes) < values.nbytes:
+            return candidates[int(np.argmin(sizes))]
+        return None
+
+    def _more(self, index: int, encoded: Encoded, way: Way) -> int:
+        """Bytes that an encoding takes besides values and indices, once another tensor has it.
+
+        Measured on files of nothing but the tensor, twice and without values, and what reads it:
+        scales are written again where DENSIFY expands integers, which can be more than is won.
+        """
+        sizes = []
+        for stored in ([0], [0, 1]):
+            excerpt = _excerpt(self.model, self.graph.tensors[index], self.readers.direct(index))
+            for place in stored:
+                _Graph(excerpt, excerpt.subgraphs[0])._store(place, encoded.without_values(), way)
+            sizes.append(len(serialize(excerpt)))
+        one, both = sizes
+        return both - one
 
     def _way(self, index: int) -> Way | None:
         """How all readers of a constant get it when it is sparse; None if one of them cannot."""
@@ -268,17 +295,21 @@ class _Graph:
 _VERSIONS = {"DENSIFY": 1, "DEQUANTIZE": 5}
 
 
-def _chosen(values: np.ndarray, way: Way, *, always: bool) -> Encoded | None:
-    """The smallest encoding; None for dense."""
-    if values.all():
-        return None
-    candidates = {sparse_format.encode(values): _FIELDS + _DENSIFY * (1 + way.dequantize)}
-    if way.native_block and values.shape[-1] % way.native_block == 0:
-        candidates[sparse_format.encode(values, way.native_block)] = _FIELDS
-    best = min(candidates, key=lambda each: each.nbytes + candidates[each])
-    if always or best.nbytes + candidates[best] < values.nbytes:
-        return best
-    return None
+def _excerpt(model: Any, tensor: Any, readers: list) -> Any:
+    """A file of one tensor of a graph, in places 0 and 1, each with operators that read it."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    excerpt, graph = schema.ModelT(), schema.SubGraphT()
+    excerpt.subgraphs, excerpt.operatorCodes = [graph], list(model.operatorCodes)
+    excerpt.buffers = [schema.BufferT() for _ in range(3)]
+    graph.tensors, graph.operators = [copy.copy(tensor), copy.copy(tensor)], []
+    for place, own in enumerate(graph.tensors):
+        own.buffer = place + 1
+        for operator in map(copy.copy, readers):
+            # What else they read is left out; that they read this one at all is what counts.
+            operator.inputs = np.full(len(operator.inputs), place, np.int32)
+            graph.operators.append(operator)
+    return excerpt
 
 
 def _shorten_names(model: Any) -> None:

@@ -18,6 +18,7 @@ class Format:
 
     Attributes:
         description: In a few words.
+        rounding: What its rounding usually does to outputs, in a sentence.
         tolerance: Largest difference from Keras that passes, as a fraction of an output's largest
             magnitude. That of int8 only tells rounding from garbage.
         needs_data: Whether activations are quantized, for which their ranges must be measured.
@@ -27,6 +28,7 @@ class Format:
     """
 
     description: str
+    rounding: str
     tolerance: float
     needs_data: bool = False
     quantizes: bool = False
@@ -57,13 +59,23 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
-    "float32": Format("float32", 1e-4),
+    "float32": Format("float32", "Rounding of float32 alone stays below 0.01%.", 1e-4),
     "float16": Format(
-        "float16 weights, computed in float32", 1e-2, quantizes=True, types=("float16",)
+        "float16 weights, computed in float32",
+        "Rounding of float16 alone mostly stays below 1%.",
+        1e-2,
+        quantizes=True,
+        types=("float16",),
     ),
-    "dynamic_range": Format("int8 weights, float32 activations", 0.5, quantizes=True),
+    "dynamic_range": Format(
+        "int8 weights, float32 activations",
+        "Rounding to int8 moves single outputs by some percent, more in deep networks.",
+        0.5,
+        quantizes=True,
+    ),
     "int8": Format(
         "int8 weights and activations, float32 inputs and outputs",
+        "Rounding to int8 moves single outputs by some percent, more in deep networks.",
         0.5,
         needs_data=True,
         quantizes=True,

@@ -76,7 +76,8 @@ def _subtitle(report: ExportReport) -> str:
     return (
         f"{file.format}, encoding {file.encoding}; runs with OpResolverType.{file.resolver}; "
         f"compared with Keras on {file.samples:,} sample{'s' if file.samples > 1 else ''}, "
-        f"largest difference {file.max_error:.1e}"
+        f"largest difference {file.difference}. {report.about_difference}"
+        + (f" {report.about_sample}" if report.shapes else "")
     )
 
 

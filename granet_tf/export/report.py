@@ -15,6 +15,7 @@ import keras
 from granet_tf.export import execution, html, layers
 from granet_tf.export.execution import Graph, verdict_on
 from granet_tf.export.flatbuffer import read_weights
+from granet_tf.export.formats import FORMATS
 from granet_tf.export.running import Latency, Runner, measure
 from granet_tf.export.tflite import Converted, TFLiteReport, converted
 from granet_tf.export.writing import check_suffix, writing
@@ -87,6 +88,7 @@ class ExportReport:
             encoding ("dense"), in turns; empty where it was not measured.
         machine: Where it was measured.
         threads: With how many threads.
+        shapes: Shape of the sample that FLOPs and latency are for, by the name of the input.
     """
 
     file: TFLiteReport
@@ -94,6 +96,7 @@ class ExportReport:
     latency: dict[str, Latency]
     machine: str
     threads: int
+    shapes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -126,12 +129,30 @@ class ExportReport:
                 stake[row.advice] = stake.get(row.advice, 0) + row.flops_dense + 1
         return tuple(sorted(stake, key=lambda text: -stake[text]))
 
+    @property
+    def about_difference(self) -> str:
+        """What the largest difference from Keras means."""
+        count = f"{self.file.samples:,} sample{'s' if self.file.samples > 1 else ''}"
+        return (
+            f"The difference is that of the one output value furthest from Keras's on {count}; the "
+            "range is from Keras's smallest output value to its largest. "
+            f"{FORMATS[self.file.format].rounding} Compare accuracies to see whether it matters."
+        )
+
+    @property
+    def about_sample(self) -> str:
+        """Which inputs FLOPs and latency are for."""
+        shapes = (f"{name} {'×'.join(map(str, shape))}" for name, shape in self.shapes.items())
+        return f"FLOPs and latency are for inputs of this shape: {', '.join(shapes)}."
+
     def __str__(self) -> str:
         table = [("layer", "operation", "x86", "ARM", *_NUMBERS)]
         for row in self.rows:
             name = f"{row.layer}/{row.weight}" if row.weight else row.layer
             table.append((name, row.operation, row.x86, row.arm, *_numbers(row)))
-        text = f"{self.file}\n\n{aligned(table, text_columns=4)}"
+        text = f"{self.file}\n{self.about_difference}\n\n{aligned(table, text_columns=4)}"
+        if self.shapes:
+            text += f"\n\n{self.about_sample}"
         if self.latency:
             lines = [f"{name}: {latency}" for name, latency in self.latency.items()]
             text += (
@@ -235,13 +256,16 @@ def export_report(
             taken = _latency(made, threads) if latency else {}
         with open(beside, "wb") as file:
             file.write(made.content)
-    return ExportReport(made.report(path), rows, taken, _machine(), threads)
+    return ExportReport(made.report(path), rows, taken, _machine(), threads, made.shapes)
 
 
 def _rows(model: keras.Model, made: Converted) -> tuple[LayerExport, ...]:
     weights = read_weights(made.content)
     graph = Graph.of(model, weights)
-    flops = {cost.path: cost for row in count_flops(model).rows for cost in row.costs if cost.path}
+    # A model whose inputs have open dimensions has no FLOPs but for some size.
+    shapes = made.inputs.shapes_of(made.feed) if made.inputs.has_open_dimensions else None
+    counted = count_flops(model, shapes).rows
+    flops = {cost.path: cost for row in counted for cost in row.costs if cost.path}
     rows = []
     for match in _in_model_order(layers.matched(model, weights), model):
         weight, variable = match.stored, match.variable
@@ -285,8 +309,8 @@ def _encoding(weight: Any) -> str:
 
 def _latency(made: Converted, threads: int) -> dict[str, Latency]:
     runners = {
-        "dense": Runner(made.dense, threads=threads),
-        "sparse": Runner(made.content, made.resolver, threads),
+        "dense": Runner(made.dense, threads=threads, shapes=made.shapes),
+        "sparse": Runner(made.content, made.resolver, threads, made.shapes),
     }
     one = max(_milliseconds(runner, made.feed) for runner in runners.values())
     calls = max(1, round(_LONG_ENOUGH / max(one, 1e-3)))

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from granet_tf.reasons import reason_of
+
 DEFAULT, WITHOUT_DELEGATE = "AUTO", "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
 """Names in `OpResolverType`: with XNNPACK, as every application has it that says nothing else, and
 with LiteRT's own kernels only."""
@@ -22,12 +24,20 @@ class Runner:
         content: The file.
         resolver: `DEFAULT` or `WITHOUT_DELEGATE`.
         threads: Threads it computes with.
+        shapes: {name of an input: its shape at first}. What is not named is as the file has it,
+            where dimensions that are left open are 1.
 
     Raises:
         RuntimeError: If LiteRT cannot load it.
     """
 
-    def __init__(self, content: bytes, resolver: str = DEFAULT, threads: int = 1):
+    def __init__(
+        self,
+        content: bytes,
+        resolver: str = DEFAULT,
+        threads: int = 1,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ):
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         try:
@@ -36,12 +46,21 @@ class Runner:
                 experimental_op_resolver_type=OpResolverType[resolver],
                 num_threads=threads,
             )
+            self._resize(shapes or {})
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise RuntimeError(
-                f"The converted model does not run in LiteRT: {_text(error)}. Received: a file of "
-                f"{len(content):,} bytes, loaded with OpResolverType.{resolver}"
+                f"The converted model does not run in LiteRT: {reason_of(error)}. Received: a "
+                f"file of {len(content):,} bytes, loaded with OpResolverType.{resolver}"
             ) from error
+
+    def _resize(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Before the first allocation, as some operations take no window of 1 × 1."""
+        if not shapes:
+            return
+        details = self._interpreter.get_signature_runner().get_input_details()
+        for name, shape in shapes.items():
+            self._interpreter.resize_tensor_input(details[name]["index"], list(shape))
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, of inputs by name.
@@ -55,7 +74,7 @@ class Runner:
         except (RuntimeError, ValueError) as error:
             shapes = {name: array.shape for name, array in feed.items()}
             raise RuntimeError(
-                f"The converted model does not run in LiteRT: {_text(error)}. "
+                f"The converted model does not run in LiteRT: {reason_of(error)}. "
                 f"Received: inputs of shape {shapes}"
             ) from error
 
@@ -66,10 +85,6 @@ class Runner:
     def operations(self) -> list[str]:
         """Names of the operations, in the order in which they run."""
         return [each["op_name"] for each in self._interpreter._get_ops_details()]
-
-
-def _text(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,14 @@ import numpy as np
 # No public name does what this one does: it is how Keras's own export finds a model's inputs.
 from keras.src.export.export_utils import get_input_signature
 
-# A dimension left open in the model, such as an image's height, is this long in random samples.
-_OPEN_DIMENSION = 32
+from granet_tf.reasons import reason_of
+
+# How long dimensions left open in the model, such as an image's height, are in random samples: the
+# first of these that the model accepts. Sizes of images, then any that a network may insist on.
+_USUAL = (32, 64, 128, 224, 256)
+_OPEN_DIMENSIONS = tuple(dict.fromkeys([*_USUAL, *range(1, max(_USUAL))]))
+# Numbers in the largest random input that is tried.
+_MOST = 1 << 24
 # Samples that are run together where the model leaves it open.
 _BATCH = 64
 # Batches of one from which ranges of activations are measured.
@@ -62,6 +68,16 @@ class Inputs:
         """A spec for each array."""
         return keras.tree.flatten(self.signature)
 
+    @property
+    def has_open_dimensions(self) -> bool:
+        """Whether the model leaves open more than how many samples there are."""
+        return any(None in spec.shape[1:] for spec in self.specs)
+
+    def shapes_of(self, feed: Mapping[str, np.ndarray]) -> Any:
+        """Shapes of one sample without the batch, in the structure that the model takes."""
+        signature = self.signature[0] if len(self.signature) == 1 else self.signature
+        return keras.tree.map_structure(lambda spec: feed[spec.name].shape[1:], signature)
+
     def arguments(self, given: Any, called: str) -> list:
         """Arrays in the structure of the model's positional arguments.
 
@@ -86,14 +102,54 @@ class Inputs:
         ]
         return keras.tree.pack_sequence_as(self.signature, arrays)
 
-    def random(self, samples: int = 1) -> list:
+    def random(self, samples: int = 1, length: int = _USUAL[0]) -> list:
         """Arguments drawn with a fixed seed.
 
-        Standard normal for floats, 0 or 1 for other types, 32 for dimensions that are open.
+        Standard normal for floats, 0 or 1 for other types.
+
+        Args:
+            samples: How many, where the model leaves it open.
+            length: Of all other dimensions that are open.
         """
         rng = np.random.default_rng(0)
-        arrays = [_random(spec, rng, samples) for spec in self.specs]
+        arrays = [_random(spec, rng, samples, length) for spec in self.specs]
         return keras.tree.pack_sequence_as(self.signature, arrays)
+
+    def accepted(self, model: keras.Model) -> list:
+        """One random sample, its open dimensions as long as `model` takes them.
+
+        Raises:
+            ValueError: If it takes none of the lengths that are tried.
+
+        Example:
+
+        >>> model = keras.Sequential([keras.Input((None, 3)), keras.layers.Conv1D(4, 40)])
+        >>> [sample] = Inputs(model).accepted(model)
+        >>> sample.shape
+        (1, 64, 3)
+        """
+        if not self.has_open_dimensions:
+            return self.random()
+        first = None
+        for length in _OPEN_DIMENSIONS:
+            arguments = self.random(length=length)
+            if max(array.size for array in keras.tree.flatten(arguments)) > _MOST:
+                continue
+            # What does not fit fails in whatever way the layers and TensorFlow have for it.
+            try:
+                outputs = model(*arguments, training=False)
+            except Exception as error:
+                first = first or error
+                continue
+            if all(0 not in x.shape for x in keras.tree.flatten(outputs)):
+                return arguments
+        shapes = ", ".join(_shown(spec.shape) for spec in self.specs)
+        reason = f" ({reason_of(first)})" if first else ""
+        raise ValueError(
+            "The model's inputs have open dimensions, and it accepts random samples of no length "
+            f"up to {max(_OPEN_DIMENSIONS)}{reason}: pass `sample_inputs` of a size that it takes. "
+            f"Received: inputs of shape {shapes}"
+        ) from first
 
     def feed(self, arguments: list) -> dict[str, np.ndarray]:
         """Arrays by their names in the file."""
@@ -121,11 +177,18 @@ class Inputs:
         for begin in range(0, samples.pop(), size):
             yield keras.tree.map_structure(lambda x, i=begin: x[i : i + size], arguments)
 
-    def joined(self, feeds: Iterable[Mapping[str, np.ndarray]]) -> list:
-        """Arguments from batches of arrays by name."""
-        feeds = list(feeds)
-        arrays = [np.concatenate([feed[spec.name] for feed in feeds]) for spec in self.specs]
-        return keras.tree.pack_sequence_as(self.signature, arrays)
+    def joined(self, feeds: Iterable[Mapping[str, np.ndarray]]) -> list[list]:
+        """Arguments from batches of arrays by name, samples of one shape together."""
+        alike: dict[tuple, list] = {}
+        for feed in feeds:
+            arrays = [feed[spec.name] for spec in self.specs]
+            alike.setdefault(tuple(array.shape[1:] for array in arrays), []).append(arrays)
+        return [
+            keras.tree.pack_sequence_as(
+                self.signature, list(map(np.concatenate, zip(*batches, strict=True)))
+            )
+            for batches in alike.values()
+        ]
 
     def calibration(self, data: Any) -> Callable[[], Iterable[Mapping[str, np.ndarray]]]:
         """What the converter measures the ranges of activations on: a function that makes batches.
@@ -183,9 +246,11 @@ def _shapes(given: Any) -> str:
     return str(keras.tree.map_structure(lambda x: f"array of shape {np.shape(x)}", given))
 
 
-def _random(spec: keras.InputSpec, rng: np.random.Generator, samples: int) -> np.ndarray:
+def _random(
+    spec: keras.InputSpec, rng: np.random.Generator, samples: int, length: int
+) -> np.ndarray:
     batch = spec.shape[0] or samples
-    shape = [batch, *(_OPEN_DIMENSION if size is None else size for size in spec.shape[1:])]
+    shape = [batch, *(length if size is None else size for size in spec.shape[1:])]
     if keras.backend.is_float_dtype(spec.dtype):
         return rng.normal(size=shape).astype(spec.dtype)
     # As indices, 0 and 1 are in range for nearly every table.

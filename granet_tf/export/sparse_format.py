@@ -43,6 +43,11 @@ class Encoded:
         """Bytes of values and indices in the file, its few fixed fields not counted."""
         return self.values.nbytes + _narrow(self.segments).nbytes + _narrow(self.indices).nbytes
 
+    def without_values(self) -> Encoded:
+        """What is left of it in the file when there is nothing to store."""
+        nothing = np.zeros(0, np.int64)
+        return dataclasses.replace(self, values=self.values[:0], segments=nothing, indices=nothing)
+
 
 def encode(values: np.ndarray, block: int = 1) -> Encoded:
     """Stores only blocks with a nonzero, along the last axis; all other axes are dense.

@@ -42,6 +42,10 @@ class TFLiteReport:
         accuracy_keras: Fraction of them that the Keras model classifies correctly; None without
             labels.
         accuracy_file: Fraction of them that the file classifies correctly; None without labels.
+        relative_error: Largest difference as a fraction of the range of the outputs: of the
+            largest minus the smallest value that the Keras model computes on the samples. With
+            several outputs, of the one where it is largest. An output that never changes has no
+            range; there it is a fraction of its magnitude. None where it was not compared.
     """
 
     path: str
@@ -55,18 +59,37 @@ class TFLiteReport:
     samples: int = 1
     accuracy_keras: float | None = None
     accuracy_file: float | None = None
+    relative_error: float | None = None
+
+    @property
+    def difference(self) -> str:
+        """The largest difference from Keras in words.
+
+        Example:
+
+        >>> TFLiteReport("m.tflite", 9, 8, 7, max_error=0.05, relative_error=0.0125).difference
+        '1.2% of the range of its outputs (5.0e-02)'
+        """
+        if self.relative_error is None:
+            return f"{self.max_error:.1e}"
+        return f"{_percent(self.relative_error)} of the range of its outputs ({self.max_error:.1e})"
 
     def __str__(self) -> str:
         text = (
             f"{self.path}: {self.sparse_bytes:,} bytes ({self.gzip_bytes:,} gzipped), "
             f"{self.sparse_bytes / self.raw_bytes:.0%} of the {self.raw_bytes:,} without sparse "
-            f"encoding; differs from Keras by at most {self.max_error:.1e}"
+            f"encoding; differs from Keras by at most {self.difference}"
         )
         if self.accuracy_keras is not None:
             text += f"; accuracy {self.accuracy_file:.2%}, in Keras {self.accuracy_keras:.2%}"
         if self.resolver != DEFAULT:
             text += f"; needs OpResolverType.{self.resolver}"
         return text
+
+
+def _percent(fraction: float) -> str:
+    """Two digits, where they tell something."""
+    return "less than 0.01%" if 0 < fraction < 1e-4 else f"{100 * fraction:.2g}%"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +104,7 @@ class Converted:
         resolver: With which it runs.
         comparison: With Keras.
         feed: One sample, by names in the file.
+        inputs: What the model takes.
     """
 
     content: bytes
@@ -90,6 +114,12 @@ class Converted:
     resolver: str
     comparison: Comparison
     feed: dict[str, Any]
+    inputs: Inputs
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of that sample."""
+        return {name: array.shape for name, array in self.feed.items()}
 
     def report(self, path: str) -> TFLiteReport:
         """What was written to `path`."""
@@ -105,6 +135,7 @@ class Converted:
             samples=self.comparison.samples,
             accuracy_keras=self.comparison.accuracy_keras,
             accuracy_file=self.comparison.accuracy_file,
+            relative_error=self.comparison.relative_error,
         )
 
 
@@ -140,8 +171,9 @@ def export_tflite(
             scaled as `granet-train` does; or a directory of images. At most 256 samples are used.
         sample_inputs: What to run the file on: arrays of shape `(samples, ...)` in the structure
             that the model takes. By default the representative data, if any, else one sample,
-            drawn with a fixed seed: standard normal for floats, 0 or 1 for other types, and 32 for
-            dimensions that are open.
+            drawn with a fixed seed: standard normal for floats, 0 or 1 for other types.
+            Dimensions that the model leaves open, such as an image's height, are then 32 long, or
+            as long as the model accepts.
         labels: Classes of the samples, to compare accuracies as well.
         tolerance: Largest difference allowed, as a fraction of an output's largest magnitude: by
             default 1e-4 for float32, 1e-2 for float16, and 0.5 for int8, which only tells
@@ -155,7 +187,8 @@ def export_tflite(
     Raises:
         TypeError: If `model` is not a Keras 3 model.
         ValueError: If `path` cannot be written, if the model is not built, if it needs operations
-            that LiteRT lacks, or if an argument does not fit.
+            that LiteRT lacks, if an argument does not fit, or if no random sample fits a model
+            with open dimensions.
         RuntimeError: If the converted model does not run, or computes something else. No file is
             left behind.
 
@@ -211,21 +244,24 @@ def converted(
     calibration = None
     if number_format.needs_data:
         calibration = inputs.calibration(representative(representative_data, inputs))
-    arguments = _arguments(inputs, sample_inputs, calibration)
     with contextlib.nullcontext() if verbose else without_notes():
-        expected = Expected(model, inputs, arguments, labels)
+        groups = _samples(model, inputs, sample_inputs, calibration)
+        expected = Expected(model, inputs, groups, labels)
         dense = _dense(model, inputs, number_format, calibration)
         content = encodings.encode_file(dense, encoding)
         allowed = number_format.tolerance if tolerance is None else tolerance
         content, used, resolver, comparison = _checked(dense, content, encoding, expected, allowed)
     _warn_of_surprises(model, format, content, used)
-    return Converted(content, dense, format, used, resolver, comparison, expected.one_sample)
+    return Converted(
+        content, dense, format, used, resolver, comparison, expected.one_sample, inputs
+    )
 
 
-def _arguments(inputs: Inputs, sample_inputs: Any, calibration: Any) -> list:
+def _samples(model: Any, inputs: Inputs, sample_inputs: Any, calibration: Any) -> list[list]:
+    """What the file is run on, in groups of samples of one shape."""
     if sample_inputs is not None:
-        return inputs.arguments(sample_inputs, "sample_inputs")
-    return inputs.joined(calibration()) if calibration else inputs.random()
+        return [inputs.arguments(sample_inputs, "sample_inputs")]
+    return inputs.joined(calibration()) if calibration else [inputs.accepted(model)]
 
 
 def _dense(model: Any, inputs: Inputs, number_format: Format, calibration: Any) -> bytes:
@@ -249,7 +285,7 @@ def _checked(
     first = None
     for candidate, used, resolver in _attempts(dense, content, encoding):
         try:
-            comparison = expected.compare(Runner(candidate, resolver))
+            comparison = expected.compare(Runner(candidate, resolver, shapes=expected.shapes))
             comparison.check(tolerance)
         except RuntimeError as error:
             first = first or error

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from absl.flags import FlagValues
 
-from granet_tf.export import calibration
+from granet_tf.export import calibration, formats
 from granet_tf.export.samples import Inputs
 from granet_tf.training import data as data_sets
 from granet_tf.training.errors import UsageError
@@ -54,14 +54,28 @@ def find(inputs: Inputs, values: FlagValues, settings: FlagValues | None) -> Sam
     """
     name = values.data or (settings and settings.dataset)
     if name is None:
+        if formats.format_named(values.format).needs_data:
+            raise UsageError(
+                "--format=int8 measures ranges of activations on samples: name some with --data, a "
+                "set of tensorflow_datasets, digits, or a directory of images. "
+                f"Received: --format={values.format} without --data"
+            )
         return Samples("random numbers")
     try:
         size, channels = calibration.image_shape(inputs, name)
-        if os.path.isdir(name):
-            images = calibration.images_of(name, size, channels, values.scaling, values.samples)
-            return Samples(f"{len(images):,} images of {name}", images, representative=images)
     except ValueError as error:
-        raise UsageError(f"{error}, --data={name}") from error
+        shapes = ", ".join(str(tuple(spec.shape)) for spec in inputs.specs)
+        raise UsageError(
+            "--data is for models of one image, (height, width, channels); another is exported in "
+            "Python, by granet_tf.export_tflite with samples of its own. "
+            f"Received: --data={name} for inputs of shape {shapes}"
+        ) from error
+    if os.path.isdir(name) and name != data_sets.folder.NAME:
+        try:
+            images = calibration.images_of(name, size, channels, values.scaling, values.samples)
+        except ValueError as error:
+            raise UsageError(f"{error}, --data={name}") from error
+        return Samples(f"{len(images):,} images of {name}", images, representative=images)
     loaded = data_sets.load(
         name,
         batch_size=1,
@@ -69,6 +83,8 @@ def find(inputs: Inputs, values: FlagValues, settings: FlagValues | None) -> Sam
         data_dir=values.data_dir or (settings and settings.data_dir),
         image_size=size[0],
         augment=False,
+        download=values.download,
+        wording=_WORDING if values.data else _WORDING_OF_RUN,
     )
     images, labels = calibration.first_images(loaded, values.samples)
     return Samples(
@@ -79,8 +95,21 @@ def find(inputs: Inputs, values: FlagValues, settings: FlagValues | None) -> Sam
     )
 
 
+# What errors call the flags of this command.
+_WORDING = data_sets.Wording(
+    dataset="--data={}",
+    folder="Images in a folder for each class are --data=folder --data_dir=DIR.",
+    skip="",
+    resize="--data=DIR, a directory whose images are made one size",
+)
+_WORDING_OF_RUN = dataclasses.replace(_WORDING, dataset="a run with --dataset={}")
+
+
 def _training_images(loaded: Any, samples: int) -> np.ndarray:
     import tensorflow as tf
 
     batches = loaded.train(0, 0, tf.distribute.InputContext()).take(samples)
-    return np.concatenate([images.numpy() for images, _ in batches])
+    try:
+        return np.concatenate([images.numpy() for images, _ in batches])
+    except tf.errors.OpError as error:
+        raise loaded.explain(error) from error

@@ -101,10 +101,17 @@ def define() -> FlagValues:
         flags.DEFINE_string,
         "data",
         None,
-        "Samples: a set of tensorflow_datasets, digits, or a directory of images. By default the "
-        "data of the work directory, or else random numbers.",
+        "Samples: a set of tensorflow_datasets, digits, folder (images in data_dir/test/CLASS/), "
+        "or a directory of images. By default the data of the work directory, or else random "
+        "numbers.",
     )
-    check(flags.DEFINE_string, "data_dir", None, "Where tensorflow_datasets keeps its data.")
+    check(
+        flags.DEFINE_string,
+        "data_dir",
+        None,
+        "Where tensorflow_datasets keeps its data; of folder, the directory of the images.",
+    )
+    check(flags.DEFINE_bool, "download", False, "Whether the data may be downloaded.")
     check(
         flags.DEFINE_enum,
         "scaling",
@@ -183,6 +190,15 @@ def help_text() -> str:
     """
     return flag_help.text_of(define(), _SECTIONS, hidden=_HELP, usage=USAGE)
 
+
+# {argument of the library: what gives it here, as errors are to call it}
+ARGUMENTS = {
+    **{name: f"--{name}" for name in ("model", "format", "encoding", "tolerance", "threads")},
+    "path": "--output",
+    "sample_inputs": "--data",
+    "representative_data": "--data",
+    "labels": "labels of --data",
+}
 
 # {flag: (what its value must satisfy, what to say if it does not)}; None always passes.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {

@@ -12,8 +12,10 @@ import granet_tf
 from granet_tf.export import keras_files
 from granet_tf.export.samples import Inputs
 from granet_tf.export_command import command_line, data, models
+from granet_tf.export_command.flags import ARGUMENTS
 from granet_tf.model import masked_weights
 from granet_tf.training.errors import UsageError
+from granet_tf.training.in_flags import in_flags
 from quiet_tensorflow import without_notes
 
 
@@ -57,7 +59,7 @@ def main(values: FlagValues) -> None:
             with without_notes():
                 keras_files.write_saved_model(model, values.saved_model)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(in_flags(str(error), ARGUMENTS)) from error
     written = [output, *values.report, values.stripped, values.saved_model]
     print("\nWritten:")
     for path in filter(None, written):
@@ -68,7 +70,7 @@ def _compacted(model: keras.Model) -> keras.Model:
     try:
         smaller = granet_tf.compact(model)
     except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"--compact: {in_flags(str(error), ARGUMENTS)}") from error
     with masked_weights(model) as plain:
         before, after = plain.count_params(), smaller.count_params()
     print(f"Compacted: {after:,} of {before:,} parameters are left.", flush=True)
@@ -96,4 +98,4 @@ def cli(argv: Sequence[str] | None = None) -> None:
         ...
     SystemExit: 2
     """
-    command_line.run(main, command_line.read, argv)
+    command_line.run(main, command_line.read, argv, ARGUMENTS)

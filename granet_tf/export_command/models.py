@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ import keras
 import tensorflow as tf
 from absl.flags import FlagValues
 
+from granet_tf.reasons import reason_of
 from granet_tf.training import files
 from granet_tf.training import flags as training_flags
 from granet_tf.training.errors import UsageError
 
 _SUFFIX = ".keras"
+_OWN = (
+    "A model with layers or functions of your own is exported in Python, where they are known: by "
+    "granet_tf.export_tflite. "
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +92,11 @@ def _keras_file(path: Path) -> keras.Model:
         return keras.models.load_model(path, compile=False)
     # Keras lets pass whatever zip, JSON, HDF5 and the layers' constructors raise.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        # What is a model has something in it that only its author's code can make.
+        own = _OWN if zipfile.is_zipfile(path) else ""
         raise UsageError(
-            f"The file cannot be read as a Keras 3 model: {reason}. Received: --model={path}"
+            f"The file cannot be read as a Keras 3 model: {reason_of(error)}. {own}"
+            f"Received: --model={path}"
         ) from error
 
 
@@ -132,8 +140,7 @@ def _restored(checkpoint: str, run: str, settings: FlagValues) -> Any:
         restored = tf.train.Checkpoint(variables=variables).restore(checkpoint)
         restored.assert_existing_objects_matched().expect_partial()
     except (tf.errors.OpError, ValueError, AssertionError, IndexError) as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".")
         raise UsageError(
-            f"The checkpoint cannot be read: {reason}. Received: --model={checkpoint}"
+            f"The checkpoint cannot be read: {reason_of(error)}. Received: --model={checkpoint}"
         ) from error
     return model

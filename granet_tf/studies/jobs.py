@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from granet_tf.reasons import reason_of
 from granet_tf.studies.bar import Bar
 from granet_tf.studies.grid import Cell, Grid
 from granet_tf.training.errors import Interrupted, TrainingStopped, UsageError
@@ -295,7 +296,7 @@ def _answer(run_cell: Run, cell: Cell, connection: Connection, stop: Stop) -> tu
     except Exception as error:
         # Whatever it is, such as a lack of memory, other cells may do better.
         traceback.print_exc()
-        return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return "failed", f"{type(error).__name__}: {reason_of(error)}"
     return "done", None
 
 

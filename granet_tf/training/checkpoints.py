@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
 
+from granet_tf.reasons import reason_of
 from granet_tf.training.errors import TrainingStopped, UsageError
 from granet_tf.training.files import remove, replacing
 
@@ -139,7 +139,7 @@ class Checkpoints:
             _remove_partial(Path(manager.directory), self.position.batches)
             raise TrainingStopped(
                 f"The checkpoint of step {self.position.batches:,} could not be written: "
-                f"{_reason(error)}. {self.last()} Make room, and the same command, without "
+                f"{reason_of(error)}. {self.last()} Make room, and the same command, without "
                 f"--overwrite, goes on from it. Received: {manager.directory}"
             ) from error
 
@@ -154,7 +154,7 @@ class Checkpoints:
             self._checkpoint.restore(path).assert_consumed()
             _set(self.position, json.loads(self._text.numpy()))
         except _DAMAGE as error:
-            reason = _reason(error)
+            reason = reason_of(error)
             print(f"warning: checkpoint {path} is damaged and left out: {reason}", flush=True)
             return False
         return True
@@ -171,12 +171,6 @@ class Checkpoints:
         if len(there) != len(variables):
             return f"{len(variables)} variables here, and {len(there)} there"
         return ""
-
-
-def _reason(error: Exception) -> str:
-    """In one line, without the names of TensorFlow's own functions."""
-    text = re.sub(r"\{\{.*?\}\}|\[Op:\w*\]", "", str(error))
-    return " ".join(text.split())[:300]
 
 
 def _set(position: Position, values: dict) -> None:

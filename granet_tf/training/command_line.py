@@ -6,12 +6,13 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from absl.flags import FlagValues
 
 from granet_tf.training import flags
 from granet_tf.training.errors import Interrupted, TrainingStopped, UsageError
+from granet_tf.training.in_flags import in_flags
 
 
 def read(argv: Sequence[str]) -> FlagValues:
@@ -29,12 +30,27 @@ def read(argv: Sequence[str]) -> FlagValues:
     return values
 
 
-def run(main: Callable, read: Callable, argv: Sequence[str] | None) -> None:
+def run(
+    main: Callable,
+    read: Callable,
+    argv: Sequence[str] | None,
+    arguments: Mapping[str, str] = flags.BY_PARAMETER,
+) -> None:
     """A console script: `main` of what `read` makes of the arguments.
 
     Warnings and errors are one line each; exits with the error's code.
+
+    Args:
+        main: Does what was asked for.
+        read: Reads the command line.
+        argv: The command line without the program's name; None is that of this process.
+        arguments: {argument of the library: flag}, for what the library warns of.
     """
-    warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
+
+    def one_line(message, *args, **kwargs):
+        return f"warning: {in_flags(str(message), arguments)}\n"
+
+    warnings.formatwarning = one_line
     with errors_in_one_line():
         main(read(sys.argv[1:] if argv is None else argv))
 

@@ -34,7 +34,14 @@ ALL = (
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def prepare(path: str, flags: Mapping[str, Any], free: Collection[str], *, overwrite: bool) -> Path:
+def prepare(
+    path: str,
+    flags: Mapping[str, Any],
+    free: Collection[str],
+    *,
+    overwrite: bool,
+    advice: Mapping[str, str] | None = None,
+) -> Path:
     """Makes the directory, or raises UsageError if this run may not write there.
 
     Args:
@@ -42,6 +49,7 @@ def prepare(path: str, flags: Mapping[str, Any], free: Collection[str], *, overw
         flags: What makes this run the one it is, by name.
         free: Names of flags that may differ from one session to the next.
         overwrite: Whether any earlier run in it may be replaced.
+        advice: {flag: what to do where it is not what it was in an earlier session}.
     """
     workdir = Path(path).expanduser().absolute()
     try:
@@ -49,7 +57,7 @@ def prepare(path: str, flags: Mapping[str, Any], free: Collection[str], *, overw
         with tempfile.TemporaryFile(dir=workdir):
             pass
         if not overwrite:
-            _check_earlier(workdir, path, flags, free)
+            _check_earlier(workdir, path, flags, free, advice or {})
     except OSError as error:
         raise UsageError(
             f"Cannot write in the work directory: {error.strerror or error}. "
@@ -75,7 +83,7 @@ def begin(
         beside.write_text(json.dumps(dict(flags), indent=2) + "\n", encoding="utf-8")
 
 
-def _check_earlier(workdir, path, flags, free):
+def _check_earlier(workdir, path, flags, free, advice):
     try:
         earlier = json.loads((workdir / RUN).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -95,15 +103,17 @@ def _check_earlier(workdir, path, flags, free):
             f"Received: {workdir / RUN}"
         ) from error
     now = json.loads(json.dumps(dict(flags)))
-    different = [
-        f"--{name}={now.get(name)} instead of {earlier.get(name)}"
-        for name in sorted({*now, *earlier} - set(free))
-        if now.get(name) != earlier.get(name)
-    ]
+    names = sorted({*now, *earlier} - set(free))
+    different = [name for name in names if now.get(name) != earlier.get(name)]
     if different:
+        received = (
+            f"--{name}={now.get(name)} instead of {earlier.get(name)}" for name in different
+        )
+        more = "".join(f"{advice[name]} " for name in different if name in advice)
         raise UsageError(
             "The work directory holds another run. Give the same flags to go on with it, choose "
-            f"another --workdir, or replace it with --overwrite. Received: {', '.join(different)}"
+            f"another --workdir, or replace it with --overwrite. {more}"
+            f"Received: {', '.join(received)}"
         )
 
 

@@ -77,6 +77,7 @@ USES: dict[str, Mapping[str, frozenset[str]]] = {
     "dataset": {
         "digits": frozenset(),
         "synthetic": frozenset(),
+        "folder": _DATA_ON_DISK - {"download"},
         "of tensorflow_datasets": _DATA_ON_DISK,
     },
 }
@@ -122,7 +123,7 @@ def check_owners(
 def check_together(values: FlagValues) -> None:
     """Flags that contradict one another, as far as can be told without the data."""
     for check in (
-        *(_sparsities, _retraining, _momentum, _selection),
+        *(_folder, _sparsities, _retraining, _momentum, _selection),
         *(_workers, _tpu, _xla, _whole_epochs),
     ):
         check(values)
@@ -149,6 +150,14 @@ def check_length(values: FlagValues, length: TrainingLength) -> None:
 def _unused(values) -> frozenset[str]:
     """Flags that only other methods have a use for."""
     return frozenset().union(*USES["method"].values()) - USES["method"][values.method]
+
+
+def _folder(values):
+    if values.dataset == "folder" and not values.data_dir:
+        raise UsageError(
+            "--dataset=folder needs --data_dir: the directory that holds train/CLASS/ and "
+            "test/CLASS/ with images in them. Received: --dataset=folder without --data_dir"
+        )
 
 
 def _sparsities(values):

@@ -54,8 +54,9 @@ def define() -> FlagValues:
         flags.DEFINE_string,
         "dataset",
         "digits",
-        "digits (no download), synthetic (random images, to measure speed), or an image "
-        "classification set of tensorflow_datasets, such as cifar10, cifar100 or imagenet2012.",
+        "digits (no download), synthetic (random images, to measure speed), folder (images in "
+        "data_dir/train/CLASS/ and data_dir/test/CLASS/), or an image classification set of "
+        "tensorflow_datasets, such as cifar10, cifar100 or imagenet2012.",
     )
     what(flags.DEFINE_string, "data_dir", None, "Where tensorflow_datasets keeps its data.")
     what(flags.DEFINE_bool, "download", False, "Whether the data may be downloaded.")

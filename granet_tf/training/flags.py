@@ -67,6 +67,8 @@ METHOD_FLAGS = {
     "temperature": "temperature",
     **{name: name for name in OWN_FLAGS},
 }
+# {parameter: flag, as it is written}
+BY_PARAMETER = {parameter: f"--{flag}" for flag, parameter in METHOD_FLAGS.items()}
 # {flag: how its value becomes steps}: points in training are stretched, periods are not.
 DURATIONS: dict[str, Callable[[TrainingLength, str], int]] = {
     "begin": TrainingLength.point,

@@ -37,6 +37,9 @@ class Listener:
     def update(self, update: Update) -> None:
         """The masks have changed."""
 
+    def emptied(self, path: str) -> None:
+        """Nothing is left of a weight: told once of each, at the begin too."""
+
     def epoch(self, epoch: Epoch) -> None:
         """An epoch is over, its evaluation too."""
 

@@ -87,6 +87,7 @@ def train(
         listener.begin(name, plan.epochs, steps_per_epoch, position.batches)
     if method is not None and position.batches == 0:
         _tell_update(listeners, name, 0, 0.0, masks, masks, cost)
+    emptied = _tell_emptied(listeners, masks, set())
 
     while position.batches < steps:
         epoch, done = divmod(position.batches, steps_per_epoch)
@@ -114,6 +115,7 @@ def train(
                 before, masks = masks, Masks.of(model)
                 step = position.batches
                 _tell_update(listeners, name, step, step / steps_per_epoch, before, masks, cost)
+                emptied = _tell_emptied(listeners, masks, emptied)
             figures = {
                 "loss": totals.mean_loss,
                 "accuracy": totals.accuracy,
@@ -216,6 +218,15 @@ def _tell_update(listeners, name, step, epoch, before: Masks, after: Masks, cost
     )
     for listener in listeners:
         listener.update(update)
+
+
+def _tell_emptied(listeners, masks: Masks, told: set[str]) -> set[str]:
+    """Tells of weights that are gone and were not told of; returns all that have been by now."""
+    for path in masks.nonzeros:
+        if path in masks.emptied - told:
+            for listener in listeners:
+                listener.emptied(path)
+    return told | masks.emptied
 
 
 def _settled(method, iterations: int) -> bool:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl.flags import FlagValues
 
-from granet_tf.training import command_line, files, flags, models, optimizers, strategies
+from granet_tf.reasons import reason_of
+from granet_tf.training import advice, command_line, files, flags, models, optimizers, strategies
 from granet_tf.training import data as data_sets
 from granet_tf.training import learning_rates as rates
 from granet_tf.training.durations import TrainingLength
 from granet_tf.training.errors import UsageError
+from granet_tf.training.in_flags import in_flags
 from quiet_tensorflow import without_notes
 
 if TYPE_CHECKING:
@@ -44,9 +48,15 @@ def main(values: FlagValues, also_tell: Sequence[Listener] = ()) -> None:
     """
     started = time.monotonic()
     settings = flags.as_dict(values)
-    workdir = files.prepare(values.workdir, settings, _FREE, overwrite=values.overwrite)
+    workdir = files.prepare(
+        values.workdir,
+        settings,
+        _FREE,
+        overwrite=values.overwrite,
+        advice={"epochs": advice.to_train_longer(values)},
+    )
     if (workdir / files.SUMMARY).exists() and not values.overwrite:
-        return _tell_finished(workdir)
+        return _tell_finished(workdir, values)
 
     strategy = strategies.make(values)
     with without_notes():
@@ -78,7 +88,8 @@ def main(values: FlagValues, also_tell: Sequence[Listener] = ()) -> None:
     listeners = []
     log = CsvLog(workdir / files.METRICS, workdir / files.UPDATES)
     if chief:
-        listeners = [log, Progress(), *also_tell]
+        on_emptied = functools.partial(advice.on_emptied, values=values)
+        listeners = [log, Progress(advice=on_emptied), *also_tell]
         listeners += [TensorBoard(workdir / files.TENSORBOARD)] if values.tensorboard else []
         print(
             f"{data.description}\n{values.model}, {length.epochs} epochs of "
@@ -135,9 +146,12 @@ def main(values: FlagValues, also_tell: Sequence[Listener] = ()) -> None:
     print(f"\n{report.file_table(workdir, written)}")
 
 
-def _tell_finished(workdir: Path) -> None:
+def _tell_finished(workdir: Path, values: FlagValues) -> None:
     summary = json.loads((workdir / files.SUMMARY).read_text(encoding="utf-8"))
-    print(f"This run is finished; --overwrite begins it anew. {workdir / files.SUMMARY}:")
+    print(
+        "This run is finished; --overwrite begins it anew. "
+        f"{advice.to_train_longer(values)} {workdir / files.SUMMARY}:"
+    )
     for name, run in summary["runs"].items():
         print(
             f"  {name}: test accuracy {run['test_accuracy']:.2%} at sparsity {run['sparsity']:.4f}"
@@ -214,7 +228,12 @@ def _method(name: str, values: FlagValues, length: TrainingLength):
         method = getattr(granet_tf, flags.METHODS[name])
         return method(**flags.method_parameters(name, values, length)).resolve(length.steps)
     except ValueError as error:
-        raise UsageError(f"--method={name}: {error}") from error
+        raise _in_flags(name, error) from error
+
+
+def _in_flags(name: str, error: ValueError) -> UsageError:
+    """What a method has against its parameters, in flags."""
+    return UsageError(f"--method={name}: {in_flags(str(error), flags.BY_PARAMETER)}")
 
 
 def _check_fit(methods, values: FlagValues, data) -> None:
@@ -237,7 +256,7 @@ def _check_fit(methods, values: FlagValues, data) -> None:
                 for sparsity in (method.initial_sparsity, method.final_sparsity):
                     method.distribute(shapes, sparsity)
         except ValueError as error:
-            raise UsageError(f"--method={name}: {error}") from error
+            raise _in_flags(name, error) from error
     keras.backend.clear_session(free_memory=False)
 
 
@@ -358,10 +377,13 @@ def _start(name, model, data, values: FlagValues) -> None:
         return crossentropy(tf.cast(labels, tf.int32), logits, values.label_smoothing)
 
     batches = data.train(0, 0, tf.distribute.InputContext())
-    try:
-        drawing(data, lambda: model.start(batches, loss))
-    except ValueError as error:
-        raise UsageError(f"--method={name}: {error}") from error
+    with warnings.catch_warnings():
+        # The loop tells of layers that are gone, in flags.
+        warnings.filterwarnings("ignore", "All of .* has been pruned")
+        try:
+            drawing(data, lambda: model.start(batches, loss))
+        except ValueError as error:
+            raise _in_flags(name, error) from error
 
 
 def _save(model, position, values: FlagValues, workdir: Path) -> dict[str, str]:
@@ -390,8 +412,7 @@ def _export(model, workdir: Path) -> dict[str, str]:
         exported = granet_tf.export_tflite(model, workdir / files.TFLITE)
     # Whatever the converter cannot do, the training is done and its results are not to be lost.
     except Exception as error:
-        reason = " ".join(str(error).split())
-        print(f"warning: {files.TFLITE} is not written. {reason}", flush=True)
+        print(f"warning: {files.TFLITE} is not written. {reason_of(error)}.", flush=True)
         return {}
     size = f"{exported.sparse_bytes / exported.raw_bytes:.0%} of the size without sparse encoding"
     return {files.TFLITE: f"for LiteRT; {size}, {exported.gzip_bytes:,} bytes gzipped"}

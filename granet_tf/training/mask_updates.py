@@ -49,6 +49,11 @@ class Masks:
         return sum(self.sizes.values())
 
     @property
+    def emptied(self) -> set[str]:
+        """Paths of weights of which nothing is active."""
+        return {path for path, count in self.nonzeros.items() if count == 0}
+
+    @property
     def sparsity(self) -> float:
         """Fraction of zeros; 0 for a dense model."""
         return 1.0 - self.active / self.size if self.size else 0.0

@@ -26,11 +26,18 @@ class Progress(Listener):
     Args:
         stream: Where to write; None is stdout.
         clock: Tells the time in seconds.
+        advice: What to do about a weight that has been pruned away: function of the run's name and
+            the weight's path.
     """
 
-    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        advice: Callable[[str, str], str] = lambda run, path: "",
+    ):
         self.status = StatusLine(stream)
-        self.clock = clock
+        self.clock, self.advice = clock, advice
 
     def begin(self, run, epochs, steps_per_epoch, step):
         self.run, self.epochs, self.steps_per_epoch = run, epochs, steps_per_epoch
@@ -56,6 +63,12 @@ class Progress(Listener):
         if self.weights is None:
             self.weights = update.nonzeros + update.pruned
         self.status.above(update_line(update, self.steps, self.weights))
+
+    def emptied(self, path: str):
+        self.status.above(
+            f"warning: {self.run}: all of {path} has been pruned: nothing passes through it any "
+            f"more. {self.advice(self.run, path)}".rstrip()
+        )
 
     def epoch(self, epoch: Epoch):
         self.figures |= {

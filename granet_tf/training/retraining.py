@@ -17,6 +17,7 @@ import numpy as np
 from absl.flags import FlagValues
 
 import granet_tf
+from granet_tf.reasons import reason_of
 from granet_tf.training import files, flags, models
 from granet_tf.training.errors import UsageError
 
@@ -54,8 +55,7 @@ class _Run:
             return keras.models.load_model(self.workdir / name, compile=False)
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"The model of the run cannot be read: {' '.join(str(error).split())[:300]} "
-                f"Received: {self.flag}"
+                f"The model of the run cannot be read: {reason_of(error)}. Received: {self.flag}"
             ) from error
 
     def masks(self) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from absl.flags import FlagValues
 
+from granet_tf.reasons import reason_of, shortened
 from granet_tf.training import flags, rendezvous
 from granet_tf.training.errors import TrainingStopped, UsageError
 from quiet_tensorflow import without_notes
@@ -106,11 +107,10 @@ def _tpu(values):
             return tf.distribute.TPUStrategy(resolver)
     # The resolver fails in ways that have no common class: cloud errors, name look-ups, RPCs.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
         raise UsageError(
             "There must be a TPU by this name that this machine can reach, `local` on a TPU VM; "
-            f"--tpu_zone and --tpu_project say where it is. {type(error).__name__}: {reason} "
-            f"Received: --tpu={values.tpu} --tpu_zone={values.tpu_zone} "
+            f"--tpu_zone and --tpu_project say where it is. {type(error).__name__}: "
+            f"{reason_of(error)}. Received: --tpu={values.tpu} --tpu_zone={values.tpu_zone} "
             f"--tpu_project={values.tpu_project}"
         ) from error
 
@@ -147,7 +147,7 @@ def losses_as_errors(strategy: Any, last: Callable[[], str]) -> Iterator[None]:
         reason = " ".join(error.message.partition("Collective ops is aborted by:")[2].split())
         raise TrainingStopped(
             f"Another worker has ended or is out of reach. {last()} The same commands, without "
-            f"--overwrite, go on from it. Received: {reason[:200] or type(error).__name__}"
+            f"--overwrite, go on from it. Received: {shortened(reason) or type(error).__name__}"
         ) from error
 
 

@@ -50,6 +50,8 @@ def _write(grid: Grid, settings: flags.Settings) -> dict[str, str]:
         beside.write_text(table.markdown(means), encoding="utf-8")
     figure.draw(grid.directory / FIGURE, means, f"{settings.model} on {settings.dataset}")
     print(f"\n{table.text(means)}\n")
+    for warning in table.warnings(grid, settings.cells()):
+        print(warning)
     return {
         TABLE: "means over seeds",
         PAGE: "the same as a page",

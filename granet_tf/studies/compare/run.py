@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 
@@ -55,7 +57,15 @@ def result(workdir, cell: Training) -> dict:
         "sparsity": selected.sparsity,
         "inference_flops": selected.inference_flops,
         **{name: run[name] for name in names},
+        "emptied": _emptied(workdir / files.LAYERS, cell),
     }
+
+
+def _emptied(path: Path, cell: Training) -> list[str]:
+    """Weights of which nothing is left at the end."""
+    with open(path, newline="", encoding="utf-8") as file:
+        lines = [line for line in csv.DictReader(file) if line["run"] == cell.variant.method]
+    return [line["layer"] for line in lines if line["shape"] and not int(line["nonzeros"])]
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ class Row:
         training_flops: FLOPs of training as a fraction of a dense training of that network, of the
             same length.
         seconds: Time of training.
+        emptied: Number of weights of which nothing is left.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Row:
     inference_flops: float
     training_flops: float
     seconds: float
+    emptied: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,7 @@ def rows(grid: Grid, cells: Sequence[Training]) -> list[Row]:
 
 
 def _row(cell: Training, result: Mapping[str, Any], whole: int) -> Row:
-    figures = dict(result)
+    figures = {**result, "emptied": len(result.get("emptied", ()))}
     share = figures.pop("flops_dense") / whole
     for name in ("inference_flops", "training_flops"):
         figures[name] *= share
@@ -90,6 +92,17 @@ def _row(cell: Training, result: Mapping[str, Any], whole: int) -> Row:
         seed=cell.seed,
         **figures,
     )
+
+
+def warnings(grid: Grid, cells: Sequence[Training]) -> list[str]:
+    """A line for each training that is done and has layers of which nothing is left."""
+    results = {cell: grid.result(cell) or {} for cell in cells}
+    return [
+        f"warning: {cell.label}: all of {', '.join(result['emptied'])} has been pruned: nothing "
+        "passes through any more"
+        for cell, result in results.items()
+        if result.get("emptied")
+    ]
 
 
 def means(rows: Sequence[Row]) -> list[Mean]:

@@ -26,6 +26,7 @@ from granet_tf.training.csv_log import CsvLog
 from granet_tf.training.data import Data
 from granet_tf.training.errors import TrainingStopped, UsageError
 from granet_tf.training.flag_rules import sparsities
+from granet_tf.training.in_flags import in_flags
 from granet_tf.training.listeners import Listener
 from granet_tf.training.stopping import Stop
 from quiet_tensorflow import without_notes
@@ -83,7 +84,8 @@ class _Bench:
             )
             return main.compiled("static", method, self.values, self.data, self.length)
         except ValueError as error:
-            raise UsageError(f"--sparsities, --pinned: {error}") from error
+            arguments = {"final_sparsity": "--sparsities", "pinned": "--pinned"}
+            raise UsageError(in_flags(str(error), arguments)) from error
 
     def new_device(self, model) -> devices.Device:
         return devices.Device(
@@ -240,7 +242,8 @@ def _prune_now(bench, cell, position) -> dict[str, Any]:
     try:
         done = prune_once(bench.model, cell.rate, scope=bench.settings.scope, gradients=gradients)
     except ValueError as error:
-        raise TrainingStopped(str(error)) from error
+        arguments = {"rate": "--rates", "scope": "--scope"}
+        raise TrainingStopped(in_flags(str(error), arguments)) from error
     return {
         "accuracy_pruned": bench.test_accuracy(),
         "sparsity": bench.model.sparsity,

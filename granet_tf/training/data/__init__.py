@@ -5,12 +5,12 @@ Nothing here imports TensorFlow before `load` is called, so a mistyped flag is a
 
 from __future__ import annotations
 
-from granet_tf.training.data import digits, synthetic, tfds_sets
-from granet_tf.training.data.interface import Data, Options
+from granet_tf.training.data import digits, folder, synthetic, tfds_sets
+from granet_tf.training.data.interface import IN_FLAGS, Data, Options, Wording
 
-__all__ = ["Data", "Options", "load", "names"]
+__all__ = ["Data", "Options", "Wording", "load", "names"]
 
-_OWN = {"digits": digits.load, "synthetic": synthetic.load}
+_OWN = {"digits": digits.load, "synthetic": synthetic.load, folder.NAME: folder.load}
 _TRIED = ("cifar10", "cifar100", "imagenet2012", "mnist")
 
 
@@ -20,9 +20,10 @@ def names() -> tuple[str, ...]:
     Example:
 
     >>> names()
-    ('digits', 'synthetic', 'cifar10', 'cifar100', 'imagenet2012', 'mnist')
+    ('digits', 'synthetic', 'cifar10', 'cifar100', 'imagenet2012', 'mnist', 'folder')
     """
-    return (*_OWN, *_TRIED)
+    first, second, *others = _OWN
+    return (first, second, *_TRIED, *others)
 
 
 def load(
@@ -37,15 +38,18 @@ def load(
     download: bool = False,
     skip_corrupt: bool = False,
     deterministic: bool = True,
+    wording: Wording = IN_FLAGS,
 ) -> Data:
     """Opens a data set; small ones are read into memory at once.
 
     Args:
-        name: One of `names()`, or an image classification set of tensorflow_datasets, also with
-            its configuration and version: "cifar10_corrupted/blur_1", "cifar10:3.0.2".
+        name: One of `names()`, of which "folder" is images in a folder for each class; or an image
+            classification set of tensorflow_datasets, also with its configuration and version:
+            "cifar10_corrupted/blur_1", "cifar10:3.0.2".
         batch_size: Samples of one optimizer step, all replicas together.
         seed: Decides the order and the augmentation.
-        data_dir: Where tensorflow_datasets keeps its sets. None: where it keeps them by default.
+        data_dir: Where tensorflow_datasets keeps its sets. None: where it keeps them by default. Of
+            "folder" the directory that holds the images.
         image_size: Height and width of the images given to the model. None: as the set has them,
             224 where they vary.
         augment: Whether to crop and flip training images at random.
@@ -57,6 +61,7 @@ def load(
             the run.
         deterministic: Whether the order is to be a function of `seed` alone where images are
             streamed from files; without it they come as fast as they can.
+        wording: What errors call these arguments.
 
     Raises:
         UsageError: If there is no such set, its files are missing or damaged, or it is too small
@@ -80,5 +85,6 @@ def load(
         download=download,
         skip_corrupt=skip_corrupt,
         deterministic=deterministic,
+        wording=wording,
     )
     return _OWN.get(name, tfds_sets.load)(name, options)

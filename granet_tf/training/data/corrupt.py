@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
 
 from granet_tf.training.data import images, salvage
+from granet_tf.training.data.interface import Wording
 from granet_tf.training.data.records import Piece, Source, read
 from granet_tf.training.errors import UsageError
 
@@ -70,12 +71,16 @@ def explainer(source: Source, splits: Sequence[str]) -> Callable[[Exception], Ex
     def explain(error: Exception) -> Exception:
         import tensorflow as tf
 
-        reading = (tf.errors.DataLossError, tf.errors.FailedPreconditionError)
+        reading = (
+            tf.errors.DataLossError,
+            tf.errors.FailedPreconditionError,
+            tf.errors.NotFoundError,
+        )
         decoding = isinstance(error, tf.errors.InvalidArgumentError) and _in_iterator(error)
         if not (decoding or isinstance(error, reading)):
             return error
         pieces = [piece for split in splits for piece in source.all_pieces(split)]
-        return damage(source, pieces) or error
+        return source.damage(pieces) or error
 
     return explain
 
@@ -85,21 +90,32 @@ def _in_iterator(error: Exception) -> bool:
     return "GetNext" in str(error)
 
 
-def damage(source: Source, pieces: Iterable[Piece]) -> UsageError | None:
-    """An error that names the first damaged record, or None if all can be read.
+def damage(
+    name: str,
+    pieces: Sequence[Piece],
+    parse: Callable[[Any], tuple[Any, Any]],
+    channels: int,
+    wording: Wording,
+) -> UsageError | None:
+    """An error that names the first damaged record of TFRecord files, or None if all can be read.
 
     Reads all files to the end or to the first damage: at first their checksums only, which is as
     fast as the disk; then, if these are right, it decodes the images.
+
+    Args:
+        name: Of the set.
+        pieces: Where to look.
+        parse: As that of a `Source`.
+        channels: Of the images.
+        wording: What errors call the options.
     """
-    pieces = list(pieces)
-    found = _first_unreadable(pieces) or _first_undecodable(source, pieces)
+    found = _first_unreadable(pieces) or _first_undecodable(pieces, parse, channels)
     if not found:
         return None
     piece, record, reason = found
     return UsageError(
-        f"{source.name}: record {record} of {piece.length} in {piece.path} {reason}. Restore the "
-        "file, or go on without what cannot be read with --skip_corrupt. "
-        f"Received: {piece.path}"
+        f"{name}: record {record} of {piece.length} in {piece.path} {reason}. Restore the "
+        f"file{wording.skip}. Received: {piece.path}"
     )
 
 
@@ -113,13 +129,13 @@ def _first_unreadable(pieces):
     return None
 
 
-def _first_undecodable(source, pieces):
+def _first_undecodable(pieces, parse, channels):
     import tensorflow as tf
 
     def decode(number, record):
-        encoded, _ = source.parse(record)
+        encoded, _ = parse(record)
         # Something has to be made of the image, or it would not be decoded.
-        return number, tf.reduce_max(images.whole(encoded, source.channels))
+        return number, tf.reduce_max(images.whole(encoded, channels))
 
     for piece in pieces:
         numbered = read([piece], salvage=None, deterministic=True).enumerate()

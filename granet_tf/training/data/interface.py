@@ -52,6 +52,33 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
+class Wording:
+    """What a set and its options are called where they are given, so that errors can name them.
+
+    The defaults are the flags of granet-train.
+
+    Attributes:
+        dataset: How the name of a set is given, {} in its place.
+        data_dir: How its directory is given.
+        fetch: What fetches a set, {} in the place of its name.
+        folder: What reads images in a folder for each class, a sentence.
+        skip: What goes on without what cannot be read, after "Restore the file".
+        resize: What makes images of different sizes one size, after "give".
+    """
+
+    dataset: str = "--dataset={}"
+    data_dir: str = "--data_dir={}"
+    fetch: str = "--download"
+    folder: str = "Images in a folder for each class are --dataset=folder --data_dir=DIR."
+    skip: str = ", or go on without what cannot be read with --skip_corrupt"
+    resize: str = "--image_size, to which they are cropped and scaled"
+
+
+IN_FLAGS = Wording()
+"""For granet-train."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Options:
     """The arguments of `load`, which documents them."""
 
@@ -64,6 +91,7 @@ class Options:
     download: bool = False
     skip_corrupt: bool = False
     deterministic: bool = True
+    wording: Wording = IN_FLAGS
 
 
 def split_sizes(train: int, test: int, options: Options) -> dict[str, int]:

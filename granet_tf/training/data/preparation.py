@@ -6,6 +6,7 @@ import difflib
 import os
 from typing import Any
 
+from granet_tf.reasons import reason_of
 from granet_tf.training.data.facts import Facts, base_name
 from granet_tf.training.data.interface import Options
 from granet_tf.training.errors import UsageError
@@ -21,29 +22,35 @@ def prepared(name: str, options: Options, known: Facts) -> Any:
     Raises:
         UsageError: If there is no such set, or it is not there and cannot be prepared.
     """
+    wording = options.wording
+    if name.startswith((os.sep, ".", "~")):
+        raise UsageError(
+            f"A data set is given by its name, and this is a path. {wording.folder} "
+            f"Received: {wording.dataset.format(name)}"
+        )
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UsageError(
             "Data sets other than digits and synthetic need tensorflow_datasets: "
-            f"pip install 'granet_tf[training]'. Received: --dataset={name}"
+            f"pip install 'granet_tf[training]'. Received: {wording.dataset.format(name)}"
         ) from error
     data_dir = os.path.expanduser(options.data_dir or _default_dir())
     try:
-        builder = _on_disk(name, data_dir)
-        builder_class = None if builder else _class(name, tfds)
+        builder = _on_disk(name, data_dir, wording)
+        builder_class = None if builder else _class(name, tfds, wording)
     except ImportError as error:  # Some builders need more than tensorflow_datasets installs.
         raise UsageError(
-            f"{name} needs a package that is not installed: {_one_line(error)}. "
-            f"Received: --dataset={name}"
+            f"{name} needs a package that is not installed: {reason_of(error)}. "
+            f"Received: {wording.dataset.format(name)}"
         ) from error
     if builder:
         return builder
     manual = [os.path.join(data_dir, "downloads", "manual", file) for file in known.manual]
     if options.download or (manual and all(map(os.path.exists, manual))):
         print(f"{name}: preparing it in {data_dir}, which is done once.", flush=True)
-        return _prepare(name, data_dir, tfds)
-    raise UsageError(_what_to_do(name, data_dir, builder_class, manual))
+        return _prepare(name, data_dir, tfds, wording)
+    raise UsageError(_what_to_do(name, data_dir, builder_class, manual, wording))
 
 
 def _default_dir() -> str:
@@ -51,7 +58,7 @@ def _default_dir() -> str:
     return os.environ.get("TFDS_DATA_DIR", os.path.join("~", "tensorflow_datasets"))
 
 
-def _on_disk(name, data_dir):
+def _on_disk(name, data_dir, wording):
     from google.protobuf.json_format import ParseError
     from tensorflow_datasets.core import read_only_builder, registered
 
@@ -61,12 +68,13 @@ def _on_disk(name, data_dir):
         return None
     except (ParseError, KeyError, OSError, ValueError) as error:
         raise UsageError(
-            f"{name} in {data_dir} cannot be read: {_one_line(error)}. Copy it there again, or "
-            f"remove the folder and prepare the set again. Received: {_given(data_dir)}"
+            f"{name} in {data_dir} cannot be read: {reason_of(error)}. Copy it there again, or "
+            "remove the folder and prepare the set again. "
+            f"Received: {wording.data_dir.format(data_dir)}"
         ) from error
 
 
-def _class(name, tfds):
+def _class(name, tfds, wording):
     try:
         return tfds.builder_cls(base_name(name))
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
@@ -75,24 +83,25 @@ def _class(name, tfds):
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise UsageError(
             f"There is no such data set in tensorflow_datasets {tfds.__version__}.{hint} "
-            f"Received: --dataset={name}"
+            f"{wording.folder} "
+            f"Received: {wording.dataset.format(name)}"
         ) from error
 
 
-def _prepare(name, data_dir, tfds):
+def _prepare(name, data_dir, tfds, wording):
     try:
         tfds.builder(name, data_dir=data_dir, try_gcs=False).download_and_prepare(
             download_dir=os.path.join(data_dir, "downloads")
         )
     except Exception as error:  # Whatever a builder raises, its reader is told in one line.
         raise UsageError(
-            f"{name} could not be prepared in {data_dir}: {_one_line(error)}. "
-            f"Received: --dataset={name}"
+            f"{name} could not be prepared in {data_dir}: {reason_of(error)}. "
+            f"Received: {wording.dataset.format(name)}"
         ) from error
-    return _on_disk(name, data_dir)
+    return _on_disk(name, data_dir, wording)
 
 
-def _what_to_do(name, data_dir, builder_class, manual):
+def _what_to_do(name, data_dir, builder_class, manual, wording):
     configs = [config.name for config in builder_class.BUILDER_CONFIGS]
     config = name.partition("/")[2].partition(":")[0]
     if config and config not in configs:
@@ -100,7 +109,7 @@ def _what_to_do(name, data_dir, builder_class, manual):
         return (
             f"{base_name(name)} has no such configuration; it has "
             f"{', '.join(close)}{' and others' if len(configs) > len(close) else ''}. "
-            f"Received: --dataset={name}"
+            f"Received: {wording.dataset.format(name)}"
         )
     config = config or next(iter(configs), "")
     folder = os.path.join(data_dir, base_name(name), config, str(builder_class.VERSION))
@@ -112,17 +121,9 @@ def _what_to_do(name, data_dir, builder_class, manual):
     elif builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS:
         text = " ".join(builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         place = os.path.join(data_dir, "downloads", "manual")
-        how = f"Its files have to be put into {place} (tensorflow_datasets: {text}), then add "
-        how += f"--download. {ready}"
+        how = f"Its files have to be put into {place} (tensorflow_datasets: {text}), then "
+        how += f"{wording.fetch.format(name)} prepares it. {ready}"
     else:
-        how = f"--download fetches it. {ready}"
-    return f"{missing}{name} is not prepared in {data_dir}. {how} Received: {_given(data_dir)}"
-
-
-def _given(data_dir):
-    return f"--data_dir={data_dir}"
-
-
-def _one_line(error):
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.rstrip(".")[:300]
+        how = f"{wording.fetch.format(name)} fetches it. {ready}"
+    received = wording.data_dir.format(data_dir)
+    return f"{missing}{name} is not prepared in {data_dir}. {how} Received: {received}"

@@ -43,6 +43,10 @@ class Source:
         channels: Of all images.
         classes: Number of classes.
         sizes: {split: samples}, with the names of tensorflow_datasets.
+        read: Function of (pieces, salvage=, deterministic=) that makes a `tf.data.Dataset` of the
+            records, as `read` does.
+        damage: Function of pieces that looks for the first record that cannot be read: an error
+            that names it, or None.
     """
 
     name: str
@@ -53,6 +57,8 @@ class Source:
     channels: int
     classes: int
     sizes: dict[str, int]
+    read: Callable[..., Any]
+    damage: Callable[[Sequence[Piece]], UsageError | None]
 
     def all_pieces(self, split: str) -> Sequence[Piece]:
         """Where all samples of a split are."""

@@ -70,9 +70,9 @@ def make(source: Source, splits: tuple[str, str], known: facts.Facts, options: O
         order_seed, image_seed = random.integers(2**31, size=2)
         pieces = _of_host(source, ranges[TRAIN], share)
         pieces = [pieces[i] for i in random.permutation(len(pieces))]
-        encoded = records.read(
-            pieces, salvage=salvage, deterministic=options.deterministic
-        ).shuffle(min(_SHUFFLE, sum(piece.take for piece in pieces)), seed=order_seed)
+        encoded = source.read(pieces, salvage=salvage, deterministic=options.deterministic).shuffle(
+            min(_SHUFFLE, sum(piece.take for piece in pieces)), seed=order_seed
+        )
 
         def sample(number, record):
             image, label = source.parse(record)
@@ -102,7 +102,7 @@ def make(source: Source, splits: tuple[str, str], known: facts.Facts, options: O
         pieces = _of_host(source, ranges[split], share)
         size_of_host = sum(piece.take for piece in pieces)
         draws = -(-sizes[split] // options.batch_size) * share.replicas
-        encoded = records.read(pieces, salvage=salvage, deterministic=options.deterministic)
+        encoded = source.read(pieces, salvage=salvage, deterministic=options.deterministic)
 
         def sample(number, record):
             image, label = source.parse(record)
