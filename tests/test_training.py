@@ -146,8 +146,8 @@ def updates_of(finished):
 
 def test_updates_follow_equation_1_and_add_up(finished):
     updates = updates_of(finished)
-    # Pruning ends at the first update after step 10.
-    assert [int(u["step"]) for u in updates] == [0, 3, 6, 9, 12, 15, 18]
+    # Pruning ends at the first update after step 10, the others where less than three steps are left.
+    assert [int(u["step"]) for u in updates] == [0, 3, 6, 9, 12, 15]
     before = ALL
     for update in updates:
         step, nonzeros = int(update["step"]), int(update["nonzeros"])
@@ -179,10 +179,10 @@ def test_training_flops_are_those_of_the_masks(finished):
     assert [float(line["training_flops"]) for line in lines] == pytest.approx(
         at_epoch[4::5], rel=1e-12
     )
-    for line, step in zip(lines, (3, 9, 15, 18), strict=True):
+    for line, step in zip(lines, (3, 9, 15, 15), strict=True):
         assert round(float(line["inference_flops"]) * dense_pass) == sparse_pass[step]
     figures = summary(workdir)["runs"]["granet"]
-    assert figures["flops_sparse"] == sparse_pass[18]
+    assert figures["flops_sparse"] == sparse_pass[15]
     assert figures["training_flops_absolute"] == pytest.approx(flops * 256, rel=1e-12)
 
 
@@ -196,7 +196,7 @@ def test_the_first_line_tells_of_random_masks(tmp_path):
     assert int(first["nonzeros"]) == pytest.approx(ALL * 0.2, abs=2)
     assert (first["pruned"], first["regenerated"], first["changed"]) == ("0", "0", "0.0")
     assert {u["nonzeros"] for u in others} == {first["nonzeros"]}
-    assert [u["step"] for u in others] == ["1", "2"]
+    assert [u["step"] for u in others] == ["1"]  # After step 2 nothing would train what is new.
     assert "step 0" not in printed
 
 
@@ -280,8 +280,8 @@ def test_mixed_precision(precision, tmp_path, monkeypatch):
     assert position["batches"] == 30
     assert table(tmp_path / files.METRICS)[5]["step"] == "30"
     updates = [u for u in table(tmp_path / files.UPDATES) if u["run"] == "granet"][1:]
-    # They are due by the steps that were not skipped.
-    due = range(3, 31 - skipped, 3)
+    # They are due by the steps that were not skipped, the last one a period before the end.
+    due = range(3, min(31 - skipped, 28), 3)
     figures = summary(tmp_path)["runs"]["granet"]
     assert [int(u["nonzeros"]) for u in updates] == [
         keep_count(figures["weights"], cubic(n, 0.0, 0.9, 0, 9)) for n in due
@@ -589,11 +589,11 @@ def test_masks_of_a_dense_model():
 @pytest.mark.parametrize(
     ("method", "due"),
     [
-        (granet_tf.GraNet(0.9, begin_step=5, end_step=20, frequency=4), range(5, 61, 4)),
+        (granet_tf.GraNet(0.9, begin_step=5, end_step=20, frequency=4), range(5, 57, 4)),
         # The last one prunes to the final sparsity.
         (granet_tf.GMP(0.9, begin_step=5, end_step=20, frequency=4), range(5, 22, 4)),
-        (granet_tf.RigL(0.9, begin_step=0, end_step=30, frequency=7), range(7, 61, 7)),
-        (granet_tf.SET(0.9, frequency=10), range(10, 61, 10)),
+        (granet_tf.RigL(0.9, begin_step=0, end_step=30, frequency=7), range(7, 31, 7)),
+        (granet_tf.SET(0.9, frequency=10), range(10, 51, 10)),
         (granet_tf.StaticSparse(0.9), ()),
         (None, ()),
     ],
