@@ -146,7 +146,7 @@ def updates_of(finished):
 
 def test_updates_follow_equation_1_and_add_up(finished):
     updates = updates_of(finished)
-    # Pruning ends at the first update after step 10, the others where less than three steps are left.
+    # Pruning ends at the first update after step 10, others where less than three steps are left.
     assert [int(u["step"]) for u in updates] == [0, 3, 6, 9, 12, 15]
     before = ALL
     for update in updates:
