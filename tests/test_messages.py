@@ -2,12 +2,14 @@
 
 import ast
 import re
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from short_runs import QUIET, SHORT, run
 
 import granet_tf
 from granet_tf.export_command import data as export_data
@@ -17,7 +19,7 @@ from granet_tf.export_command import models
 from granet_tf.reasons import reason_of
 from granet_tf.studies.compare import flags as compare_flags
 from granet_tf.studies.plasticity import flags as plasticity_flags
-from granet_tf.training import advice, flag_definitions, flags
+from granet_tf.training import advice, command_line, flag_definitions, flags
 from granet_tf.training.data import Wording
 from granet_tf.training.errors import UsageError
 
@@ -95,19 +97,23 @@ def test_arguments_of_the_library_have_flags():
 
 
 def test_the_parameters_of_a_method_are_flags(tmp_path):
-    from short_runs import QUIET, SHORT, run
-
+    argv = ("--method=itop", "--frequency=1000", f"--workdir={tmp_path}")
     with pytest.raises(UsageError) as error:
-        run(
-            *SHORT,
-            *QUIET,
-            "--method=gmp",
-            "--frequency=1",
-            "--end=1",
-            "--begin=4",
-            f"--workdir={tmp_path}",
-        )
-    assert "--end" in str(error.value) and "end_step" not in str(error.value)
+        run(*SHORT, *QUIET, *argv)
+    message = str(error.value)
+    assert message.startswith("--method=itop: --frequency must be shorter than training")
+    assert "`" not in message and "--frequency=1000" in message
+
+
+def test_warnings_of_the_library_name_flags(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    text = "Lower the method's `end_step` or `frequency`, or use scope='layer'."
+    for arguments, said in [
+        ((), "warning: Lower the method's --end or --frequency, or use --scope=layer.\n"),
+        ((export_flags.ARGUMENTS,), f"warning: {text}\n"),
+    ]:
+        command_line.run(lambda values: None, lambda argv: None, [], *arguments)
+        assert warnings.formatwarning(UserWarning(text), UserWarning, "file", 1) == said
 
 
 # granet-export

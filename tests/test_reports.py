@@ -49,6 +49,7 @@ def test_a_listener_may_hear_of_everything_and_do_nothing():
     listener.begin("granet", 1, STEPS, 0)
     listener.progress(1, {"loss": 1.0})
     listener.update(update())
+    listener.emptied("a/kernel")
     listener.epoch(epoch())
     listener.close()
 
@@ -168,6 +169,23 @@ def test_the_line_fits_the_terminal(terminal, monkeypatch, columns):
     assert line.startswith("granet  ") and len(line) < columns
     if columns == 80:
         assert line.endswith("loss 0.2500  accuracy 0.8750  sparsity 0.8125")
+
+
+def test_what_is_pruned_away_is_told_above_the_line(terminal):
+    told = []
+    shown = progress.Progress(
+        terminal, Clock(), advice=lambda run, path: told.append((run, path)) or "Do this."
+    )
+    shown.begin("gmp", 2, STEPS, 0)
+    shown.progress(1, {"loss": 0.5})
+    shown.emptied("net/a/kernel")
+    shown.close()
+    warning, line, _ = screen(terminal.getvalue())
+    assert warning == (
+        "warning: gmp: all of net/a/kernel has been pruned: nothing passes through it any more. "
+        "Do this."
+    )
+    assert line.startswith("gmp ") and told == [("gmp", "net/a/kernel")]
 
 
 def test_an_interrupted_line_stays(terminal):
