@@ -13,7 +13,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=find_packages(include=["granet_tf", "granet_tf.*", "keras_layers", "keras_layers.*"]),
     py_modules=[
         *("granet_compare", "granet_export", "granet_plasticity", "granet_train"),

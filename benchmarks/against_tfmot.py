@@ -7,9 +7,10 @@ tfmot needs tf_keras, and as peak memory is a process's.
 - Step and update: medians over rounds in which dense and pruned steps take turns.
 - State: bytes of all variables beyond the dense twin's, for each weight of the network.
 - Peak memory: the most that the process had resident, less its dense twin's (Linux only).
-- Files: after training through the schedule and a few steps more, in the middle of an epoch, as a
-  crash would leave them; `.weights.h5`, and a `tf.train.Checkpoint` of model and optimizer. The
-  `.tflite` files are stripped, after the end of the epoch, and sparsely encoded.
+- Files: after training through the schedule and a few steps more; `.weights.h5`, and a
+  `tf.train.Checkpoint` of model and optimizer. In the middle of an epoch, as a crash would leave
+  them, and at its end, where tfmot's callback masks the weights. The `.tflite` files are stripped,
+  after the end of the epoch, and sparsely encoded.
 - Exactness: nonzero weights after stripping, and how many the schedule wants, tensor by tensor.
 
     python benchmarks/against_tfmot.py [--network=resnet20|cnn|mlp] [--batch_size=32] [--rounds=200]
@@ -154,8 +155,6 @@ def memory(side: Side, flags: argparse.Namespace) -> dict[str, float]:
 
 def files(side: Side, flags: argparse.Namespace) -> dict[str, float]:
     """Bytes of what is saved, and nonzero weights."""
-    import tensorflow as tf
-
     steps = {"begin_step": 0, "end_step": END, "frequency": EVERY}
     model = network(side, flags)
     if flags.pruned:
@@ -164,18 +163,20 @@ def files(side: Side, flags: argparse.Namespace) -> dict[str, float]:
     for _ in range(STEPS):
         variant.step()
     with tempfile.TemporaryDirectory() as folder:
-        model.save_weights(f"{folder}/model.weights.h5")
-        tf.train.Checkpoint(model=model, optimizer=model.optimizer).write(f"{folder}/checkpoint")
+        _save(model, folder, "amid")
         if flags.pruned:
             side.end_epoch(model)
+        _save(model, folder, "end")
         stripped = side.strip(model) if flags.pruned else model
         with without_notes():
             side.tflite(stripped, f"{folder}/model.tflite")
         sizes = {
             name: _sizes(pathlib.Path(folder).glob(pattern))
             for name, pattern in (
-                ("weights", "model.weights.h5"),
-                ("checkpoint", "checkpoint*"),
+                ("weights", "amid.weights.h5"),
+                ("checkpoint", "amid_checkpoint*"),
+                ("weights_end", "end.weights.h5"),
+                ("checkpoint_end", "end_checkpoint*"),
                 ("tflite", "model.tflite"),
             )
         }
@@ -191,6 +192,14 @@ def files(side: Side, flags: argparse.Namespace) -> dict[str, float]:
             abs(int(np.count_nonzero(w)) - max(1, round(w.size * (1 - SPARSITY)))) for w in kernels
         ),
     }
+
+
+def _save(model, folder, name):
+    import tensorflow as tf
+
+    model.save_weights(f"{folder}/{name}.weights.h5")
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+    checkpoint.write(f"{folder}/{name}_checkpoint")
 
 
 def _sizes(paths):
@@ -244,6 +253,8 @@ ROWS = [
     *_bytes("weights file, gzip", "weights_gzip"),
     *_bytes("checkpoint", "checkpoint"),
     *_bytes("checkpoint, gzip", "checkpoint_gzip"),
+    *_bytes("weights file at an epoch's end, gzip", "weights_end_gzip"),
+    *_bytes("checkpoint at an epoch's end, gzip", "checkpoint_end_gzip"),
     *_bytes(".tflite, stripped", "tflite"),
     *_bytes(".tflite, gzip", "tflite_gzip"),
     Row(

@@ -55,7 +55,8 @@ class Method(Hooks):
             `ByKind({"dense": Block((4, 1))})` for one in each kind of layer, or a name, such as
             "litert"; see `granet_tf.pattern_names.PATTERNS`. Counts, sparsities and drop fractions
             are then those of units.
-        seed: Seeds initial masks and random growth, together with each weight's path and the step.
+        seed: Seeds initial masks and random growth, together with each weight's path and the step;
+            `keras.utils.set_random_seed` does not change them.
         total_steps: Length of training in optimizer steps; None takes it from `fit`.
 
     Raises:

@@ -324,11 +324,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def _dense_gradients(self, gradients):
         """Those that rank growth, a list for each group; zeros where the loss has none."""
         return [
-            [
-                tf.zeros(p.variable.shape) if g is None else tf.convert_to_tensor(g)
-                for p in group.pruned
-                for g in (gradients.get(id(p.variable)),)
-            ]
+            [_dense(gradients.get(id(p.variable)), tuple(p.variable.shape)) for p in group.pruned]
             if group.needs_gradients
             else []
             for group in self._groups
@@ -515,6 +511,14 @@ def parts_of(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Opt
 
 def _if(condition, function, *args):
     tf.cond(condition, lambda: function(*args), lambda: None)
+
+
+def _dense(gradient, shape):
+    if gradient is None:
+        return tf.zeros(shape)
+    gradient = tf.convert_to_tensor(gradient)
+    # Where a batch's shape is not known, as of a generator's, that of a gradient may not be either.
+    return gradient if gradient.shape.is_fully_defined() else tf.ensure_shape(gradient, shape)
 
 
 def _summed(strategy, group, gradients):

@@ -276,3 +276,28 @@ def test_a_step_that_loss_scaling_skips_advances_nothing():
     finally:
         keras.config.set_dtype_policy("float32")
     assert (int(model.optimizer.iterations), model.nonzeros) == (1, 60)
+
+
+@pytest.mark.parametrize("mask_only", [False, True])
+@pytest.mark.parametrize(
+    ("layers", "input_shape"),
+    [
+        ([keras.layers.Dense(4)], (8,)),
+        ([keras.layers.Embedding(20, 8), keras.layers.Dense(4)], (None,)),
+    ],
+    ids=["dense", "embedding"],
+)
+def test_batches_whose_shape_is_not_known_while_tracing(layers, input_shape, mask_only):
+    # As of a generator: TensorFlow then does not know the shape of a kernel's gradient either.
+    layers = [type(layer).from_config(layer.get_config()) for layer in layers]
+    network = keras.Sequential([keras.Input(input_shape), *layers])
+    method = granet_tf.RigL(0.5, frequency=1, total_steps=4)
+    model = granet_tf.wrap(network, method, mask_only=mask_only)
+    model.compile("sgd", "mse")
+    x = np.ones((4, *(size or 3 for size in input_shape)), "float32")
+    batch = x, np.zeros(network(x).shape, "float32")
+    unknown = tuple(tf.TensorSpec([None] * part.ndim) for part in batch)
+    data = tf.data.Dataset.from_generator(lambda: [batch] * 2, output_signature=unknown)
+    model.fit(data, steps_per_epoch=2, verbose=0)
+    assert int(model.optimizer.iterations) == 2
+    assert model.sparsity == 0.5

@@ -18,7 +18,7 @@ from granet_tf.training import flags
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SCRIPTS = [path for path in PAGES if "```python" in path.read_text(encoding="utf-8")]
+SCRIPTS = [path for path in PAGES if "```python\n" in path.read_text(encoding="utf-8")]
 PARSERS = {
     "granet-train": flags.parse,
     "granet-export": export_flags.parse,
@@ -65,9 +65,20 @@ def commands():
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_python_blocks_run_in_order_and_print_what_they_say(path, tmp_path):
+    run_blocks("python", path, tmp_path)
+
+
+@pytest.mark.slow
+def test_python_blocks_that_need_keras_hub(tmp_path):
+    pytest.importorskip("keras_hub")
+    run_blocks("python3", ROOT / "docs" / "keras_hub.md", tmp_path)
+
+
+def run_blocks(language, path, tmp_path):
     results = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
     page = path.read_text(encoding="utf-8")
-    script = [(line, source, results.findall(source)) for line, source in blocks("python", page)]
+    script = [(line, source, results.findall(source)) for line, source in blocks(language, page)]
+    assert script
     (tmp_path / path.name).write_text(page, encoding="utf-8")  # AutoGraph reads the source.
     # "py" is for programs of Keras 2, whose files the page goes on with.
     for _, source in blocks("py", page):

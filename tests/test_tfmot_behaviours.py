@@ -337,6 +337,64 @@ def test_a_shared_layer_counts_a_step_once():
     assert np.count_nonzero(twice.pruned[0].mask) == 48  # A quarter of 64 is gone, not a half.
 
 
+@MODES
+@pytest.mark.parametrize("begin_step", [0, 1])
+def test_no_unmasked_step_competes_before_a_mask_is_chosen(begin_step, mask_only):
+    # The first update changes nothing. In tfmot the second moves the pruned weight to 3, so that it
+    # takes the other one's place: the mask is [1, 0] from then on, and the kernel [3, 0].
+    model = keras.Sequential([keras.Input((2,)), L.Dense(1, use_bias=False)])
+    model.set_weights([np.array([[0.1], [1.0]])])
+    schedule = api.ConstantSparsity(0.5, begin_step, frequency=1)
+    model = api.prune_low_magnitude(model, schedule, mask_only=mask_only)
+    model.compile(keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
+    x, y = np.array([[1.0, 0.0]] * 4), np.array([[0.1], [3.0], [3.0], [3.0]])
+    model.fit(x, y, batch_size=1, shuffle=False, verbose=0)
+    [pruned] = wrapped(model)[0].pruned
+    assert pruned.mask.numpy().ravel().tolist() == [False, True]
+    assert api.strip_pruning(model).get_weights()[0].ravel().tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(("inputs", "kept"), [(3, 2), (5, 2), (7, 4), (9, 4)])
+def test_exact_halves_round_to_even(inputs, kept):
+    model = keras.Sequential([keras.Input((inputs,)), L.Dense(1, use_bias=False)])
+    model = api.prune_low_magnitude(model, HALF)
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.fit(np.ones((1, inputs)), np.ones((1, 1)), verbose=0)
+    assert np.count_nonzero(api.strip_pruning(model).get_weights()[0]) == kept
+
+
+def test_configs_of_schedules_are_flat_and_nested_ones_are_read():
+    flat = {"initial_sparsity": 0.0, "final_sparsity": 0.9, "power": 3}
+    flat |= {"begin_step": 0, "end_step": 100, "frequency": 10}
+    ours = api.PolynomialDecay(0.0, 0.9, 0, 100, frequency=10)
+    assert ours.get_config() == flat
+    nested = {"class_name": "PolynomialDecay", "config": flat}
+    assert api.PolynomialDecay.from_config(nested) == ours == api.PolynomialDecay.from_config(flat)
+
+
+def test_there_is_no_quantization_and_quantize_of_keras_keeps_zeros():
+    assert not hasattr(tfmot, "quantization")
+    stripped = api.strip_pruning(trained())
+    stripped.quantize("int8")
+    kernels = [v for v in stripped.variables if str(v.dtype) == "int8"]
+    assert [np.count_nonzero(v) for v in kernels] == [64, 32]
+
+
+def test_an_h5_file_trains_on_when_it_is_compiled_again(tmp_path):
+    model = trained(schedule=api.PolynomialDecay(0.0, 0.5, 0, 2, frequency=1))
+    model.save(tmp_path / "model.h5")
+    with api.prune_scope():
+        loaded = keras.models.load_model(tmp_path / "model.h5", compile=False)
+    masks = [[p.mask.numpy() for x in wrapped(m) for p in x.pruned] for m in (model, loaded)]
+    assert [np.count_nonzero(mask) for mask in masks[0]] == [64, 32]
+    np.testing.assert_array_equal(np.concatenate(masks[0], None), np.concatenate(masks[1], None))
+    loaded.compile("sgd", "mse", run_eagerly=True)
+    fit(loaded)
+    assert int(loaded.optimizer.iterations) == 2  # Counted from 0.
+    for x, mask in zip(wrapped(loaded), masks[0], strict=True):
+        np.testing.assert_array_equal(x.layer.kernel.numpy() != 0.0, mask)
+
+
 # The policy.
 
 
