@@ -39,8 +39,10 @@ def place_of(layer: keras.Layer) -> dict[int, str]:
     return {id(variable): place for place, variable in places(layer).items()}
 
 
-def masks_config(layer: keras.Layer, pruned: Sequence[PrunedWeight]) -> dict[str, bool]:
-    """{place in `layer`: whether it is settled} of masked weights.
+def masks_config(layer: keras.Layer, pruned: Sequence[PrunedWeight]) -> dict[str, dict[str, bool]]:
+    """{place in `layer`: what is to be known of the mask} of masked weights.
+
+    That is whether it is "settled", and whether the weight was "frozen" when it got its mask.
 
     Example:
 
@@ -48,31 +50,38 @@ def masks_config(layer: keras.Layer, pruned: Sequence[PrunedWeight]) -> dict[str
     >>> wrapper = granet_tf.PruneLowMagnitude(keras.layers.Dense(2))
     >>> wrapper.build((None, 3))
     >>> masks_config(wrapper.layer, wrapper.pruned)
-    {'0/kernel': False}
+    {'0/kernel': {'settled': False, 'frozen': False}}
     """
     place = place_of(layer)
-    return {place[id(p.variable)]: is_settled(p) for p in pruned}
+    return {
+        place[id(p.variable)]: {"settled": is_settled(p), "frozen": p.was_frozen} for p in pruned
+    }
 
 
 def with_masks(
-    layer: keras.Layer, weights: Sequence[Weight], config: Collection[str]
+    layer: keras.Layer, weights: Sequence[Weight], config: Mapping[str, Mapping[str, bool]]
 ) -> list[Weight]:
     """`weights` of `layer`, those prunable that `config` has, from `masks_config`."""
-    place = place_of(layer)
+    where = place_of(layer)
     return [
-        dataclasses.replace(w, prunable=True, reason="pruned")
-        if place[id(w.variable)] in config
+        dataclasses.replace(w, prunable=True, reason="pruned", frozen=config[place]["frozen"])
+        if place in config
         else dataclasses.replace(w, prunable=False)
         for w in weights
+        for place in (where[id(w.variable)],)
     ]
 
 
 def settled_again(
-    layer: keras.Layer, pruned: Sequence[PrunedWeight], config: Mapping[str, bool]
+    layer: keras.Layer,
+    pruned: Sequence[PrunedWeight],
+    config: Mapping[str, Mapping[str, bool]],
 ) -> tuple[PrunedWeight, ...]:
     """`pruned`, settled where `config` says so."""
     place = place_of(layer)
-    return tuple(settled(p, p.variable) if config[place[id(p.variable)]] else p for p in pruned)
+    return tuple(
+        settled(p, p.variable) if config[place[id(p.variable)]]["settled"] else p for p in pruned
+    )
 
 
 def without_masks(

@@ -89,7 +89,7 @@ class Restless(Staircase):
         granet_tf.ACDC(0.9, total_steps=20).make_schedule(),
         granet_tf.DPF(0.9, end_step=6, frequency=2, total_steps=20).make_schedule(),
     ],
-    ids=repr,
+    ids=lambda schedule: type(schedule).__name__,
 )
 def test_when_the_last_updates_are(schedule):
     """As asked step by step."""

@@ -203,6 +203,35 @@ def test_what_is_frozen_is_named_as_such():
     ]
 
 
+@pytest.mark.parametrize("make", ["wrap", "prune"])
+@pytest.mark.parametrize("first", [True, False], ids=["frozen first", "frozen later"])
+def test_files_know_when_a_weight_was_frozen(tmp_path, make, first):
+    """Frozen before, and named: to be pruned. Frozen later: to be left alone."""
+    schedule = granet_tf.ConstantSparsity(0.5, 1, frequency=1)
+    network = models.sequential()
+    network.get_layer("hidden").trainable = not first
+    if make == "wrap":
+        method = granet_tf.GMP(0.5, schedule=schedule, total_steps=8)
+        model = granet_tf.wrap(network, method, prunable=["*/kernel"])
+    else:
+        model = api.prune_low_magnitude(network, schedule, prunable=kernels)
+    inside = network.get_layer("hidden")
+    inside.trainable = False
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded.run_eagerly = True
+    for each in (model, loaded):
+        fit(each)
+        counts = [int(p.mask.numpy().sum()) for p in granet_tf.model.pruned_weights(each)]
+        assert counts == [64 if first else 128, 32]
+
+
+@keras.saving.register_keras_serializable("test_trained_by_others")
+def kernels(layer, weight):
+    return weight.name == "kernel"
+
+
 def test_pins_mean_the_same_weights_when_some_are_frozen():
     network = models.sequential()
     network = keras.Sequential([*network.layers, L.Dense(4, name="last")])

@@ -140,7 +140,7 @@ def dense_gradients(
     state = [(v, tf.identity(v.value)) for v in model.non_trainable_variables]
     for x, y, *rest in batches:
         with tf.GradientTape() as tape:
-            outputs = model(x, training=True)
+            outputs = model.model(x, training=True)  # Nothing is trained.
             if loss is None:
                 value = model.compute_loss(x, y, outputs, *rest)
             else:
