@@ -1,5 +1,6 @@
 """Methods of `granet_tf.dynamic` against slow NumPy versions of their papers, and their state."""
 
+import collections
 import dataclasses
 import functools
 import os
@@ -326,8 +327,8 @@ BY_KIND = granet_tf.ByKind(
     ids=["SNFS", "SNFS with pins", "DSR"],
 )
 def test_redistribution_keeps_the_number_of_units_of_each_pattern(method, pattern):
-    """Momentum and survivors are such that the dense layers would grow all. Blocks at edges are
-    smaller: the layers of the kind "other" have 10 and 6 inputs."""
+    """Momentum is such that the dense layers would grow all. Blocks at edges are smaller: the
+    layers of the kind "other" have 10 and 6 inputs."""
     kinds = ["convolution"] * 2 + ["dense"] * 2 + ["other"] * 2
     shapes = [(3, 3, 4, 8), (1, 1, 8, 12), (16, 12), (8, 20), (10, 9), (6, 7)]
     layouts = [Layout(kind) for kind in kinds]
@@ -337,27 +338,27 @@ def test_redistribution_keeps_the_number_of_units_of_each_pattern(method, patter
     initial = method.initial_masks(dict(zip(paths, shapes, strict=True)), by_path)
     rng = np.random.default_rng(0)
     masks = [m.numpy() for m in initial.values()]
-    sizes = [100.0 if kind == "dense" else 1.0 for kind in kinds]
-    weights = [
-        rng.normal(size=s) * m * size for s, m, size in zip(shapes, masks, sizes, strict=True)
-    ]
+    weights = [rng.normal(size=s) * m for s, m in zip(shapes, masks, strict=True)]
     states = [{s.name: s.initial(tf.constant(w)) for s in method.states} for w in weights]
     if isinstance(method, granet_tf.SNFS):
-        states = [{"momentum": np.abs(w) + size} for w, size in zip(weights, sizes, strict=True)]
+        states = [
+            {"momentum": rng.random(shape) * (100.0 if kind == "dense" else 1.0)}
+            for shape, kind in zip(shapes, kinds, strict=True)
+        ]
     given = dataclasses.replace(tensors(weights, masks, states), layouts=layouts)
     new, _, _ = method.update(tf.constant(1), given, dormant_compete=False)
 
     def counts(masks):
-        """{kind: units}, by hand: filters, and blocks or single weights that are not 0."""
-        found = dict.fromkeys(kinds, 0)
+        """{pattern: units}, by hand: blocks of a column, as high as a filter or a single weight."""
+        found = collections.Counter()
         for kind, mask in zip(kinds, map(np.asarray, masks), strict=True):
-            if pattern == "litert":
-                block = 4 if kind == "dense" else 1
-            else:
-                block = {"convolution": mask.size // mask.shape[-1], "dense": 1, "other": 4}[kind]
-            rows = mask.reshape(-1, mask.shape[-1])
-            rows = np.pad(rows, [[0, -len(rows) % block], [0, 0]])
-            found[kind] += int(rows.reshape(-1, block, mask.shape[-1]).any(axis=1).sum())
+            filters = mask.size // mask.shape[-1]
+            by_kind = {"convolution": filters, "dense": 1, "other": 4}[kind]
+            one = kind != "dense"
+            name, height = (one, 1 if one else 4) if pattern == "litert" else (kind, by_kind)
+            column = mask.reshape(-1, mask.shape[-1])
+            column = np.pad(column, [[0, -len(column) % height], [0, 0]])
+            found[name] += int(column.reshape(-1, height, mask.shape[-1]).any(axis=1).sum())
         return found
 
     assert counts(new) == counts(masks)

@@ -6,6 +6,7 @@ import keras
 import models
 import numpy as np
 import pytest
+import short_runs
 import tensorflow as tf
 
 import granet_tf
@@ -14,6 +15,7 @@ from keras_layers.outputs import output_layers
 
 L, ops = keras.layers, keras.ops
 SPARED = "output of the model"
+FLOPS = ("dense_flops", "sparse_flops")
 
 
 def chain(*layers, shape=(8,)):
@@ -330,6 +332,37 @@ def test_a_wrapped_layer_in_a_wrapped_model_keeps_its_pattern():
     model = chain(dense("hidden"), head)
     sparse = granet_tf.wrap(model, StaticSparse(0.5, pattern="filter"))
     assert verdicts(sparse) == {"hidden": "pruned", "classes": "pruned"}
+
+
+# The training binary
+
+
+def test_the_binary_spares_outputs_and_goes_on_with_what_it_found(tmp_path):
+    filters, again = tmp_path / "filters", tmp_path / "again"
+    command = (*short_runs.SHORT, *short_runs.QUIET, "--width=0.25")
+    method = ("--method=gmp", "--pattern=filter", "--final_sparsity=0.5", "--frequency=2")
+    printed = short_runs.run(*command, *method, f"--workdir={filters}")
+    assert "320 (output of the model)" in printed  # 32 × 10
+    rows = {row["layer"]: row for row in short_runs.table(filters / "layers.csv")}
+    assert list(rows)[:4] == ["conv1/kernel", "conv2/kernel", "conv3/kernel", "(not pruned)"]
+    assert {rows[f"conv{i}/kernel"]["sparsity"] for i in (1, 2, 3)} == {"0.5"}
+    weights = 9 * (8 + 8 * 16 + 16 * 32)
+    for name in ("(backbone)", "(overall)"):
+        assert (rows[name]["weights"], rows[name]["sparsity"]) == (str(weights), "0.5")
+    head = [int(rows["(overall)"][n]) - int(rows["(backbone)"][n]) for n in FLOPS]
+    assert head == [2 * 320, 2 * 320]
+
+    # Another run has the same masks, of which that of the classes is dense.
+    short_runs.run(
+        *command, "--method=static", f"--masks_from={filters}", "--seed=4", f"--workdir={again}"
+    )
+    first, second = (
+        keras.saving.load_model(each / "sparse.keras", compile=False) for each in (filters, again)
+    )
+    *convolutions, classes = second.pruned
+    for a, b in zip(first.pruned, convolutions, strict=True):
+        np.testing.assert_array_equal(a.mask, b.mask)
+    assert classes.mask.shape == (32, 10) and np.all(classes.mask)
 
 
 # Filters of different layers, ranked together.

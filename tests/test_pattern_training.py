@@ -13,12 +13,14 @@ import tensorflow as tf
 
 import granet_tf
 from granet_tf import GMP, NM, SET, Block, ByKind, Filter, GraNet, RigL, StaticSparse
+from keras_layers.layouts import Layout
 
 L = keras.layers
 FAST = {"end_step": 20, "frequency": 4, "total_steps": 40}
 LAYER = {"scope": "layer", "distribution": "uniform"}
 RATE, MOMENTUM, STEPS = 0.05, 0.9, 40
 SHAPES = [(6, 12), (12, 4)]
+ALL = granet_tf.default_prunable  # Given as such, it prunes units that are outputs, too.
 # A pattern, and the same of weights of 6 × 12 and 12 × 4, slow. 6 is no multiple of 4.
 SLOW = {
     "block": (Block((2, 1)), lambda shape: slow_patterns.blocks(shape, (2, 1))),
@@ -98,7 +100,7 @@ def test_granet_with_patterns_is_algorithm_1_over_units(float64, name, initial, 
     method = GraNet(
         0.75, initial_sparsity=initial, drop_fraction=0.4, pattern=pattern, **FAST, **LAYER
     )
-    model = granet_tf.wrap(mlp(weights), method, mask_only=mask_only)
+    model = granet_tf.wrap(mlp(weights), method, mask_only=mask_only, prunable=ALL)
     masks = [p.mask.numpy() for p in model.pruned]
     units = [slow(shape) for shape in SHAPES]
 
@@ -137,7 +139,7 @@ def test_rigl_and_set_keep_the_count_of_units(float64, name, kind):
         0.5, end_step=STEPS, frequency=4, total_steps=STEPS, drop_fraction=0.3,
         final_drop_fraction=0.3, distribution="uniform", pattern=pattern,
     )  # fmt: skip
-    model = granet_tf.wrap(mlp(weights), method)
+    model = granet_tf.wrap(mlp(weights), method, prunable=ALL)
     units = [slow(shape) for shape in SHAPES]
     masks = [p.mask.numpy() for p in model.pruned]
     for u, mask in zip(units, masks, strict=True):
@@ -329,7 +331,7 @@ def test_mixed_patterns_are_the_same_however_they_are_executed(options, mask_onl
     def run(**options):
         keras.utils.set_random_seed(3)
         method = GraNet(0.75, initial_sparsity=0.5, frequency=3, pattern=MIXED)
-        model = granet_tf.wrap(convnet(), method, mask_only=mask_only)
+        model = granet_tf.wrap(convnet(), method, mask_only=mask_only, prunable=ALL)
         model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse", **options)
         rng = np.random.default_rng(0)
         x, y = rng.normal(size=(48, 8, 8, 4)), rng.normal(size=(48, 8))
@@ -349,7 +351,7 @@ def test_mixed_patterns_are_the_same_however_they_are_executed(options, mask_onl
 
 def test_mixed_patterns_are_saved_with_the_model(tmp_path):
     method = GraNet(0.75, initial_sparsity=0.5, frequency=2, total_steps=12, pattern=MIXED)
-    model = granet_tf.wrap(convnet(), method)
+    model = granet_tf.wrap(convnet(), method, prunable=ALL)
     model.compile("adam", "mse")
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(48, 8, 8, 4)), rng.normal(size=(48, 8))
@@ -374,7 +376,7 @@ def test_a_dormant_filter_comes_back_from_zero():
         1 / 3, frequency=2, end_step=8, total_steps=8, drop_fraction=0.5,
         final_drop_fraction=0.5, pattern=Filter(),
     )  # fmt: skip
-    sparse = granet_tf.wrap(model, method)
+    sparse = granet_tf.wrap(model, method, prunable=ALL)
     sparse.pruned[0].mask.assign([[True, False, True]] * 2)
     layer.kernel.assign(kernel * [1.0, 0.0, 1.0])
     sparse.compile(keras.optimizers.SGD(1e-3, momentum=0.9), "mse")
@@ -487,3 +489,34 @@ def test_litert_runs_the_pattern_of_its_name_without_expanding_it(tmp_path, patt
     operations = litert.Interpreter(str(tmp_path / "model.tflite"))._get_ops_details()
     names = [operation["op_name"] for operation in operations]
     assert names.count("FULLY_CONNECTED") == 3 and ("DENSIFY" in names) is expands
+
+
+# Patterns by kind, ranked together by pattern.
+
+
+@pytest.mark.parametrize(("initial", "update"), [(0.75, True), (0.5, False)])
+def test_each_pattern_starts_and_stays_at_its_sparsity(initial, update):
+    """Of all weights together, erk would make the large dense layer sparser than the convolution,
+    whose weights it then could not get back: what is pruned only ever gets less."""
+    kinds = {"conv": "convolution", "small": "dense", "large": "dense"}
+    shapes = {"conv": (3, 3, 4, 8), "small": (16, 8), "large": (64, 64)}
+    layouts = {path: Layout(kind) for path, kind in kinds.items()}
+    method = GraNet(0.75, initial_sparsity=initial, pattern="litert", end_step=4, frequency=1,
+                    total_steps=8, drop_fraction=0.3)  # fmt: skip
+    masks = [mask.numpy() for mask in method.initial_masks(shapes, layouts).values()]
+
+    def active(masks):
+        conv, *dense = (np.asarray(mask) for mask in masks)
+        return conv.sum(), sum(m.reshape(-1, 4, m.shape[1]).any(axis=1).sum() for m in dense)
+
+    assert active(masks) == ((1 - initial) * 288, (1 - initial) * (4224 // 4))
+    if update:
+        rng = np.random.default_rng(0)
+        weights = [
+            tf.constant(rng.normal(size=s) * m) for s, m in zip(shapes.values(), masks, strict=True)
+        ]
+        gradients = [tf.constant(rng.normal(size=s)) for s in shapes.values()]
+        new, _ = method.update_masks(
+            tf.constant(4), list(shapes), weights, masks, gradients, layouts=layouts
+        )
+        assert active(new) == (72, 264)

@@ -164,7 +164,8 @@ def mixed(sparsity=0.0, **options):
     conv = np.array([[[1, -4], [3, 2]]], np.float32) / 1000
     head = np.array([[1, 2, 3, 4, 1, 1, 1, 1], [5, -5, 5, 5, 9, -9, 9, 9]], np.float32).T
     network.set_weights([conv, head])
-    return granet_tf.wrap(network, granet_tf.StaticSparse(sparsity, **options))
+    method = granet_tf.StaticSparse(sparsity, distribution="uniform", **options)
+    return granet_tf.wrap(network, method)
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])

@@ -344,11 +344,13 @@ def compiled(name, method, values, data, length):
     model = models.make(values.model, data.input_shape, data.classes, width)
     weight_decay.add(model, values.weight_decay, weight_decay.DECAYS[values.decay])
     if method is not None:
-        # Masks come from a checkpoint, if there is one.
+        # Masks come from a checkpoint, if there is one, or from another run, outputs included.
+        has_masks = values.masks_from and name == values.method
         model = granet_tf.wrap(
             model,
             method,
             mask_only=values.mask_only,
+            prunable=granet_tf.default_prunable if has_masks else None,
             start=False,
             track_explored=values.track_explored,
         )

@@ -18,6 +18,7 @@ from absl.flags import FlagValues
 
 import granet_tf
 from granet_tf.reasons import reason_of
+from granet_tf.spared import REASON
 from granet_tf.training import files, flags, models
 from granet_tf.training.errors import UsageError
 
@@ -59,14 +60,19 @@ class _Run:
             ) from error
 
     def masks(self) -> list[np.ndarray]:
-        """In the order of the model."""
+        """In the order of the model; outputs that were spared have all of their weights."""
         model = self.model()
         if not isinstance(model, granet_tf.SparseModel):
             raise UsageError(
                 "--masks_from must be a run with masks, and this one was dense. "
                 f"Received: {self.flag}"
             )
-        return [pruned.mask.numpy() for pruned in model.pruned]
+        masks = {id(pruned.variable): pruned.mask.numpy() for pruned in model.pruned}
+        return [
+            masks.get(id(weight.variable), np.ones(weight.variable.shape, bool))
+            for weight in model.weight_verdicts
+            if weight.prunable or weight.reason == REASON
+        ]
 
     def weights(self, at: str, input_shape, classes: int) -> list[np.ndarray]:
         """In the order of the model, statistics of batch normalization included."""
