@@ -74,7 +74,7 @@ class GMP(Method):
         with tf.init_scope():
             schedule = self.make_schedule()
             due, sparsity = bool(schedule(0)[0]), float(schedule.exact_sparsity(0))
-        if not due or sparsity <= self.initial_sparsity:
+        if not due or sparsity <= self.initial_sparsity + 1e-9:  # But for rounding.
             return None
         return dataclasses.replace(self, schedule=ConstantSparsity(sparsity, 0))
 

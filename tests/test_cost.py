@@ -32,7 +32,9 @@ def nonzeros(resnet, sparsities):
 
 def set_mask(pruned, count):
     size = pruned.mask.shape.num_elements()
-    pruned.mask.assign((np.arange(size) < count).reshape(pruned.mask.shape))
+    mask = (np.arange(size) < count).reshape(pruned.mask.shape)
+    pruned.mask.assign(mask)
+    pruned.variable.assign(mask.astype("float32"))  # Dormant weights are 0.
 
 
 # ResNet-50

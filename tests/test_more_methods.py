@@ -115,6 +115,37 @@ def test_top_kast(float64):
     assert [int(p.state["backward"].numpy().sum()) for p in model.pruned] == [36, 24]
 
 
+@pytest.mark.parametrize(
+    ("method", "learns"),
+    # DPF: all weights, as PyTorch's decay of the dense ones. Top-KAST: the set B, here 3 of 4.
+    [
+        (granet_tf.DPF(0.5, frequency=1, end_step=1), 4),
+        (granet_tf.TopKAST(0.5, backward_sparsity=0.25, exploration_decay=0.0, frequency=1), 3),
+    ],
+    ids=["dpf", "top_kast"],
+)
+def test_weight_decay_acts_on_dormant_weights_that_learn(float64, method, learns):
+    decay, x, w = 0.5, np.array([1.0, -2.0, 0.5, 1.5]), np.array([0.9, -0.5, 0.2, -0.1])
+    layer = keras.layers.Dense(1, use_bias=False, kernel_regularizer=keras.regularizers.L2(decay))
+    network = keras.Sequential([keras.Input((4,)), layer])
+    network.set_weights([w[:, None]])
+    model = granet_tf.wrap(network, dataclasses.replace(method, total_steps=9))
+    model.compile(keras.optimizers.SGD(RATE), "mse", run_eagerly=True)
+
+    def largest(count):
+        return np.isin(np.arange(4), np.argsort(-abs(w))[:count])
+
+    # DPF begins dense.
+    used, learning = largest(4 if learns == 4 else 2), largest(learns)
+    for _ in range(3):
+        gradient = 2.0 * ((w * used) @ x - 1.0) * x + 2.0 * decay * w
+        w = w - RATE * gradient * learning
+        used, learning = largest(2), largest(learns)
+        model.train_on_batch(x[None], np.array([[1.0]]))
+        np.testing.assert_allclose(layer.kernel.numpy()[:, 0], w, rtol=0, atol=1e-7)
+        np.testing.assert_array_equal(model.pruned[0].mask.numpy()[:, 0], used)
+
+
 def test_snfs(float64):
     weights, batches = reference.problem(STEPS)
     method = granet_tf.SNFS(

@@ -313,7 +313,9 @@ def test_summary_of_prune_low_magnitude_layers(wrapped):
     first = granet_tf.PruneLowMagnitude(L.Dense(8, name="first"), schedule, name="sparse")
     inputs = keras.Input((8,))
     model = keras.Model(inputs, L.Dense(4, name="second")(first(inputs)))
-    first.pruned[0].mask.assign(np.arange(64).reshape(8, 8) < 16)
+    mask = np.arange(64).reshape(8, 8) < 16
+    first.pruned[0].mask.assign(mask)
+    first.layer.kernel.assign(mask.astype("float32"))  # Dormant weights are 0.
     if wrapped:
         method = granet_tf.StaticSparse(0.5)
         summary = granet_tf.summarize(granet_tf.wrap(model, method))

@@ -487,7 +487,7 @@ def test_a_full_disk_is_one_line():
         (["--dataset=no_such_set"], "no_such_set"),
         (["--dataset=cifar10", "--data_dir=/nowhere"], "/nowhere"),
         (["--model=mobilenet_v1", "--width=0"], "--width=0"),
-        (["--initial_sparsity=0.95"], "initial_sparsity=0.95, final_sparsity=0.9"),
+        (["--initial_sparsity=0.95"], "--initial_sparsity=0.95, --final_sparsity=0.9"),
         (["--pinned=0:0.0,1:0.0,2:0.0"], "pinned={0: 0.0, 1: 0.0, 2: 0.0}"),
         (["--pinned=nothing:0.5"], "nothing"),
     ],

@@ -138,10 +138,11 @@ def begin(model: keras.Model, name: str, values: FlagValues) -> None:
         masks = _Run.of(values.masks_from, "masks_from").masks()
         for pruned, mask in zip(model.pruned, masks, strict=True):
             pruned.mask.assign(mask)
-        model.method = dataclasses.replace(model.method, final_sparsity=model.sparsity)
     if not model.mask_only:
         for pruned in model.pruned:
             pruned.variable.assign(np.where(pruned.mask.numpy(), pruned.variable.numpy(), 0.0))
+    if values.masks_from and name == values.method:
+        model.method = dataclasses.replace(model.method, final_sparsity=model.sparsity)
 
 
 def _drawn(values: Mapping[str, Any], input_shape, classes) -> list[np.ndarray]:
