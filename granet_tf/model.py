@@ -29,7 +29,14 @@ from granet_tf.ending import sparsity_after, training_steps
 from granet_tf.graphs import rebuilt
 from granet_tf.methods import GraNet, Method
 from granet_tf.optimizer import groups_of
-from granet_tf.own_classes import forget_training, is_own_class, own_class, replaced
+from granet_tf.own_classes import (
+    Pickled,
+    forget_training,
+    is_built,
+    is_own_class,
+    own_class,
+    replaced,
+)
 from granet_tf.own_methods import own_names, taken_names, with_methods_of
 from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE
@@ -49,6 +56,7 @@ from keras_layers.settling import (
     check_mode,
     check_trains,
     is_settled,
+    is_watched,
     leave_alone,
     settle_when_changed,
     settled,
@@ -193,7 +201,7 @@ def masked_weights(model: keras.Model) -> Iterator[keras.Model]:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SparseModel(SparseCompile, Transparent, keras.Model):
+class SparseModel(Pickled, SparseCompile, Transparent, keras.Model):
     """A Keras model and the masks of its weights; made by `granet_tf.wrap`.
 
     Attributes:
@@ -581,7 +589,8 @@ class SparseModel(SparseCompile, Transparent, keras.Model):
 
     def make_train_function(self, force=False):
         check_trains(self)
-        self.watch_layers()  # strip() ends that, and training may go on.
+        if not is_watched(self):  # strip() ends that, and training may go on.
+            self.watch_layers()
         return super().make_train_function(force)
 
     def get_config(self):
@@ -591,7 +600,7 @@ class SparseModel(SparseCompile, Transparent, keras.Model):
         return {
             "name": self.name,
             "trainable": self.trainable,
-            "model": keras.saving.serialize_keras_object(self.model),
+            "model": _serialized(self.model),
             "method": keras.saving.serialize_keras_object(self.method),
             "mask_only": self.mask_only,
             "track_explored": self.track_explored,
@@ -671,6 +680,16 @@ def _without_wrappers(model, undo):
     return change(model)
 
 
+def _serialized(model):
+    if model.compiled:
+        return keras.saving.serialize_keras_object(model)
+    model.get_compile_config = lambda: None  # One of the user's own may count on being compiled.
+    try:
+        return keras.saving.serialize_keras_object(model)
+    finally:
+        del model.get_compile_config
+
+
 def _decided(model, config):
     """{id of a weight: the decision about it}, which is not in `config` any more then."""
     if "weights" in config:  # Of version 0.1, by position.
@@ -725,20 +744,13 @@ def _check_model(model):
             "`model` is wrapped already, or has a wrapped model inside. To change the method, wrap "
             f"granet_tf.strip(model). Received: model={model}, with {wrapped}"
         )
-    if not _is_built(model) or not model.weights:
+    if not is_built(model) or not model.weights:
         raise ValueError(
             "`model` must be built before it is wrapped, as masks need the weights' shapes: start "
             "it with keras.Input(shape), or call it once on a batch of data. "
             f"Received: model={model}, which {'has no weights' if model.built else 'is not built'}"
         )
     _warn_of_taken_names(model)
-
-
-def _is_built(model):
-    # A GAN, say, has no build() and no call(): it is built when its parts are.
-    has_build = not getattr(model.build, "_is_default", False)
-    parts = model._flatten_layers(include_self=False)
-    return model.built or (not has_build and all(layer.built for layer in parts))
 
 
 def _warn_of_taken_names(model):
@@ -748,8 +760,9 @@ def _warn_of_taken_names(model):
         warnings.warn(
             f"The wrapped model does not use {', '.join(f'{n}()' for n in sorted(ignored))} of "
             f"{kind.__name__}, as {kind.__name__} means something of its own by "
-            f"{', '.join(sorted(taken))}, which wrapped models have. Rename that; or compile your "
-            "model with granet_tf.SparseOptimizer(optimizer, granet_tf.wrap(model)) and fit that.",
+            f"{', '.join(f'`{n}`' for n in sorted(taken))}, which wrapped models have. Rename it, "
+            "or compile your model with granet_tf.SparseOptimizer(optimizer, granet_tf.wrap("
+            "model)) and fit that.",
             stacklevel=4,
         )
 

@@ -43,6 +43,24 @@ def is_own_class(model: keras.Layer) -> bool:
     return isinstance(model, keras.Model) and own_class(model) not in (keras.Sequential, Functional)
 
 
+def is_built(model: keras.Model) -> bool:
+    """Whether `model` has all of its weights. One without build() and call(), such as a GAN, has
+    them when its layers do.
+
+    Example:
+
+    >>> class Pair(keras.Model):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.first = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    >>> Pair().built, is_built(Pair())
+    (False, True)
+    """
+    has_build = not getattr(model.build, "_is_default", False)
+    parts = model._flatten_layers(include_self=False)
+    return model.built or (not has_build and all(layer.built for layer in parts))
+
+
 def named_in_files_as(made: type, base: type) -> None:
     """Makes files name `base`, which every process has, for what is of class `made`.
 
@@ -62,6 +80,13 @@ def named_in_files_as(made: type, base: type) -> None:
     register = keras.saving.register_keras_serializable(PACKAGE, base.__name__)
     register(made)
     register(base)
+
+
+class Pickled:
+    """To be mixed into a class of models that `pickle` can't find, as it is made when needed."""
+
+    def __reduce__(self):
+        return keras.Model._unpickle_model, super().__reduce__()[1]
 
 
 def replaced(model: keras.Layer, change: Change, kind: type) -> tuple[keras.Layer, Callable]:

@@ -66,7 +66,7 @@ def with_methods_of(kind: type[keras.Model], base: type[keras.Model]) -> type[ke
             return [cls, *first, *_own_classes(kind, base), *last]
 
     def masked(name):
-        @functools.wraps(defined[name])
+        @functools.wraps(defined[name], updated=())
         def method(self, *args, **kwargs):
             with computing_masked(self if self.mask_only else None):
                 return getattr(super(made, self), name)(*args, **kwargs)
@@ -94,7 +94,7 @@ def with_methods_of(kind: type[keras.Model], base: type[keras.Model]) -> type[ke
 
     body = {name: inspect.getattr_static(base, name) for name in _INSIDE if name in defined}
     body |= {name: _Inside(name, value) for name, value in values.items()}
-    body |= {n: masked(n) for n in names if isinstance(defined[n], types.FunctionType)}
+    body |= {name: masked(name) for name in names if _is_method(defined[name])}
     body |= {"call": call, "watch_layers": watch_layers, "__dir__": attributes}
     body["__module__"] = base.__module__
     body["__qualname__"] = f"{base.__name__}[{kind.__name__}]"
@@ -169,9 +169,15 @@ class _Inside:
         return getattr(instance.model, self.name)
 
 
+def _is_method(value) -> bool:
+    """Whether it is called with the model; a `tf.function` is, too."""
+    is_bound = callable(value) and hasattr(value, "__get__")
+    return is_bound and not isinstance(value, (staticmethod, classmethod))
+
+
 def _is_value(name, value, base) -> bool:
-    is_method = callable(value) or hasattr(value, "__get__")
-    return not (is_method or hasattr(base, name) or name.startswith(("__", "_abc_")))
+    does = callable(value) or hasattr(value, "__get__")
+    return not (does or hasattr(base, name) or name.startswith(("__", "_abc_")))
 
 
 def _own_classes(kind, base) -> list[type]:

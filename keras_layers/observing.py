@@ -56,6 +56,12 @@ def observe(layer: keras.Layer, name: str, observer: Any, around: Callable) -> N
     getattr(layer, name).observers[observer] = around
 
 
+def is_observed(layer: keras.Layer, observer: Any) -> bool:
+    """Whether `observer` observes a method of `layer`."""
+    methods = [m for m in vars(layer).values() if isinstance(m, Observed)]
+    return any(observer in method.observers for method in methods)
+
+
 def stop_observing(layer: keras.Layer, observer: Any) -> None:
     """Ends what `observe` began, for all methods of `layer`; without observers, they are its own.
 

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_layers.masking import PrunedWeight, masked_value
-from keras_layers.observing import observe, stop_observing
+from keras_layers.observing import is_observed, observe, stop_observing
 
 # Those in which a weight keeps its shape and 0 stays 0.
 MODES = ("int8", "float8")
@@ -52,6 +52,11 @@ def settle_when_changed(owner: keras.Layer, layers: Iterable[keras.Layer]) -> No
         for name, change in (("quantize", _quantize), ("enable_lora", _enable_lora)):
             if hasattr(layer, name):
                 observe(layer, name, owner, functools.partial(change, layer))
+
+
+def is_watched(owner: keras.Layer) -> bool:
+    """Whether layers of `owner` are, by `settle_when_changed`."""
+    return any(is_observed(layer, owner) for layer in owner._flatten_layers(include_self=False))
 
 
 def leave_alone(owner: keras.Layer) -> None:

@@ -16,6 +16,7 @@ from granet_tf.model import pruned_weights
 
 OLD = pathlib.Path(__file__).parent / "fixtures" / "v0_1"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
+STATES = json.loads((OLD / "states.json").read_text())
 X, Y = models.data(models.sequential, 16)
 
 
@@ -36,6 +37,47 @@ def test_keras_files_load_and_train_on(name):
     model.fit(X, Y, batch_size=8, epochs=1, shuffle=False, verbose=0)
     assert int(model.optimizer.iterations) == 6
     assert sum(nonzeros(model)) <= sum(EXPECTED[name]["nonzeros"])
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scaled(keras.Model):
+    """Trains in its own way, which version 0.1 passed over, and has its layers under two names."""
+
+    def __init__(self, scale=2.0, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+        self.hidden = keras.layers.Dense(16, name="hidden")
+        self.head = keras.layers.Dense(4, name="head")
+
+    @property
+    def blocks(self):
+        return [self.hidden, self.head]
+
+    def call(self, inputs):
+        return self.head(self.hidden(inputs))
+
+    def train_step(self, data):
+        return {**super().train_step(data), "scale": self.scale}
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+def test_a_model_of_a_users_class_trains_as_the_class_says_from_now_on():
+    model = keras.models.load_model(OLD / "own_train_step.keras")
+    assert_as_it_was(model, STATES["own_train_step"])
+    history = model.fit(X, Y, batch_size=8, shuffle=False, verbose=0).history
+    assert history["scale"] == [3.0]
+    assert isinstance(model, Scaled) and isinstance(model.model, Scaled)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
+def test_wrapped_layers_that_were_frozen_load():
+    """Version 0.1 saved these and could not load them."""
+    model = keras.models.load_model(OLD / "prune_low_magnitude_frozen.keras")
+    expected = STATES["prune_low_magnitude_frozen"]
+    np.testing.assert_allclose(model.predict(X[:2], verbose=0), expected["outputs"], rtol=1e-5)
+    assert nonzeros(model) == expected["nonzeros"] and model.trainable_variables == []
 
 
 def made(name):

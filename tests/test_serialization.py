@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.model import pruned_weights
+from granet_tf.model import masked_weights, pruned_weights
 
 api = granet_tf.sparsity.keras
 MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
@@ -185,6 +185,211 @@ def test_a_users_model_with_a_wrapped_layer_goes_on(tmp_path, compiled):
         fit(each, x, y, epochs=2, callbacks=[api.UpdatePruningStep()])
     assert np.count_nonzero(loaded.hidden.pruned[0].mask) == 32
     assert_same(model, loaded)
+
+
+# States that a model may be in when it is saved
+
+
+HALF = granet_tf.ConstantSparsity(0.5, 0, frequency=1)
+
+
+def wrapped_half(model, mask_only):
+    method = granet_tf.GMP(schedule=HALF)
+    return granet_tf.wrap(model, method, mask_only=mask_only)
+
+
+def pruned_half(model, mask_only):
+    return api.prune_low_magnitude(model, HALF, mask_only=mask_only)
+
+
+def layer_of(model, name):
+    return next(layer for layer in model._flatten_layers() if layer.name == name)
+
+
+def freeze(model):
+    model.trainable = False
+
+
+def freeze_a_layer(model):
+    layer_of(model, "hidden").trainable = False
+
+
+def add_adapters(model):
+    """Trained ones: the file has them merged."""
+    layer = layer_of(model, "hidden")
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
+
+
+def quantize(model):
+    model.quantize("int8")
+
+
+def quantize_a_layer(model):
+    layer_of(model, "hidden").quantize("int8")
+
+
+def quantize_to_float8(model):
+    model.quantize("float8")
+
+
+def quantize_and_add_adapters(model):
+    quantize(model)
+    add_adapters(model)
+
+
+CHANGES = [
+    *(freeze, freeze_a_layer, add_adapters, quantize, quantize_a_layer, quantize_to_float8),
+    quantize_and_add_adapters,
+]
+
+
+def as_plain(model, build):
+    """The user's model with the same masked weights, and no masks."""
+    plain = build()
+    with masked_weights(model) as stripped:
+        plain.set_weights(stripped.get_weights())
+    return plain
+
+
+@MODES
+@pytest.mark.parametrize("build", [models.sequential, models.subclassed], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("prune", [wrapped_half, pruned_half])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+@pytest.mark.filterwarnings("ignore:Skipping variable loading", "ignore:.*`quantize` method")
+def test_a_model_in_any_state_loads_and_computes_as_the_plain_one(
+    tmp_path, change, prune, build, mask_only
+):
+    x, y = models.data(models.sequential, 16)
+    model = prune(build(), mask_only)
+    model.compile("sgd", "mse", run_eagerly=True)
+    fit(model, x, y)
+    plain = as_plain(model, build)
+    for each in (plain, model):
+        change(each)
+    np.testing.assert_array_equal(model(x), plain(x))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for other in (loaded, copy.deepcopy(model)):
+        np.testing.assert_allclose(other(x), model(x), rtol=1e-5, atol=1e-5)
+        masks = [p.mask.numpy() for p in pruned_weights(model)]
+        for ours, mask in zip(pruned_weights(other), masks, strict=True):
+            np.testing.assert_array_equal(ours.mask, mask)
+    in_plain = len(plain.trainable_variables)
+    # As in plain Keras, the class of a model does not know of adapters, or of what was frozen.
+    lost = build is models.subclassed and change not in (freeze, quantize, quantize_a_layer)
+    if not lost:
+        assert len(loaded.trainable_variables) == len(model.trainable_variables) == in_plain
+    outputs = model(x)
+    np.testing.assert_allclose(granet_tf.strip(loaded)(x), outputs, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(granet_tf.strip(model)(x), outputs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("prune", [wrapped_half, pruned_half])
+def test_a_frozen_model_loads_in_another_process(tmp_path, prune):
+    model = prune(models.sequential(), True)
+    set_masks(model)
+    freeze(model)
+    model.save(tmp_path / "model.keras")
+    x, _ = models.data(models.sequential, 2)
+    np.save(tmp_path / "x.npy", x)
+    out = models.run_python(
+        "import keras, granet_tf, numpy as np\n"
+        f"model = keras.models.load_model({str(tmp_path / 'model.keras')!r})\n"
+        f"np.save({str(tmp_path / 'y.npy')!r}, model(np.load({str(tmp_path / 'x.npy')!r})))\n"
+        "print(model.trainable, len(model.trainable_variables))"
+    )
+    assert out.split() == ["False", "0"]
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model(x), rtol=1e-5)
+
+
+def set_masks(model):
+    for i, pruned in enumerate(pruned_weights(model)):
+        pruned.mask.assign(np.random.default_rng(i).random(pruned.mask.shape) < 0.5)
+
+
+def frozen_copies(model):
+    config = keras.saving.serialize_keras_object(model)
+    return [
+        keras.saving.deserialize_keras_object(config),
+        keras.models.clone_model(model),
+        keras.models.model_from_json(model.to_json()),
+        type(model).from_config(model.get_config()),
+    ]
+
+
+@pytest.mark.parametrize("prune", [wrapped_half, pruned_half])
+def test_every_way_to_copy_a_frozen_model_gives_it_the_same_masks(prune):
+    model = prune(models.sequential(), False)
+    freeze(model)
+    for other in frozen_copies(model):
+        assert [tuple(p.variable.shape) for p in pruned_weights(other)] == [(8, 16), (16, 4)]
+        assert other.trainable_variables == []
+        other.trainable = True
+        assert len(other.trainable_variables) == 4
+
+
+def bidirectional():
+    return keras.layers.Bidirectional(keras.layers.LSTM(3), name="both")
+
+
+def test_recurrent_layers_that_are_frozen_in_part():
+    inputs = keras.Input((5, 4))
+    wrapper = pruned_half(bidirectional(), True)
+    model = keras.Model(inputs, keras.layers.Dense(2)(wrapper(inputs)))
+    set_masks(model)
+    wrapper.layer.forward_layer.trainable = False
+    [other] = frozen_copies(model)[:1]
+    other.set_weights(model.get_weights())
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    np.testing.assert_array_equal(other(x), model(x))
+    copied = other.layers[1]
+    assert len(copied.pruned) == 4
+    assert (copied.layer.forward_layer.trainable, copied.layer.trainable) == (False, True)
+    assert len(other.trainable_variables) == 3 + 2
+
+
+def test_a_wrapper_that_is_not_built_decides_when_it_is():
+    wrapper = pruned_half(keras.layers.Dense(3), True)
+    twice = copy.deepcopy(copy.deepcopy(wrapper))
+    frozen = pruned_half(keras.layers.Dense(3), True)
+    frozen.build((None, 4))
+    frozen.trainable = False
+    config = frozen.get_config()
+    again = type(frozen).from_config(type(frozen).from_config(config).get_config())
+    for each in (twice, again):
+        assert each.pruned == ()
+        each.build((None, 4))
+        assert [tuple(p.mask.shape) for p in each.pruned] == [(4, 3)]
+    assert (twice.trainable, again.trainable) == (True, False)
+
+
+def test_what_is_named_by_path_is_not_looked_for_again(tmp_path):
+    inputs = keras.Input((4,))
+    layer = api.prune_low_magnitude(
+        keras.layers.Dense(3, name="q"), HALF, prunable=["prune_low_magnitude_q/q/kernel"]
+    )
+    model = keras.Sequential([inputs, layer], name="one")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert len(pruned_weights(loaded)) == 1
+
+
+@MODES
+def test_a_head_that_was_replaced_loads_without_masks(tmp_path, mask_only):
+    inner = models.sequential()
+    model = wrapped_half(inner, mask_only)
+    set_masks(model)
+    inner.pop()
+    inner.add(keras.layers.Dense(3, name="new"))
+    x, _ = models.data(models.sequential, 4)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    for each in (model, loaded):
+        assert [tuple(p.mask.shape) for p in each.pruned] == [(8, 16)]
+        reasons = {r.path.split("/", 1)[1]: r.reason for r in granet_tf.summarize(each).rows}
+        assert reasons["hidden/kernel"] == "pruned" and reasons["new/kernel"] == "added later"
 
 
 @pytest.mark.parametrize(

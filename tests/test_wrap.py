@@ -179,6 +179,100 @@ def test_strip_takes_wrappers_out_of_the_attributes_of_a_model_of_ones_own():
     assert {id(v) for v in model.weights} == {id(v) for v in inner.weights}
 
 
+# What is known of a model's graph.
+
+GRAPH = ("inputs", "outputs", "output_names", "input_shape", "output_shape", "input", "output")
+
+
+@BUILDS
+def test_a_wrapped_model_has_what_its_model_says_of_its_graph(build):
+    model = build()
+    sparse = granet_tf.wrap(model)
+    known = [name for name in (*GRAPH, "input_names") if hasattr(model, name)]
+    of_graph = set(GRAPH) - {models.sequential: {"output_names", "input", "output"}}.get(
+        build, set()
+    )
+    assert set(known) == (set() if build is models.subclassed else of_graph)
+    for name in known:
+        ours, theirs = (keras.tree.flatten(getattr(each, name)) for each in (sparse, model))
+        assert all(a is b or a == b for a, b in zip(ours, theirs, strict=True)), name
+    for name in {*GRAPH, "input_names"} - set(known):
+        with pytest.raises(AttributeError, match=r"has no attribute|never been called and thus"):
+            getattr(sparse, name)
+    assert sparse.count_params() == model.count_params()
+    for layer in model.layers:
+        assert sparse.get_layer(layer.name) is layer
+    assert sparse.get_layer(model.name) is model and sparse.get_layer(index=0) is model
+    shown = {name: [] for name in ("ours", "theirs")}
+    sparse.summary(print_fn=lambda text, **options: shown["ours"].append(text))
+    model.summary(print_fn=lambda text, **options: shown["theirs"].append(text))
+    assert shown["ours"] == shown["theirs"] != []
+
+
+def two_outputs(kind):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8,), name="in")
+    hidden = L.Dense(6, name="hidden")(inputs)
+    a, b = L.Dense(4, name="a")(hidden), L.Dense(4, name="b")(hidden)
+    outputs = {"list": [a, b], "dict": {"a": a, "b": b}, "renamed": {"x": a, "y": b}, "one": a}
+    return keras.Model(inputs, outputs[kind])
+
+
+_X, _Y = models.data(models.sequential)
+A_AND_B = {"a": _Y, "b": -_Y}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "y"),
+    [
+        ("list", {"loss": {"a": "mse", "b": "mae"}}, A_AND_B),
+        ("list", {"loss": {"a": "mse", "b": "mae"}}, [_Y, -_Y]),
+        (
+            "list",
+            {
+                "loss": {"a": "mse", "b": "mae"},
+                "loss_weights": {"a": 1.0, "b": 0.25},
+                "metrics": {"a": ["mae"], "b": "mse"},
+                "weighted_metrics": {"b": "mae"},
+            },
+            A_AND_B,
+        ),
+        ("list", {"loss": ["mse", "mae"], "loss_weights": [1.0, 0.5], "metrics": [["mae"], []]},
+         [_Y, -_Y]),
+        ("list", {"loss": "mse"}, A_AND_B),
+        ("dict", {"loss": {"a": "mse", "b": "mae"}, "metrics": {"b": "mse"}}, A_AND_B),
+        ("renamed", {"loss": {"x": "mse", "y": "mae"}}, {"x": _Y, "y": -_Y}),
+        ("one", {"loss": {"a": "mse"}}, _Y),
+    ],
+    ids=["dict", "list_targets", "all", "lists", "one_loss", "dict_model", "renamed", "one_output"],
+)  # fmt: skip
+def test_losses_by_the_name_of_an_output(kind, options, y):
+    def trained(**wrapped):
+        model = two_outputs(kind)
+        model = granet_tf.wrap(model, NEVER, **wrapped) if wrapped else model
+        model.compile(keras.optimizers.SGD(0.1), run_eagerly=True, **options)
+        history = model.fit(_X, y, batch_size=16, shuffle=False, verbose=0).history
+        return history, model.evaluate(_X, y, verbose=0, return_dict=True)
+
+    expected = trained()
+    for mask_only in (False, True):
+        ours = trained(mask_only=mask_only)
+        for a, b in zip(ours, expected, strict=True):
+            assert a.keys() == b.keys()
+            np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-5)
+
+
+def test_a_method_that_needs_a_loss_takes_one_by_the_name_of_an_output():
+    batches = [(_X, A_AND_B)]
+    sparse = granet_tf.wrap(two_outputs("list"), granet_tf.SNIP(0.5))
+    sparse.start(batches, loss={"a": "mse", "b": "mae"})
+    other = granet_tf.wrap(two_outputs("list"), granet_tf.SNIP(0.5))
+    other.start([(_X, [_Y, -_Y])], loss=["mse", "mae"])
+    assert sparse.sparsity == 0.5
+    for a, b in zip(sparse.pruned, other.pruned, strict=True):
+        np.testing.assert_array_equal(a.mask, b.mask)
+
+
 # What the forward pass does.
 
 
@@ -538,20 +632,28 @@ def test_early_stopping_restores_weights_with_their_masks():
     assert model.count_params() == 212 and sum(models.counts(model).values()) <= 108
 
 
-def test_a_custom_train_step_gets_a_warning_whose_advice_works():
-    class Own(models.Subclassed):
-        steps = 0
+class Steps(models.Subclassed):
+    steps = 0
 
-        def train_step(self, data):
-            self.steps += 1
-            return super().train_step(data)
+    def train_step(self, data):
+        self.steps += 1
+        return super().train_step(data)
 
-    model = Own()
+
+def test_a_custom_train_step_is_called():
+    model = Steps()
     model(X[:1])
-    with pytest.warns(
-        UserWarning, match=r"Own has its own train_step\(\), which fit\(\) of the wr"
-    ):
-        sparse = granet_tf.wrap(model, granet_tf.GMP(0.5, total_steps=4, frequency=1))
+    sparse = granet_tf.wrap(model, granet_tf.GMP(0.5, total_steps=4, frequency=1))
+    sparse.compile("sgd", "mse", run_eagerly=True)
+    sparse.fit(X, Y, batch_size=8, verbose=0)
+    assert model.steps == 4
+    assert list(models.counts(model).values()) == [64, 32]
+
+
+def test_a_users_model_can_be_fitted_itself_with_a_sparse_optimizer():
+    model = Steps()
+    model(X[:1])
+    sparse = granet_tf.wrap(model, granet_tf.GMP(0.5, total_steps=4, frequency=1))
     model.compile(granet_tf.SparseOptimizer("sgd", sparse), "mse", run_eagerly=True)
     model.fit(X, Y, batch_size=8, verbose=0)
     assert model.steps == 4

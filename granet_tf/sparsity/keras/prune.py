@@ -11,7 +11,7 @@ from keras.src.models import Functional
 
 from granet_tf.graphs import rebuilt
 from granet_tf.model import pruned_weights, strip
-from granet_tf.own_classes import is_own_class
+from granet_tf.own_classes import is_built, is_own_class
 from granet_tf.pattern_names import as_pattern
 from granet_tf.patterns import Pattern
 from granet_tf.schedules import ConstantSparsity, PolynomialDecay
@@ -233,7 +233,7 @@ def _ids(layer):
 
 
 def _check_model(model):
-    if not model.built and not isinstance(model, (keras.Sequential, Functional)):
+    if not is_built(model) and not isinstance(model, (keras.Sequential, Functional)):
         raise ValueError(
             "A subclassed model must be built before it is pruned: call it once on a batch of "
             f"data. Received: to_prune={model}, which is not built"

@@ -12,7 +12,13 @@ from keras.src.models import Functional
 
 from granet_tf.compiling import OwnCompile, SparseCompile, has_masks, made_sparse, sparse_part
 from granet_tf.graphs import rebuilt
-from granet_tf.own_classes import forget_training, is_own_class, named_in_files_as, replaced
+from granet_tf.own_classes import (
+    Pickled,
+    forget_training,
+    is_own_class,
+    named_in_files_as,
+    replaced,
+)
 from granet_tf.schedules import PACKAGE
 from keras_layers.prunable import carries_masks
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
@@ -41,7 +47,7 @@ class PrunedFunctional(SparseCompile, Functional):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class PrunedOwn(OwnCompile):
+class PrunedOwn(OwnCompile, Pickled):
     """Mixed into a user's class: `compile` makes its optimizers update the masks; files hold both.
 
     Attributes:
