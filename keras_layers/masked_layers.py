@@ -57,7 +57,6 @@ def _call(layer, model, call, *args, **kwargs):
             args,
             kwargs,
             straight_through=model.method.straight_through,
-            owner=layer,
         )
 
 

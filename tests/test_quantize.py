@@ -238,7 +238,7 @@ def test_adapters_are_trained_beside_a_sparse_kernel(mask_only):
 def test_a_kernel_of_a_layer_with_adapters_is_not_unfrozen_without_a_word():
     model = wrapped(models.sequential(), True)
     model.get_layer("hidden").enable_lora(2)
-    model.trainable = True
+    model.get_layer("hidden")._kernel.trainable = True
     model.compile("sgd", "mse", run_eagerly=True)
     with pytest.raises(ValueError, match=r"or unfrozen in a layer that had adapters.*hidden/kern"):
         model.fit(X, Y, verbose=0)
