@@ -160,8 +160,10 @@ def test_settings_of_the_wrapper_are_set_on_the_layer():
     layer.dtype_policy = "mixed_bfloat16"
     layer.autocast = False
     assert layer.layer.dtype_policy.name == "mixed_bfloat16" and not layer.layer.autocast
-    with pytest.raises(ValueError, match=r"`dtype` must be given to the layer.*Received: dtype='f"):
-        Wrapped(L.Dense(4), DENSE, dtype="float16")
+    assert not Wrapped(layer.layer.from_config({"units": 4}), DENSE, trainable=False).trainable
+    for name, value in {"dtype": "float16", "autocast": False}.items():
+        with pytest.raises(ValueError, match=rf"`{name}` must be given to the layer.*Received: "):
+            Wrapped(L.Dense(4), DENSE, **{name: value})
     assert Wrapped(L.Dense(4, dtype="float16"), DENSE, dtype="float16").dtype == "float16"
 
 
