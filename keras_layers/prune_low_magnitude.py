@@ -63,9 +63,10 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
     Raises:
         TypeError: If `pruning_schedule` can't be called.
         ValueError: If `layer` is not a Keras layer, or wrapped already; on blocks or groups that
-            are none; on a `dtype` that is not the layer's; when built, if it has nothing to prune
-            and is none of Keras's own layers of which nothing ever is, such as a normalisation; on
-            a call with mask_only=True, if the layer is rematerialized or a `tf.function`.
+            are none; on a `dtype` or `autocast` that is not the layer's; when built, if it has
+            nothing to prune and is none of Keras's own layers of which nothing ever is, such as a
+            normalisation; on a call with mask_only=True, if the layer is rematerialized or a
+            `tf.function`.
 
     Warns:
         UserWarning: When trained without a `granet_tf.SparseOptimizer`, which would leave it
@@ -154,12 +155,14 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
                 "granet_tf.GraNetSchedule: else a pruned weight is 0 and can't be chosen. "
                 f"Received: mask_only={mask_only}, pruning_schedule={pruning_schedule}"
             )
-        _check_dtype(layer, kwargs.pop("dtype", None))
+        _check_are_of_layer(layer, kwargs)
         kwargs.setdefault("name", f"prune_low_magnitude_{layer.name}")
         # Keras reads off their signatures what to hand to call() and build().
         self.call = with_signature(self.call, layer.call)
         self.build = with_signature(self.build, layer.build)
         super().__init__(layer, **kwargs)
+        if not self._trainable:
+            layer.trainable = False
         self.pruning_schedule = pruning_schedule
         self.block_size = blocks
         self.block_pooling_type = block_pooling_type
@@ -358,12 +361,18 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         return cls(**config)
 
 
-def _check_dtype(layer, dtype):
-    if dtype is not None and keras.dtype_policies.get(dtype) != layer.dtype_policy:
-        raise ValueError(
-            "`dtype` must be given to the layer that is wrapped, as the wrapper computes nothing "
-            f"itself. Received: dtype={dtype!r}, for a layer with {layer.dtype_policy}"
-        )
+def _check_are_of_layer(layer, options):
+    """Takes out of `options` what only the layer inside has, or raises a ValueError."""
+    own = {"dtype": layer.dtype_policy, "autocast": layer.autocast}
+    given = {name: options.pop(name) for name in own if options.get(name) is not None}
+    if "dtype" in given:
+        given["dtype"] = keras.dtype_policies.get(given["dtype"])
+    for name, value in given.items():
+        if value != own[name]:
+            raise ValueError(
+                f"`{name}` must be given to the layer that is wrapped, as the wrapper computes "
+                f"nothing itself. Received: {name}={value}, for a layer with {own[name]}"
+            )
 
 
 def _two_integers(name, value):

@@ -160,8 +160,10 @@ def test_settings_of_the_wrapper_are_set_on_the_layer():
     layer.dtype_policy = "mixed_bfloat16"
     layer.autocast = False
     assert layer.layer.dtype_policy.name == "mixed_bfloat16" and not layer.layer.autocast
-    with pytest.raises(ValueError, match=r"`dtype` must be given to the layer.*Received: dtype='f"):
-        Wrapped(L.Dense(4), DENSE, dtype="float16")
+    assert not Wrapped(layer.layer.from_config({"units": 4}), DENSE, trainable=False).trainable
+    for name, value in {"dtype": "float16", "autocast": False}.items():
+        with pytest.raises(ValueError, match=rf"`{name}` must be given to the layer.*Received: "):
+            Wrapped(L.Dense(4), DENSE, **{name: value})
     assert Wrapped(L.Dense(4, dtype="float16"), DENSE, dtype="float16").dtype == "float16"
 
 
@@ -292,7 +294,7 @@ class Stateful(L.Layer):
     elsewhere = keras.Variable(0.0, name="elsewhere")
 
     def build(self, input_shape):
-        self.kernel = self.add_weight((input_shape[-1], 3), name="kernel")
+        self.kernel = self.add_weight((input_shape[-1], 3), name="kernel", regularizer="l2")
         self.calls = self.add_weight((), name="calls", initializer="zeros", trainable=False)
         self.metric = keras.metrics.Mean()
         # Not tracked: out of Keras's sight.
@@ -304,6 +306,7 @@ class Stateful(L.Layer):
             variable.assign_add(1.0)
         self.metric.update_state(counter)
         self.add_loss(keras.ops.sum(self.kernel**2))
+        self.__dict__["seen"] = len(self.losses)
         return keras.random.dropout(inputs, 0.5, seed=seed) @ self.kernel
 
     def get_prunable_weights(self):
@@ -312,7 +315,7 @@ class Stateful(L.Layer):
     def state(self):
         counter, seed = self.hidden
         variables = [self.calls, counter, self.elsewhere, seed.state, *self.metric.variables]
-        return [variable.numpy().tolist() for variable in variables]
+        return [*(variable.numpy().tolist() for variable in variables), self.seen]
 
 
 def stateful():
@@ -338,10 +341,10 @@ def test_each_variable_changes_once_as_in_the_plain_model(way, mask_only, traini
     ours = run(way(model, mask_only), layer, training)
     # Three calls, and the count after each of them in the mean.
     assert ours[1][:3] == state[:3] == [3.0, 3.0, 3.0]
-    assert ours[1][4:] == [6.0, 3.0] and ours[1][3] == state[3]
+    assert ours[1][4:] == [6.0, 3.0, 2] and ours[1][3] == state[3]
     assert_same(ours[0], outputs)
     assert_same(ours[2], moved)
-    assert ours[3] == losses and len(losses[1]) == 1
+    assert ours[3] == losses and len(losses[1]) == 2
     assert not np.array_equal(*outputs[:2])
 
 
@@ -460,7 +463,7 @@ def test_a_shared_layer_called_twice_changes_its_state_twice():
         model = change(keras.Model(inputs, layer(layer(inputs))))
         model(np.ones((1, 3)))
         assert layer.state()[:3] == [2.0, 2.0, 2.0]
-        assert len(model.losses) == len(layer.losses) == 2
+        assert len(model.losses) == len(layer.losses) == 3  # One is the regulariser's.
 
 
 def test_masks_count_in_a_function_that_a_layer_has_made_of_its_own_code():
