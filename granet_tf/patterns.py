@@ -161,7 +161,8 @@ class Block(Pattern):
     """Blocks of `size` = (inputs, outputs) of a kernel.
 
     A dense kernel (inputs, outputs) is cut as it is; a convolution's at each position of the window
-    for itself. Blocks at the edges may be smaller.
+    for itself. Blocks at the edges may be smaller. Where a block holds all inputs of an output, the
+    layers whose outputs are those of the model are spared, as by `Filter`.
 
     On x86, LiteRT runs dense layers faster where zeros come in blocks of (4, 1) float32 or (16, 1)
     int8 weights; `pattern="litert"` is that.

@@ -388,13 +388,25 @@ def test_the_normalization_is_that_of_lamp():
     assert not np.any(Filter().comparable(tf.zeros(3), tf.ones(3, tf.bool)))
 
 
+@pytest.mark.usefixtures("with_xla")
+def test_xla_ranks_filters_as_eager_execution_does():
+    weights = kernels(*SHAPES)
+    compiled = tf.function(lambda *w: _update(Filter(), 0.9, w), jit_compile=True)
+    for a, b in zip(compiled(*weights), _update(Filter(), 0.9, weights), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def kept_filters(pattern, sparsity, weights, **options):
     """How many filters of each kernel a single global update leaves, and which."""
+    new = _update(pattern, sparsity, weights, **options)
+    return [np.flatnonzero(mask.numpy().reshape(-1, mask.shape[-1]).any(axis=0)) for mask in new]
+
+
+def _update(pattern, sparsity, weights, **options):
     method = GMP(sparsity, scope="global", pattern=pattern, end_step=1, frequency=1, **options)
     paths = [f"w{i}" for i in range(len(weights))]
     masks = [tf.ones(w.shape, tf.bool) for w in weights]
-    new, _ = method.update_masks(tf.constant(1), paths, weights, masks, [None] * len(weights))
-    return [np.flatnonzero(mask.numpy().reshape(-1, mask.shape[-1]).any(axis=0)) for mask in new]
+    return method.update_masks(tf.constant(1), paths, weights, masks, [None] * len(weights))[0]
 
 
 def kernels(*shapes):
