@@ -318,7 +318,8 @@ class Filter(Pattern):
     >>> Filter().expand(tf.constant([True, False]), (2, 2)).numpy().tolist()
     [[True, False], [True, False]]
     >>> everything = tf.constant([True, True, True])
-    >>> Filter().comparable(tf.constant([1.0, 2.0, 2.0]), everything).numpy().round(3).tolist()
+    >>> scores = Filter().comparable(tf.constant([1.0, 2.0, 2.0]), everything)
+    >>> [round(float(score), 3) for score in scores]
     [0.111, 1.0, 0.5]
 
     Reference:

@@ -26,6 +26,19 @@ def computing_masked(model: keras.Model | None) -> Iterator[None]:
 
     Args:
         model: A `SparseModel` that `mask_calls` was called for; None for no model.
+
+    Example:
+
+    >>> import granet_tf
+    >>> dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    >>> network = keras.Sequential([keras.Input((4,)), dense])
+    >>> model = granet_tf.wrap(network, granet_tf.StaticSparse(0.75), mask_only=True)
+    >>> mask_calls(model)
+    >>> ones = keras.ops.ones((1, 4))
+    >>> with computing_masked(model):
+    ...     inside = float(dense(ones)[0, 0])
+    >>> inside, float(dense(ones)[0, 0])
+    (1.0, 4.0)
     """
     token = _COMPUTING.set(model)
     try:

@@ -39,7 +39,7 @@ def output_layers(model: keras.Layer) -> list[keras.Layer]:
     >>> hidden = keras.layers.Dense(8, name="hidden")(inputs)
     >>> classes = keras.layers.Softmax()(keras.layers.Dense(3, name="classes")(hidden))
     >>> value = keras.layers.Dense(1, name="value")(hidden)
-    >>> [layer.name for layer in output_layers(keras.Model(inputs, [classes, value]))]
+    >>> sorted(layer.name for layer in output_layers(keras.Model(inputs, [classes, value])))
     ['classes', 'value']
     """
     return list(dict.fromkeys(_last(model)))

@@ -271,8 +271,10 @@ def test_a_model_in_any_state_loads_and_computes_as_the_plain_one(
     np.testing.assert_array_equal(model(x), plain(x))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
+    # Keras merges adapters into integers when it saves them, and rounds these again.
+    tolerance = 0.1 if change is quantize_and_add_adapters else 1e-5
     for other in (loaded, copy.deepcopy(model)):
-        np.testing.assert_allclose(other(x), model(x), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(other(x), model(x), rtol=1e-5, atol=tolerance)
         masks = [p.mask.numpy() for p in pruned_weights(model)]
         for ours, mask in zip(pruned_weights(other), masks, strict=True):
             np.testing.assert_array_equal(ours.mask, mask)
@@ -282,7 +284,7 @@ def test_a_model_in_any_state_loads_and_computes_as_the_plain_one(
     if not lost:
         assert len(loaded.trainable_variables) == len(model.trainable_variables) == in_plain
     outputs = model(x)
-    np.testing.assert_allclose(granet_tf.strip(loaded)(x), outputs, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(granet_tf.strip(loaded)(x), outputs, rtol=1e-5, atol=tolerance)
     np.testing.assert_allclose(granet_tf.strip(model)(x), outputs, rtol=1e-5, atol=1e-5)
 
 
