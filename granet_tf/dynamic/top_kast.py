@@ -38,7 +38,8 @@ class TopKAST(Method):
         begin_step: First update: optimizer steps (int) or fraction of training (float).
         frequency: Steps between updates.
         exploration_decay: Weight of the exploration penalty, 0 or more.
-        **kwargs: See `Method`. `distribution` is "uniform" here, as in the paper.
+        **kwargs: See `Method`. `distribution` is "uniform" here, as in the paper. At high
+            sparsities that leaves small layers few weights; "erk" leaves them more.
 
     Raises:
         ValueError: On a parameter out of range.
