@@ -158,8 +158,8 @@ def test_by_hand():
 def test_a_weight_that_has_just_grown_costs():
     sparse = granet_tf.wrap(keras.Sequential([keras.Input((4,)), layers.Dense(3)]))
     [pruned] = sparse.pruned
-    pruned.variable.assign(np.zeros((4, 3)))
     set_mask(pruned, 5)
+    pruned.variable.assign(np.zeros((4, 3)))
     assert cost.Cost.of(sparse).inference(cost.active_weights(sparse)) == 2 * 5
     assert granet_tf.count_flops(sparse).sparse == 0
 
