@@ -41,7 +41,7 @@ from granet_tf.own_methods import own_names, taken_names, with_methods_of
 from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE
 from granet_tf.spared import spare_outputs
-from granet_tf.states import add_states, make_neutral
+from granet_tf.states import add_states, float_value, make_neutral
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, as_decided, carries_masks, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
@@ -294,7 +294,7 @@ class SparseModel(Pickled, SparseCompile, Transparent, keras.Model):
         if not self.pruned:
             return
         shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
-        values = [tf.convert_to_tensor(p.variable) for p in self.pruned]
+        values = [float_value(p.variable) for p in self.pruned]
         layouts = [p.layout for p in self.pruned]
         masks, states = self.method.initial_state(shapes, values, layouts)
         for pruned, state in zip(self.pruned, states, strict=True):

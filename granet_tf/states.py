@@ -37,7 +37,7 @@ def add_states(
     """
     added, kept = [], []
     for weight in pruned:
-        value = tf.convert_to_tensor(weight.variable)
+        value = float_value(weight.variable)
         state = {s.name: _add(owner, weight, s, s.initial(value)) for s in method.states}
         explored = None
         if track_explored:
@@ -50,6 +50,18 @@ def add_states(
         )
     track(owner, "_state", kept)
     return tuple(added)
+
+
+def float_value(variable: keras.Variable) -> tf.Tensor:
+    """The value of a weight, which is of integers where its layer is quantized.
+
+    Example:
+
+    >>> float_value(keras.Variable([1, 2], dtype="int8")).dtype.name
+    'float32'
+    """
+    value = tf.convert_to_tensor(variable)
+    return value if value.dtype.is_floating else tf.cast(value, tf.float32)
 
 
 def make_neutral(pruned: Sequence[PrunedWeight], method: Method) -> None:

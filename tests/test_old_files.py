@@ -104,16 +104,35 @@ def test_checkpoints_and_weights_load(name):
     assert nonzeros(other) == EXPECTED[name]["nonzeros"]
 
 
-def test_a_work_directory_goes_on(tmp_path):
-    """Killed at step 12 of 20, with checkpoints every 4."""
+def going_on_with(directory, tmp_path):
+    """A copy of it, and the flags: killed at step 12 of 20, with checkpoints every 4."""
     workdir = tmp_path / "workdir"
-    shutil.copytree(OLD / "workdir", workdir)
+    shutil.copytree(OLD / directory, workdir)
     flags = (
         *("--dataset=digits", "--model=small_cnn", "--width=0.125", "--method=granet"),
-        *("--final_sparsity=0.75", "--frequency=2", "--epochs=4", "--batch_size=256"),
-        *("--learning_rate=0.05", "--momentum=0.9", "--checkpoint_every=4"),
-        *("--keep_checkpoints=1", *short_runs.QUIET, f"--workdir={workdir}"),
+        *("--frequency=2", "--epochs=4", "--batch_size=256", "--learning_rate=0.05"),
+        *("--momentum=0.9", "--checkpoint_every=4", "--keep_checkpoints=1"),
+        *(*short_runs.QUIET, f"--workdir={workdir}"),
     )
-    assert "going on after step 8 of 20" in short_runs.run(*flags)
+    return workdir, flags
+
+
+def test_a_work_directory_goes_on(tmp_path):
+    workdir, flags = going_on_with("workdir", tmp_path)
+    assert "going on after step 8 of 20" in short_runs.run(*flags, "--final_sparsity=0.75")
     result = short_runs.summary(workdir)["runs"]["granet"]
     assert result["sparsity"] == pytest.approx(0.75, abs=1e-3)
+
+
+def test_a_work_directory_whose_outputs_are_pruned_goes_on(tmp_path):
+    """Version 0.1 pruned whole filters of the last layer, too."""
+    workdir, flags = going_on_with("workdir_filter", tmp_path)
+    said = short_runs.run(*flags, "--final_sparsity=0.5", "--pattern=filter")
+    assert "going on after step 8 of 20" in said
+    model = keras.models.load_model(workdir / "sparse.keras")
+    assert model.pruned[-1].path.endswith("head/kernel")
+    run = json.loads((workdir / "run.json").read_text())
+    assert run["prune_outputs"] is True
+    assert "This run is finished" in short_runs.run(
+        *flags, "--final_sparsity=0.5", "--pattern=filter"
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import granet_tf
-from granet_tf.model import pruned_weights
+from granet_tf.model import masked_weights, pruned_weights
 
 L = keras.layers
 api = granet_tf.sparsity.keras
@@ -100,6 +100,25 @@ def test_a_quantized_model_is_the_stripped_one_quantized(tmp_path, prune, mask_o
         np.testing.assert_array_equal(stripped(TOKENS), plain(TOKENS))
         for ours, theirs in zip(kernels(stripped), kernels(plain), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [granet_tf.TopKAST(0.5), granet_tf.SNFS(0.5, frequency=2), granet_tf.STR()],
+    ids=lambda method: type(method).__name__,
+)
+def test_a_quantized_model_of_a_method_with_state_loads(tmp_path, method):
+    model = granet_tf.wrap(network(), method)
+    model.compile("sgd", "mse")
+    model.fit(TOKENS, Y[:8], batch_size=4, epochs=2, verbose=0)
+    with masked_weights(model) as stripped:
+        plain = keras.models.clone_model(stripped)
+        plain.set_weights(stripped.get_weights())
+    for each in (plain, model):
+        each.quantize("int8")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(TOKENS), plain(TOKENS))
 
 
 @MODES

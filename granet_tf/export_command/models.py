@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import zipfile
 from pathlib import Path
@@ -101,14 +100,8 @@ def _keras_file(path: Path) -> keras.Model:
 
 
 def _settings(workdir: Path) -> FlagValues:
-    try:
-        written = json.loads((workdir / files.RUN).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(
-            f"Cannot tell whose run this is: {error}. Received: --model={workdir}"
-        ) from error
     values = training_flags.define()
-    for name, value in written.items():
+    for name, value in files.settings_of(workdir).items():
         if name in values:
             values[name].value = value
     # What computes in half precision does so in training only.

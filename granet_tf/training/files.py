@@ -31,6 +31,9 @@ ALL = (
     *(CHECKPOINTS, TENSORBOARD),
 )
 
+# How runs went that were begun before there was a flag for it.
+_BEFORE = {"prune_outputs": True}
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -66,6 +69,22 @@ def prepare(
     return workdir
 
 
+def settings_of(workdir: Path) -> dict[str, Any]:
+    """The flags of the run whose directory this is.
+
+    Raises:
+        FileNotFoundError: If it is none's.
+        UsageError: If that cannot be told.
+    """
+    try:
+        return {**_BEFORE, **json.loads((workdir / RUN).read_text(encoding="utf-8"))}
+    except ValueError as error:
+        raise UsageError(
+            f"Cannot tell whose run this is: {error}. Start again with --overwrite. "
+            f"Received: {workdir / RUN}"
+        ) from error
+
+
 def begin(
     workdir: Path, flags: Mapping[str, Any], *, overwrite: bool, names: Collection[str] = ALL
 ) -> None:
@@ -85,7 +104,7 @@ def begin(
 
 def _check_earlier(workdir, path, flags, free, advice):
     try:
-        earlier = json.loads((workdir / RUN).read_text(encoding="utf-8"))
+        earlier = settings_of(workdir)
     except FileNotFoundError:
         # A run that was killed at once may have left its note unfinished.
         found = {entry.name for entry in workdir.iterdir()}
@@ -97,11 +116,6 @@ def _check_earlier(workdir, path, flags, free, advice):
                 f"Received: --workdir={path}"
             ) from None
         return
-    except ValueError as error:
-        raise UsageError(
-            f"Cannot tell whose run this is: {error}. Start again with --overwrite. "
-            f"Received: {workdir / RUN}"
-        ) from error
     now = json.loads(json.dumps(dict(flags)))
     names = sorted({*now, *earlier} - set(free))
     different = [name for name in names if now.get(name) != earlier.get(name)]

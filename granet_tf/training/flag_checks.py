@@ -21,6 +21,7 @@ from granet_tf.training.errors import UsageError
 # Which of the flags each choice has a use for; flags of no choice are for all.
 _SPREAD = frozenset(
     {"final_sparsity", "scope", "distribution", "pinned", "capped", "pattern", "mask_only"}
+    | {"prune_outputs"}
 )
 _UPDATES = _SPREAD | {"begin", "end", "frequency"}
 _REGENERATION = frozenset({"drop_fraction", "final_drop_fraction"})

@@ -152,6 +152,13 @@ def define() -> FlagValues:
         "What is pruned as one: single weights, whole filters, 2 of every 4 inputs, or blocks that "
         "LiteRT computes sparsely, of float32 or int8, in dense layers.",
     )
+    sparse(
+        flags.DEFINE_bool,
+        "prune_outputs",
+        None,
+        "Whether a pattern that removes whole units, such as filter, removes outputs of the model "
+        "(classes), too; off in a new run.",
+    )
     for flag, text in _FLOATS_OF_METHODS.items():
         sparse(flags.DEFINE_float, flag, None, text)
     for phase in ("sparse", "dense"):

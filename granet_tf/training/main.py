@@ -47,6 +47,8 @@ def main(values: FlagValues, also_tell: Sequence[Listener] = ()) -> None:
         TrainingStopped: If training ended before its last epoch.
     """
     started = time.monotonic()
+    if values.prune_outputs is None:
+        values.prune_outputs = _prunes_outputs(values)
     settings = flags.as_dict(values)
     workdir = files.prepare(
         values.workdir,
@@ -144,6 +146,15 @@ def main(values: FlagValues, also_tell: Sequence[Listener] = ()) -> None:
     )
     written[files.SUMMARY] = "results, flags and versions"
     print(f"\n{report.file_table(workdir, written)}")
+
+
+def _prunes_outputs(values: FlagValues) -> bool:
+    """As an earlier session of this run did; a new run spares them."""
+    try:
+        earlier = {} if values.overwrite else files.settings_of(Path(values.workdir).expanduser())
+    except OSError:
+        earlier = {}
+    return earlier.get("prune_outputs", False)
 
 
 def _tell_finished(workdir: Path, values: FlagValues) -> None:
@@ -250,7 +261,9 @@ def _check_fit(methods, values: FlagValues, data) -> None:
     for name, method in methods.items():
         try:
             if method is not None:
-                weights, method = spare_outputs(network, prunable, method)
+                weights = prunable
+                if not values.prune_outputs:
+                    weights, method = spare_outputs(network, weights, method)
                 shapes = {w.path: tuple(w.variable.shape) for w in weights if w.prunable}
                 method.check_fits(shapes)
                 for sparsity in (method.initial_sparsity, method.final_sparsity):
@@ -346,11 +359,12 @@ def compiled(name, method, values, data, length):
     if method is not None:
         # Masks come from a checkpoint, if there is one, or from another run, outputs included.
         has_masks = values.masks_from and name == values.method
+        all_weights = values.prune_outputs or has_masks
         model = granet_tf.wrap(
             model,
             method,
             mask_only=values.mask_only,
-            prunable=granet_tf.default_prunable if has_masks else None,
+            prunable=granet_tf.default_prunable if all_weights else None,
             start=False,
             track_explored=values.track_explored,
         )
