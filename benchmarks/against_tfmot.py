@@ -292,7 +292,7 @@ def main() -> None:
             sys.exit(
                 f"This benchmark needs {module}: pip install tf_keras tensorflow-model-optimization"
             )
-    from granet_tf.table import aligned
+    from granet_tf.reports.table import aligned
 
     seen = {side: {"dense": {}, "pruned": {}} for side in SIDES}
     for side in SIDES:

@@ -35,7 +35,7 @@ with without_notes():
     from ai_edge_litert.interpreter import Interpreter
 
     import granet_tf
-    from granet_tf.table import aligned
+    from granet_tf.reports.table import aligned
     from granet_tf.training.networks.resnet import resnet20
     from granet_tf.training.networks.vgg import vgg19
 

@@ -38,7 +38,7 @@ with without_notes():
     from granet_tf.export.layers import matched
     from granet_tf.export.running import Runner
     from granet_tf.export.samples import Inputs
-    from granet_tf.table import aligned
+    from granet_tf.reports.table import aligned
     from granet_tf.training import models
 
 SMALLER, FASTER = 6.0, 4.0  # What must be reached in float32.

@@ -171,17 +171,21 @@ def main() -> None:
         for name in names[i % len(names) :] + names[: i % len(names)]:
             taken[name].append(_in_process(name))
 
-    from granet_tf.table import aligned
+    from granet_tf.reports.table import aligned
 
     rows = [("", "seconds", "to dense", "of rounds", "peak GB", "to dense")]
     for name, rounds in taken.items():
         base = taken[BASES.get(name, name)]
         seconds, size = (_median(rounds, key) for key in ("seconds", "bytes"))
         each = [r["seconds"] / b["seconds"] for r, b in zip(rounds, base, strict=True)]
-        to_base = ("", "", "") if base is rounds else (
-            f"{seconds / _median(base, 'seconds'):.2f}",
-            f"{min(each):.2f}–{max(each):.2f}",
-            f"{size / _median(base, 'bytes'):.2f}",
+        to_base = (
+            ("", "", "")
+            if base is rounds
+            else (
+                f"{seconds / _median(base, 'seconds'):.2f}",
+                f"{min(each):.2f}–{max(each):.2f}",
+                f"{size / _median(base, 'bytes'):.2f}",
+            )
         )
         rows.append((name, f"{seconds:.1f}", *to_base[:2], f"{size / 1e9:.2f}", to_base[2]))
     how = "XLA" if flags.xla else "no XLA"

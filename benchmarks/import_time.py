@@ -55,7 +55,7 @@ def main() -> None:
     extra = [ours - keras for ours, keras in zip(taken[OURS], taken[KERAS], strict=True)]
 
     with without_notes():
-        from granet_tf.table import aligned
+        from granet_tf.reports.table import aligned
 
     rows = [("", "median s", "fastest s", "slowest s")]
     for name, values in {**taken, f"{OURS}, difference": extra}.items():

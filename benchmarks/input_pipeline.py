@@ -130,7 +130,7 @@ def main() -> None:
     with without_notes():
         import tensorflow_datasets as tfds
 
-        from granet_tf.table import aligned
+        from granet_tf.reports.table import aligned
     tfds.disable_progress_bar()
     logging.getLogger("absl").setLevel(logging.ERROR)
 

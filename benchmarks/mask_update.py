@@ -45,9 +45,9 @@ with without_notes():
     import tensorflow as tf
 
     import granet_tf
-    from granet_tf.scopes import keep_count
-    from granet_tf.selection import count, select
-    from granet_tf.table import aligned
+    from granet_tf.masks.scopes import keep_count
+    from granet_tf.masks.selection import count, select
+    from granet_tf.reports.table import aligned
 
 MUST = 30  # Times faster than top_k.
 OURS, XLA, TOP_K, PASS = "GraNet.update_masks", "GraNet.update_masks, XLA", "top_k", "one pass"

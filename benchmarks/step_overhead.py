@@ -206,7 +206,7 @@ def main() -> None:
         return
     measured = [measure_ours(flags)]
     # Not at the top: tfmot's process needs no Keras 3.
-    from granet_tf.table import aligned
+    from granet_tf.reports.table import aligned
 
     if importlib.util.find_spec("tf_keras") and importlib.util.find_spec(
         "tensorflow_model_optimization"

@@ -27,6 +27,7 @@ from granet_tf.compiling import (
 )
 from granet_tf.ending import sparsity_after, training_steps
 from granet_tf.graphs import rebuilt
+from granet_tf.masks.patterns import Pattern
 from granet_tf.methods import GraNet, Method
 from granet_tf.optimizer import groups_of
 from granet_tf.own_classes import (
@@ -38,7 +39,6 @@ from granet_tf.own_classes import (
     replaced,
 )
 from granet_tf.own_methods import own_names, taken_names, with_methods_of
-from granet_tf.patterns import Pattern
 from granet_tf.schedules import PACKAGE
 from granet_tf.spared import spare_outputs
 from granet_tf.states import add_states, float_value, make_neutral

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.hooks import Tensors
+from granet_tf.masks.patterns import NM, Block, Element
 from granet_tf.methods import GMP, Method
-from granet_tf.patterns import NM, Block, Element
+from granet_tf.methods.hooks import Tensors
 from granet_tf.schedules import PACKAGE, AtSparsity, ConstantSparsity, as_schedule
 from keras_layers.masking import PrunedWeight
 from keras_layers.prunable import carries_masks, unique

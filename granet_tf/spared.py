@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 
+from granet_tf.masks.patterns import Pattern
+from granet_tf.masks.scopes import match
 from granet_tf.methods import Method
-from granet_tf.patterns import Pattern
-from granet_tf.scopes import match
 from keras_layers.layouts import layout_of
 from keras_layers.outputs import output_layers
 from keras_layers.prunable import Weight, own_weights
@@ -73,7 +73,7 @@ def outputs_removed(
 
     Example:
 
-    >>> from granet_tf.patterns import Element, Filter
+    >>> from granet_tf.masks.patterns import Element, Filter
     >>> from keras_layers.prunable import weights_of
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="classes")])
     >>> weights = [weight for weight in weights_of(model) if weight.prunable]

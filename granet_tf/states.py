@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from granet_tf.hooks import State
 from granet_tf.methods import Method
+from granet_tf.methods.hooks import State
 from keras_layers.masking import PrunedWeight, track
 
 

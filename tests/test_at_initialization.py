@@ -15,13 +15,13 @@ from test_training_distribution import environment, free_ports
 
 import granet_tf
 from granet_tf import first_batches
-from granet_tf.at_initialization import (
+from granet_tf.methods.at_initialization import (
     grasp_saliency,
     magnitude_saliency,
     synflow_saliency,
 )
-from granet_tf.at_initialization.linearized import linearized
-from granet_tf.at_initialization.temperature import at_temperature
+from granet_tf.methods.at_initialization.linearized import linearized
+from granet_tf.methods.at_initialization.temperature import at_temperature
 
 layers = keras.layers
 ALL = [

@@ -7,7 +7,7 @@ import resnet50
 from keras import layers
 
 import granet_tf
-from granet_tf import distributions
+from granet_tf.masks import distributions
 from granet_tf.training import cost, models
 
 SHAPES = {name: shape for name, shape, _ in resnet50.KERNELS}

@@ -11,7 +11,8 @@ import keras
 import pytest
 
 import granet_tf
-from granet_tf import methods, pattern_names, scopes
+from granet_tf import methods
+from granet_tf.masks import pattern_names, scopes
 from granet_tf.training import (
     command_line,
     durations,

@@ -10,7 +10,8 @@ import tensorflow as tf
 from keras import layers
 
 import granet_tf
-from granet_tf import distributions, flops
+from granet_tf.masks import distributions
+from granet_tf.reports import flops
 from granet_tf.training import models
 
 

@@ -146,7 +146,7 @@ def test_pins_and_caps_in_global_scope_leave_the_total_as_asked():
 
 def test_layer_scope_with_erk_ends_at_the_erk_sparsities():
     method = GMP(0.9, distribution="erk", end_step=1, frequency=1)
-    sparsities = granet_tf.distributions.erdos_renyi_kernel(SHAPES, 0.9)
+    sparsities = granet_tf.masks.distributions.erdos_renyi_kernel(SHAPES, 0.9)
     assert nonzeros(method) == {p: keep_count(SIZES[p], sparsities[p]) for p in SHAPES}
 
 
@@ -154,9 +154,9 @@ def test_layer_scope_with_erk_ends_at_the_erk_sparsities():
 def test_initial_masks_are_exact_in_count(distribution):
     masks = GraNet(0.9, initial_sparsity=0.5, distribution=distribution).initial_masks(SHAPES)
     spread = {
-        "erk": granet_tf.distributions.erdos_renyi_kernel,
-        "er": granet_tf.distributions.erdos_renyi,
-        "uniform": granet_tf.distributions.uniform,
+        "erk": granet_tf.masks.distributions.erdos_renyi_kernel,
+        "er": granet_tf.masks.distributions.erdos_renyi,
+        "uniform": granet_tf.masks.distributions.uniform,
     }[distribution](SHAPES, 0.5)
     counts = {path: int(np.count_nonzero(mask)) for path, mask in masks.items()}
     assert counts == {p: keep_count(SIZES[p], spread[p]) for p in SHAPES}

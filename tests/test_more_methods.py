@@ -1,4 +1,4 @@
-"""Methods of `granet_tf.dynamic` against slow NumPy versions of their papers, and their state."""
+"""Methods of `granet_tf.methods` against slow NumPy versions of their papers, and their state."""
 
 import collections
 import dataclasses
@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import granet_tf
-from granet_tf.dynamic.acdc import AlternatingPhases
-from granet_tf.dynamic.allocation import allocate
-from granet_tf.hooks import Tensors
+from granet_tf.masks.allocation import allocate
+from granet_tf.methods.acdc import AlternatingPhases
+from granet_tf.methods.hooks import Tensors
 from granet_tf.training import files, models
 from granet_tf.training.errors import TrainingStopped
 from granet_tf.training.networks import small_dense

@@ -185,7 +185,7 @@ def test_granet_ranks_n_of_m_across_layers():
 def test_erk_leaves_no_layer_denser_than_its_pattern_lets():
     shapes = {"small": (8, 4), "large": (64, 64), "middle": (16, 16)}
     method = StaticSparse(0.75, pattern=NM(2, 4))
-    plain = granet_tf.distributions.erdos_renyi_kernel(shapes, 0.75)
+    plain = granet_tf.masks.distributions.erdos_renyi_kernel(shapes, 0.75)
     assert plain["small"] == 0.0
     masks = method.initial_masks(shapes)
     for path, mask in masks.items():

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 import granet_tf
 from granet_tf import GMP, NM, Block, ByKind, Element, Filter, GraNet, RigL
-from granet_tf.pattern_names import PATTERNS
-from granet_tf.scopes import best, ranked, units_to_keep
+from granet_tf.masks.pattern_names import PATTERNS
+from granet_tf.masks.scopes import best, ranked, units_to_keep
 from keras_layers.layouts import KINDS, Layout, layout_of
 from keras_layers.layouts import LAYOUTS as LAYOUTS_OF_LAYERS
 from keras_layers.prunable import PRUNABLE_WEIGHTS

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import top_k
 
-from granet_tf.selection import count, select
+from granet_tf.masks.selection import count, select
 
 compiled = tf.function(select, jit_compile=True)
 in_graph = tf.function(select)

@@ -9,7 +9,7 @@ import numpy as np
 
 from granet_tf.compaction.analysis import Plan
 from granet_tf.compaction.rules import Opaque, Rule
-from granet_tf.table import aligned
+from granet_tf.reports.table import aligned
 
 
 @dataclasses.dataclass(frozen=True)

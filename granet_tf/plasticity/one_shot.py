@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
-from granet_tf.dynamic.units import Units
+from granet_tf.masks.patterns import Element
+from granet_tf.masks.scopes import Candidates, alike, best, best_together, keep_count, match
+from granet_tf.masks.selection import count
+from granet_tf.masks.units import Units
 from granet_tf.model import SparseModel
 from granet_tf.optimizer import SparseOptimizer, record_slots
-from granet_tf.patterns import Element
-from granet_tf.scopes import Candidates, alike, best, best_together, keep_count, match
-from granet_tf.selection import count
 from keras_layers.masking import PrunedWeight
 
 

@@ -13,7 +13,7 @@ from granet_tf.training.flag_checks import USES
 SECTIONS = ("What to train", "How sparse", "How to train", "How to run", "What to write")
 HELP = ("help", "helpshort", "helpfull")
 
-# Those of `granet_tf.pattern_names`, which needs TensorFlow.
+# Those of `granet_tf.masks.pattern_names`, which needs TensorFlow.
 PATTERNS = ("element", "filter", "2:4", "litert", "litert_int8")
 
 # Numbers that one method has.

@@ -8,8 +8,8 @@ from pathlib import Path
 import keras
 
 import granet_tf
-from granet_tf.summary import WeightSummary
-from granet_tf.table import aligned
+from granet_tf.reports.summary import WeightSummary
+from granet_tf.reports.table import aligned
 from granet_tf.training.cost import Cost, active_weights
 from granet_tf.training.results import Run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from granet_tf.events import write_scalars
+from granet_tf.reports.events import write_scalars
 from granet_tf.training.listeners import Listener
 from granet_tf.training.results import Epoch, Update
 

@@ -18,9 +18,9 @@ from granet_tf.compiling import (
     sparse_parts,
 )
 from granet_tf.ending import warn_of_dense_end
-from granet_tf.events import write_scalars
 from granet_tf.model import pruned_weights, resolve_for
 from granet_tf.optimizer import groups_of
+from granet_tf.reports.events import write_scalars
 
 
 class UpdatePruningStep(keras.callbacks.Callback):

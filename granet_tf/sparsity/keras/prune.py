@@ -10,10 +10,10 @@ import keras
 from keras.src.models import Functional
 
 from granet_tf.graphs import rebuilt
+from granet_tf.masks.pattern_names import as_pattern
+from granet_tf.masks.patterns import Pattern
 from granet_tf.model import pruned_weights, strip
 from granet_tf.own_classes import is_built, is_own_class
-from granet_tf.pattern_names import as_pattern
-from granet_tf.patterns import Pattern
 from granet_tf.schedules import ConstantSparsity, PolynomialDecay
 from granet_tf.spared import outputs_removed
 from granet_tf.sparsity.keras.policy import PruningPolicy

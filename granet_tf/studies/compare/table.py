@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from granet_tf.reports.table import aligned
 from granet_tf.studies.compare.cells import Training
 from granet_tf.studies.grid import Grid
-from granet_tf.table import aligned
 
 
 @dataclasses.dataclass(frozen=True)

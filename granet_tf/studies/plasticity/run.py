@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.patterns import Element, Filter, Pattern
+from granet_tf.masks.patterns import Element, Filter, Pattern
 from granet_tf.plasticity import HeldRate, dense_gradients, prune_once
 from granet_tf.studies.grid import Grid
 from granet_tf.studies.plasticity.cells import Pretraining, Pruning

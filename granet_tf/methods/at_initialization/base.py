@@ -1,0 +1,232 @@
+"""What methods that choose the masks before training have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from granet_tf.methods.base import Method
+from granet_tf.schedules import PruningSchedule
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundsBeforeTraining(PruningSchedule):
+    """Sparsity that rises exponentially over rounds, all of them before the first step.
+
+    With n rounds they are steps 1 − n to 0. Of the weights that are left, each round keeps the same
+    share: after round k, s_k = 1 − (1 − s)^(k / n).
+
+    Args:
+        final_sparsity: s, after the last round.
+        rounds: n.
+
+    Source: Tanaka et al. (2020), Algorithm 1.
+
+    Example:
+
+    >>> schedule = RoundsBeforeTraining(0.75, rounds=2)
+    >>> [round(float(schedule(step)[1]), 6) for step in (-1, 0)]
+    [0.5, 0.75]
+    >>> [bool(schedule(step)[0]) for step in (-2, -1, 0, 1)]
+    [False, True, True, False]
+    """
+
+    final_sparsity: float
+    rounds: int
+
+    def __call__(self, step):
+        due = self.is_due(step, 1 - self.rounds, 0, 1)
+        return due, tf.cast(self.exact_sparsity(step), tf.float32)
+
+    def exact_sparsity(self, step):
+        share = (tf.cast(step, tf.float64) + self.rounds) / self.rounds
+        return 1.0 - (1.0 - self.final_sparsity) ** tf.clip_by_value(share, 0.0, 1.0)
+
+    @property
+    def final_update(self):
+        return 0
+
+    def last_prune(self, until):
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class AtInitialization(Method):
+    """Base class: masks that are chosen by a saliency before training, and never change.
+
+    Until they are, a model is dense. What needs no data is chosen in `granet_tf.wrap`. What does,
+    is chosen when the first `fit` begins, from the first batches that `fit` is given, or in a
+    custom training loop by `SparseModel.start(batches)`.
+
+    A subclass implements `saliency`. Where that looks at batches, it overrides `needs_data`, and
+    has a field `batches`, how many of them. Where it changes with what is pruned, it has a field
+    `rounds`: in how many to get to the final sparsity, with a new saliency of what is left in each.
+
+    Args:
+        final_sparsity: The sparsity, all through training, in (0, 1).
+        **kwargs: See `Method`. `scope` is "global" here, and `distribution`, which counts in scope
+            "layer", "uniform".
+
+    Raises:
+        ValueError: On a parameter out of range.
+    """
+
+    _: dataclasses.KW_ONLY
+    scope: str = "global"
+    distribution: str | Callable = "uniform"
+    rounds: ClassVar[int] = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.final_sparsity > 0.0:
+            raise ValueError(
+                "`final_sparsity` must be in (0, 1), as nothing is pruned later. "
+                f"Received: final_sparsity={self.final_sparsity}"
+            )
+        check_count("rounds", self.rounds)
+
+    def saliency(
+        self,
+        model: Any,
+        batches: Sequence[Any] = (),
+        loss: Any = None,
+        masks: Sequence[tf.Tensor] | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """{path: score of each weight}; the highest stay.
+
+        Args:
+            model: A `SparseModel`.
+            batches: `(x, y)` or `(x, y, sample_weight)` each; none unless `needs_data`.
+            loss: As for `compile`. None is the one that the model was compiled with.
+            masks: Of `model.pruned`; None are its own. Masked weights count as 0.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement saliency()")
+
+    @property
+    def initial_sparsity(self):
+        return 0.0
+
+    @property
+    def regenerates(self):
+        return False
+
+    def make_schedule(self):
+        return RoundsBeforeTraining(self.final_sparsity, self.rounds)
+
+    def drop_score(self, weight, gradient, seed):
+        """The saliency: `draw_masks` hands it over in place of the weight. No step is due."""
+        return weight
+
+    def draw_masks(
+        self, model: Any, batches: Iterable[Any] = (), loss: Any = None
+    ) -> dict[str, tf.Tensor]:
+        """{path: mask} to train a model with; the model stays as it is.
+
+        Args:
+            model: A `SparseModel`.
+            batches: `(x, y)` or `(x, y, sample_weight)` each, from which the first are taken.
+            loss: As for `compile`. None is the one that the model was compiled with.
+
+        Raises:
+            ValueError: If there are not enough batches, if there is no loss where one is needed, or
+                if the saliency tells nothing.
+        """
+        layouts = {p.path: p.layout for p in model.pruned}
+        self.check_fits({p.path: tuple(p.variable.shape) for p in model.pruned}, layouts)
+        batches = self._as_many_as_asked_for(batches)
+        paths = [p.path for p in model.pruned]
+        masks = [tf.convert_to_tensor(p.mask) for p in model.pruned]
+        for step in range(1 - self.rounds, 1):
+            scores = self.saliency(model, batches, loss, masks)
+            scores = list(comparable({path: scores[path] for path in paths}).values())
+            nothing = [None] * len(paths)
+            masks, _ = self.update_masks(
+                tf.constant(step), paths, scores, masks, nothing, layouts=layouts
+            )
+        drawn = dict(zip(paths, masks, strict=True))
+        self._check_some_are_dormant(drawn)
+        return drawn
+
+    def check_drawn(self, pruned):
+        if not some_are_dormant(pruned):
+            raise RuntimeError(
+                f"The masks of {type(self).__name__} must be drawn before the first step, and were "
+                "not. The first fit() does it. In a custom training loop, or around "
+                "train_on_batch(), call start(batches) of the wrapped model once, before the loop. "
+                f"Received: {len(pruned)} masks with no zero"
+            )
+
+    def _as_many_as_asked_for(self, batches):
+        wanted = self.batches if self.needs_data else 0
+        taken = list(itertools.islice(batches, wanted))
+        if len(taken) < wanted:
+            raise ValueError(
+                f"`batches` must be {wanted} or more, for {type(self).__name__} to choose by: "
+                "(x, y) or (x, y, sample_weight) each. "
+                f"Received: {len(taken)} batches"
+            )
+        return taken
+
+    def _check_some_are_dormant(self, masks):
+        if all(bool(tf.reduce_all(mask)) for mask in masks.values()):
+            size = sum(mask.shape.num_elements() for mask in masks.values())
+            raise ValueError(
+                "`final_sparsity` must be high enough to prune a weight. Received: "
+                f"final_sparsity={self.final_sparsity}, of {size} weights, pinned={self.pinned}, "
+                f"capped={self.capped}"
+            )
+
+
+def some_are_dormant(pruned: Iterable[Any]) -> bool:
+    """Whether a mask of these weights has a zero, which tells masks that have been drawn."""
+    # In a graph that is just being traced, too.
+    with tf.init_scope():
+        return any(not np.all(p.mask.numpy()) for p in pruned)
+
+
+def comparable(scores: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The same scores in float32, which ranks them: all divided by one power of two.
+
+    That is exact, so their order stays, whatever they overflow in float32. What is beyond 1e38
+    times smaller than the largest becomes 0.
+
+    Raises:
+        ValueError: If a score is no finite number, or all are 0.
+
+    Example:
+
+    >>> huge = tf.constant([2.0**200, -3.0 * 2.0**200], tf.float64)
+    >>> comparable({"kernel": huge})["kernel"].numpy().tolist()
+    [0.25, -0.75]
+    """
+    largest = {path: float(tf.reduce_max(tf.abs(score))) for path, score in scores.items()}
+    unfit = [path for path, most in largest.items() if not math.isfinite(most)]
+    if unfit:
+        raise ValueError(
+            "The saliency must be finite. Look at the data and at the loss of the untrained model, "
+            f"or choose other initial weights. Received: NaN or infinity in {unfit}"
+        )
+    most = max(largest.values())
+    if most == 0.0:
+        raise ValueError(
+            "The saliency must tell weights apart. Look whether the loss depends on the model's "
+            f"weights, and whether these are 0. Received: nothing but 0 in {list(scores)}"
+        )
+    _, exponent = math.frexp(most)
+    return {
+        path: tf.cast(tf.cast(score, tf.float64) * 2.0**-exponent, tf.float32)
+        for path, score in scores.items()
+    }
+
+
+def check_count(name: str, value: int) -> None:
+    """Raises ValueError unless `value` is an integer above 0."""
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"`{name}` must be a whole number >= 1. Received: {name}={value!r}")

@@ -1,0 +1,462 @@
+"""`Method`, the base class: how masks start, and what an update makes of them.
+
+A method is a frozen record of parameters. It says how sparse each weight starts (`initial_masks`)
+and what its masks become when an update is due (`update_masks`); `SparseOptimizer` asks and does
+the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from granet_tf.masks import distributions
+from granet_tf.masks.pattern_names import as_pattern
+from granet_tf.masks.patterns import Capacity, Element, Pattern
+from granet_tf.masks.scopes import SCOPES, Candidates, alike, best, match, ranked, units_to_keep
+from granet_tf.masks.selection import count
+from granet_tf.methods.hooks import Hooks
+from granet_tf.schedules import PruningSchedule, check_sparsity
+from keras_layers.layouts import Layout
+
+DISTRIBUTIONS: dict[str, Callable] = {
+    "erk": distributions.erdos_renyi_kernel,
+    "er": distributions.erdos_renyi,
+    "uniform": distributions.uniform,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(Hooks):
+    """Base class of all methods. Fields are parameters; three short methods are the algorithm.
+
+    A new method overrides `make_schedule`, and `drop_score` or `grow_score` where it ranks
+    otherwise; see `RigL` and `SET`. One that needs more than masks overrides some of `Hooks`.
+
+    Args:
+        final_sparsity: s_f, fraction of zeros among all prunable weights, in [0, 1).
+        scope: "global" ranks all prunable weights together, "layer" each tensor for itself.
+        distribution: How a sparsity is spread over layers where a method needs that: for initial
+            masks, and for pruning in scope "layer". "erk", "er", "uniform", or a callable
+            `(shapes, sparsity, pinned) -> {path: sparsity}` (see `granet_tf.distributions`).
+        pinned: {weight: sparsity} of weights that go to a sparsity of their own, such as
+            `{0: 0.0}` to keep the first dense. A key is a position in the order of the model
+            (negative from the end) or a pattern for the weight's path.
+        capped: {weight: sparsity} of weights that go no higher than this, such as `{-1: 0.8}`.
+        pattern: What is pruned as one unit: `Element()`, `Block((4, 1))`, `Filter()`, `NM(2, 4)`,
+            `ByKind({"dense": Block((4, 1))})` for one in each kind of layer, or a name, such as
+            "litert"; see `granet_tf.masks.pattern_names.PATTERNS`. Counts, sparsities and drop fractions
+            are then those of units.
+        seed: Seeds initial masks and random growth, together with each weight's path and the step;
+            `keras.utils.set_random_seed` does not change them.
+        total_steps: Length of training in optimizer steps; None takes it from `fit`.
+
+    Raises:
+        ValueError: On a parameter out of range, or a pattern's name that is none.
+        TypeError: On a pattern that is none.
+    """
+
+    final_sparsity: float = 0.9
+    _: dataclasses.KW_ONLY
+    scope: str = "layer"
+    distribution: str | Callable = "erk"
+    pinned: Mapping[str | int, float] = dataclasses.field(default_factory=dict)
+    capped: Mapping[str | int, float] = dataclasses.field(default_factory=dict)
+    pattern: str | Pattern = dataclasses.field(default_factory=Element)
+    seed: int = 0
+    total_steps: int | None = None
+
+    def __post_init__(self):
+        check_sparsity(self.final_sparsity, "final_sparsity")
+        _check_choice("scope", self.scope, SCOPES)
+        if not callable(self.distribution):
+            _check_choice("distribution", self.distribution, DISTRIBUTIONS)
+        for name in ("pinned", "capped"):
+            for key, value in getattr(self, name).items():
+                check_sparsity(value, f"{name}[{key!r}]")
+        if self.total_steps is not None and self.total_steps <= 0:
+            raise ValueError(
+                f"`total_steps` must be > 0 steps. Received: total_steps={self.total_steps}"
+            )
+        object.__setattr__(self, "pattern", as_pattern(self.pattern))
+
+    # The algorithm.
+
+    def make_schedule(self) -> PruningSchedule:
+        """When and how much to prune and regenerate, all durations in optimizer steps."""
+        raise NotImplementedError(f"{type(self).__name__} must implement make_schedule()")
+
+    def drop_score(self, weight: tf.Tensor, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """What prune and drop rank: the lowest goes first. |w|, as in Eq. 2.
+
+        Args as for `grow_score`; `gradient` is None in a method that does not `regenerate`.
+        """
+        del gradient, seed
+        return tf.abs(weight)
+
+    def grow_score(self, weight: tf.Tensor, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """What grow ranks: the highest comes first. |dense gradient|, as in Eq. 3.
+
+        Args:
+            weight: The weight tensor.
+            gradient: d loss / d (w · mask), summed over replicas, of the weight's shape.
+            seed: int32 tensor of shape (2,), another one for each weight and step.
+        """
+        del weight, seed
+        return tf.abs(gradient)
+
+    @property
+    def initial_sparsity(self) -> float:
+        """Fraction of zeros before training."""
+        return self.final_sparsity
+
+    @property
+    def regenerates(self) -> bool:
+        """Whether masks can grow, so that the dense gradient is needed; True if in doubt."""
+        return True
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether growth ranks the dense gradient, which costs FLOPs; True if in doubt."""
+        return self.regenerates
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether masks are drawn from data before the first step; see `granet_tf.SNIP`."""
+        return False
+
+    # What the optimizer and the model ask.
+
+    def at_start(self) -> Method | None:
+        """What prunes before the first step, if the schedule asks for that; see `GMP`."""
+        return None
+
+    def among(self, every: Sequence[str], some: Sequence[str]) -> Method:
+        """The same method for `some` of the weights only: pins and caps mean the same ones.
+
+        Args:
+            every: Paths of all weights that it is for, in the model's order.
+            some: Paths of those that are left.
+        """
+        left = {}
+        for name in ("pinned", "capped"):
+            found = match(getattr(self, name), dict.fromkeys(every), name)
+            left[name] = {glob.escape(path): v for path, v in found.items() if path in some}
+        return dataclasses.replace(self, **left) if self.pinned or self.capped else self
+
+    def check_drawn(self, pruned: Sequence[Any]) -> None:
+        """Raises RuntimeError if masks are still to be drawn; see `AtInitialization.draw_masks`."""
+        del pruned  # AutoGraph warns of a function that has no statement.
+
+    def resolve(self, total_steps: int) -> Method:
+        """The same method for a training of `total_steps`; a length given before stays."""
+        if self.total_steps is not None:
+            return self
+        return dataclasses.replace(self, total_steps=total_steps)
+
+    def steps(self, name: str) -> int:
+        """The duration `name` in optimizer steps; a float is a fraction of training."""
+        value = getattr(self, name)
+        return int(value) if isinstance(value, Integral) else round(value * self.training_length)
+
+    def last_worthwhile(self, frequency: int, end_step: int | None = None) -> int | None:
+        """The last step, up to `end_step`, that leaves a whole period for what it grows to train.
+
+        A connection that is new at the very end has a trained one's place. None is no limit, where
+        the length of training is not known.
+        """
+        limits = [end_step] if end_step is not None else []
+        limits += [self.total_steps - frequency] if self.total_steps is not None else []
+        return min(limits, default=None)
+
+    @property
+    def training_length(self) -> int:
+        """`total_steps`, where something depends on it."""
+        if self.total_steps is None:
+            raise ValueError(
+                "The length of training is not known yet, and durations given as fractions, or the "
+                "drop fraction's cosine, depend on it: call fit(), or give the method "
+                f"`total_steps`. Received: {self}"
+            )
+        return self.total_steps
+
+    def initial_masks(
+        self, shapes: Mapping[str, tuple[int, ...]], layouts: Mapping[str, Layout] | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Random masks at `initial_sparsity`: exact counts, the same in every process.
+
+        Args:
+            shapes: Shapes of the weights by path.
+            layouts: Which axes of them are inputs and outputs; what is left out has inputs in the
+                last axis but one and outputs in the last.
+        """
+        self.check_fits(shapes, layouts)
+        capacities = self.capacities(shapes, layouts)
+        sparsities = self._initial_sparsities(shapes, capacities, layouts)
+        masks = {}
+        for (path, shape), seed in zip(shapes.items(), self._seeds(shapes, 0), strict=True):
+            _, pattern = self._pattern(path, layouts)
+            units = pattern.units(tf.ones(shape, tf.bool))
+            score = tf.random.stateless_uniform(units.shape, seed, alg="philox")
+            kept = units_to_keep([capacities[path]], sparsities[path])
+            [chosen] = best([ranked(score, pattern.tiers(score, units))], kept)
+            masks[path] = pattern.expand(chosen, shape)
+        return masks
+
+    def _initial_sparsities(self, shapes, capacities, layouts):
+        """That of each weight; where patterns are ranked apart, each pattern for itself has it."""
+        floors = {path: c.least_sparsity for path, c in capacities.items()}
+        groups = self._ranked_together(shapes, layouts)
+        if len(groups) == 1:
+            return self.distribute(shapes, self.initial_sparsity, floors)
+        pinned = match(self.pinned, shapes, "pinned")
+        capped = match(self.capped, shapes, "capped")
+        sparsities = {}
+        for paths in groups:
+            mine = [
+                {path: of_all[path] for path in paths if path in of_all}
+                for of_all in (shapes, floors, pinned, capped)
+            ]
+            sparsities |= self._spread(self.initial_sparsity, *mine)
+        return sparsities
+
+    def _ranked_together(self, shapes, layouts) -> list[list[str]]:
+        """Paths by pattern in scope "global", else all of them together."""
+        paths = list(shapes)
+        if self.scope != "global":
+            return [paths]
+        groups = alike([self._pattern(path, layouts)[0] for path in paths])
+        return [[paths[i] for i in group] for group in groups]
+
+    def update_masks(
+        self,
+        step: tf.Tensor,
+        paths: Sequence[str],
+        weights: Sequence[tf.Tensor],
+        masks: Sequence[tf.Tensor],
+        gradients: Sequence[tf.Tensor],
+        *,
+        dormant_compete: bool = False,
+        layouts: Mapping[str, Layout] | None = None,
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """One update: prune, then regenerate (Algorithm 1, lines 5 and 6).
+
+        Args:
+            step: Number of finished optimizer updates.
+            paths: Names of the weights.
+            weights: Their values.
+            masks: Their masks.
+            gradients: Dense gradients, summed over replicas; None unless the method regenerates.
+            dormant_compete: Whether dormant weights are ranked too when pruning, as in the
+                original gradual magnitude pruning, where they keep their value.
+            layouts: As for `initial_masks`.
+
+        Returns:
+            `(new_masks, survivors)`. Survivors are the entries that were active all along, or that
+            this update itself dropped and grew again: they keep value and optimizer slots, where
+            every other entry starts afresh.
+        """
+        schedule = self.make_schedule()
+        should_prune, _ = schedule(step)
+        should_regenerate, drop_fraction = schedule.regenerate(step)
+        inputs = list(zip(weights, gradients, self._seeds(paths, step), strict=True))
+        pairs = [self._pattern(path, layouts) for path in paths]
+        patterns = [bound for _, bound in pairs]
+        units = [p.units(mask) for p, mask in zip(patterns, masks, strict=True)]
+
+        eligible = [u | should_prune for u in units] if dormant_compete else units
+        # Ranked once, to prune and to drop: what is left is the top of its tensor.
+        candidates = [
+            self._candidates(*each) for each in zip(paths, pairs, inputs, eligible, strict=True)
+        ]
+
+        def prune():
+            return SCOPES[self.scope](self, candidates, schedule.exact_sparsity(step))
+
+        # A schedule of one's own may say a plain True.
+        pruned = tf.cond(tf.convert_to_tensor(should_prune), prune, lambda: units)
+
+        def regenerate():
+            return [
+                self._regenerate(*each, drop_fraction)
+                for each in zip(patterns, inputs, candidates, pruned, strict=True)
+            ]
+
+        new = pruned
+        if schedule.regenerates:
+            new = tf.cond(should_regenerate, regenerate, lambda: pruned)
+
+        def expand(units):
+            each = zip(patterns, units, weights, strict=True)
+            return [pattern.expand(u, w.shape) for pattern, u, w in each]
+
+        new_masks = expand(new)
+        survivors = [n & a for n, a in zip(new_masks, expand(pruned), strict=True)]
+        if dormant_compete:  # Else what pruning leaves was active before.
+            survivors = [s & m for s, m in zip(survivors, masks, strict=True)]
+        return new_masks, survivors
+
+    def is_due(self, step: tf.Tensor) -> tf.Tensor:
+        """Whether masks change at `step`."""
+        schedule = self.make_schedule()
+        should_prune, _ = schedule(step)
+        if schedule.regenerates:
+            should_prune |= schedule.regenerate(step)[0]
+        return should_prune
+
+    def capacities(
+        self, shapes: Mapping[str, tuple[int, ...]], layouts: Mapping[str, Layout] | None = None
+    ) -> dict[str, Capacity]:
+        """How many units there are in each weight, and how many the pattern has room for."""
+        return {
+            path: self._pattern(path, layouts)[1].capacity(shape) for path, shape in shapes.items()
+        }
+
+    def patterns_of(self, layout: Layout) -> tuple[Pattern, Pattern]:
+        """The pattern of a weight of this layout, as it was given and with its axes."""
+        pattern = self.pattern.chosen(layout.kind)
+        return pattern, pattern.bound(layout)
+
+    def _pattern(self, path, layouts):
+        return self.patterns_of((layouts or {}).get(path, Layout()))
+
+    def _candidates(self, path, patterns, inputs, eligible):
+        score = patterns[1].pool(self.drop_score(*inputs))
+        return Candidates.of(path, tuple(inputs[0].shape), patterns, score, eligible)
+
+    def _regenerate(self, pattern, inputs, candidates, active, drop_fraction):
+        """Eq. 2 and 3: drop the weakest share of the active, grow as many of the inactive."""
+        alive = count(active)
+        # What rounding adds to a whole number is not a reason to drop one more.
+        dropped = tf.cast(tf.math.ceil(drop_fraction * tf.cast(alive, tf.float64) - 1e-9), tf.int64)
+        [kept] = best([candidates.rankings], alive - dropped)
+        grow_score = pattern.pool(self.grow_score(*inputs))
+        [grown] = best([ranked(grow_score, pattern.tiers(grow_score, ~kept, kept))], dropped)
+        return kept | grown
+
+    def _seeds(self, paths, step):
+        """A seed for each weight, from `seed`, its path and the step."""
+        # The odd factor keeps neighbouring seeds from sharing streams.
+        keys = [
+            zlib.crc32(name.encode()) ^ (self.seed * 0x9E3779B1 % 2**32) for name in _lasting(paths)
+        ]
+        return [tf.stack([tf.constant(k - 2**31, tf.int32), tf.cast(step, tf.int32)]) for k in keys]
+
+    def check_fits(
+        self, shapes: Mapping[str, tuple[int, ...]], layouts: Mapping[str, Layout] | None = None
+    ) -> None:
+        """Raises ValueError if the pattern, pins or caps do not suit weights of these shapes."""
+        pinned = match(self.pinned, shapes, "pinned")
+        least = match(self.capped, shapes, "capped") | pinned
+        capacities = self.capacities(shapes, layouts)
+        for path, capacity in capacities.items():
+            if not least and self.final_sparsity < capacity.least_sparsity - 1e-9:
+                raise ValueError(
+                    f"`final_sparsity` must be at least {capacity.least_sparsity:g}, which the "
+                    f"pattern of {path} needs, or else more weights of its groups are active. "
+                    f"Received: final_sparsity={self.final_sparsity}, pattern={self.pattern!r}"
+                )
+        if self.scope == "global":
+            for paths in self._ranked_together(shapes, layouts):
+                self._check_feasible({path: capacities[path] for path in paths}, least, pinned)
+
+    def _check_feasible(self, capacities, least, pinned):
+        """What pins and caps keep must fit into what the final sparsity leaves.
+
+        And what they do not keep must fit into the rest.
+        """
+        sizes = {path: capacity.slots for path, capacity in capacities.items()}
+        needed = sum(sizes[path] * (1.0 - least[path]) for path in sizes if path in least)
+        left = sum(sizes.values()) * (1.0 - self.final_sparsity)
+        if needed > left + 1.0:
+            raise ValueError(
+                "`pinned` and `capped` must leave weights to prune: they keep at least "
+                f"{needed:.0f} of the {left:.0f} weights that final_sparsity={self.final_sparsity} "
+                f"leaves. Received: pinned={self.pinned}, capped={self.capped}"
+            )
+        room = sum(sizes[path] * (1.0 - pinned[path]) for path in sizes if path in pinned)
+        room += sum(capacity.open for path, capacity in capacities.items() if path not in pinned)
+        if room < left - 1.0:
+            raise ValueError(
+                f"`pinned` must leave room for the {left:.0f} weights that final_sparsity="
+                f"{self.final_sparsity} keeps, and there is room for {room:.0f}: pin to less. "
+                f"Received: pinned={self.pinned}, pattern={self.pattern!r}"
+            )
+
+    def distribute(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        sparsity: float,
+        floors: Mapping[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Sparsity of each weight when the whole has `sparsity`, pins and caps obeyed.
+
+        Args:
+            shapes: Shapes of the weights by path.
+            sparsity: That of all weights together.
+            floors: The least sparsity of a weight, as an N:M pattern has one. It holds at the final
+                sparsity. Before, it holds from there on: a method may start denser.
+        """
+        pinned = match(self.pinned, shapes, "pinned")
+        capped = match(self.capped, shapes, "capped")
+        return self._spread(sparsity, shapes, floors or {}, pinned, capped)
+
+    def _spread(self, sparsity, shapes, floors, fixed, capped):
+        if sparsity == 0.0:
+            return dict.fromkeys(shapes, 0.0)
+        spread = DISTRIBUTIONS.get(self.distribution, self.distribution)
+        final = sparsity == self.final_sparsity
+        floors = {p: f for p, f in floors.items() if f > 0.0 and (final or f <= sparsity)}
+        while True:
+            wanted = spread(shapes, sparsity, fixed)
+            beyond = {path: cap for path, cap in capped.items() if wanted[path] > cap}
+            beyond |= {
+                path: floor
+                for path, floor in floors.items()
+                if wanted[path] < floor - 1e-9 and path not in capped
+            }
+            beyond = {path: bound for path, bound in beyond.items() if path not in fixed}
+            if not beyond:
+                return wanted
+            # The others make up for it, which may take them to their bounds.
+            fixed = fixed | beyond
+
+    def get_config(self) -> dict[str, Any]:
+        fields = (f.name for f in dataclasses.fields(self) if f.init)
+        config = {name: getattr(self, name) for name in fields}
+        # JSON has no integer keys, so that maps travel as lists of pairs.
+        for name in ("pinned", "capped"):
+            if name in config:
+                config[name] = [list(pair) for pair in config[name].items()]
+        return {k: keras.saving.serialize_keras_object(v) for k, v in config.items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Method:
+        config = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
+        for name in ("pinned", "capped"):
+            if name in config:
+                config[name] = dict(config[name])
+        return cls(**config)
+
+
+def _lasting(paths):
+    """Names for `paths` that stay when Keras numbers the same layers differently: the order counts,
+    not that this dense layer is the seventh of the process."""
+    seen = {}
+    for path in paths:
+        name = re.sub(r"_\d+(?=/|$)", "", path)
+        seen[name] = seen.get(name, 0) + 1
+        yield f"{name}#{seen[name]}"
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {sorted(choices)}. Received: {name}={value!r}")

@@ -1,0 +1,167 @@
+"""Deep-R: a random walk of connections whose signs are fixed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from granet_tf.masks.allocation import owed
+from granet_tf.masks.patterns import Element
+from granet_tf.masks.selection import count, select
+from granet_tf.masks.units import units_of
+from granet_tf.methods.base import Method
+from granet_tf.methods.checks import check_at_least, check_frequency
+from granet_tf.methods.hooks import State
+from granet_tf.methods.reselection import EndlessSchedule
+from granet_tf.schedules import PACKAGE
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeepR(Method):
+    """Deep rewiring (Bellec et al., 2018, Algorithm 1).
+
+    Each connection has a sign s that never changes, that of the weight's first value. After each
+    step of the optimizer with learning rate η, active weights also move by
+
+        −η α s + sqrt(2 η T) ν,  ν ~ N(0, 1)
+
+    One that has crossed zero becomes dormant, and for each a dormant one, chosen at random, becomes
+    active at 0: the number of active weights is constant.
+
+    Args:
+        final_sparsity: The sparsity, all through training, in [0, 1).
+        l1: α, the pull towards zero, 0 or more.
+        noise_temperature: T, 0 or more. The authors' code has noise of a standard deviation of
+            1e-5 η; the default is that at η = 0.1.
+        frequency: Steps between rewirings; 1 in the paper.
+        **kwargs: See `Method`. With scope "global", what one layer loses another may grow.
+
+    Raises:
+        ValueError: On a parameter out of range, or a `pattern` other than `Element()`.
+
+    Example:
+
+    >>> method = DeepR(0.5)
+    >>> method.states[0].initial(tf.constant([0.5, -0.5])).numpy().tolist()
+    [True, False]
+    """
+
+    l1: float = 1e-5
+    noise_temperature: float = 5e-12
+    frequency: int = 1
+
+    keeps_values: ClassVar[bool] = False
+    follows_steps: ClassVar[bool] = True
+    is_continuous: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_at_least(self, "l1", "noise_temperature")
+        check_frequency(self)
+        if self.pattern != Element():
+            raise ValueError(
+                "`pattern` must be Element(), as single weights change their sign. "
+                f"Received: pattern={self.pattern}"
+            )
+
+    @property
+    def states(self):
+        return (State("positive", lambda weight: weight >= 0.0),)
+
+    @property
+    def regenerates(self):
+        return False
+
+    def make_schedule(self):
+        sparsity, last = self.final_sparsity, self.last_worthwhile(self.frequency)
+        return EndlessSchedule(
+            sparsity, sparsity, 0, 0, 1, self.frequency, 0.0, 0.0, last_step=last
+        )
+
+    def after_step(self, step, tensors, learning_rate):
+        moved = []
+        seeds = self._seeds(tensors.paths, step)
+        zipped = zip(tensors.weights, tensors.masks, tensors.states, seeds, strict=True)
+        for weight, mask, state, seed in zipped:
+            rate = tf.cast(learning_rate, weight.dtype)
+            pull = -rate * self.l1 * _sign(state, weight.dtype)
+            noise = tf.sqrt(2.0 * rate * self.noise_temperature) * normal(weight, seed)
+            moved.append(weight + tf.where(mask, pull + noise, tf.zeros((), weight.dtype)))
+        return moved, tensors.states
+
+    def update(self, step, tensors, *, dormant_compete):
+        kept = [
+            mask & (weight * _sign(state, weight.dtype) >= 0.0)
+            for weight, mask, state in zip(
+                tensors.weights, tensors.masks, tensors.states, strict=True
+            )
+        ]
+        # Another stream than that of the noise.
+        seeds = [seed + tf.constant([1, 0]) for seed in self._seeds(tensors.paths, step)]
+        scores = [uniform(w, seed) for w, seed in zip(tensors.weights, seeds, strict=True)]
+        grown = _GROWTH[self.scope](self, tensors, kept, scores)
+        masks = [k | g for k, g in zip(kept, grown, strict=True)]
+        return masks, kept, tensors.states
+
+
+def _grow_layer(method, tensors, kept, scores):
+    """Each layer as many as it lost."""
+    return [
+        select([score], [~k], count(mask) - count(k))[0]
+        for score, mask, k in zip(scores, tensors.masks, kept, strict=True)
+    ]
+
+
+def _grow_global(method, tensors, kept, scores):
+    """As many as were lost in all, anywhere, but where pins and caps are obeyed."""
+    dormant = [~k for k in kept]
+    lost = tf.add_n([count(m) - count(k) for m, k in zip(tensors.masks, kept, strict=True)])
+    if not (method.pinned or method.capped):
+        return select(scores, dormant, lost)
+    own, is_pinned = owed(method, tensors.paths, units_of(method, tensors), kept)
+    first = [
+        select([s], [d], n)[0] for s, d, n in zip(scores, dormant, tf.unstack(own), strict=True)
+    ]
+    others = [d & ~f & (not p) for d, f, p in zip(dormant, first, is_pinned, strict=True)]
+    rest = select(scores, others, lost - tf.reduce_sum(own))
+    return [f | r for f, r in zip(first, rest, strict=True)]
+
+
+_GROWTH = {"layer": _grow_layer, "global": _grow_global}
+
+
+def _sign(state, dtype):
+    return tf.where(state["positive"], tf.ones((), dtype), -tf.ones((), dtype))
+
+
+def uniform(weight: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """float32 random numbers in [0, 1) of the shape of `weight`, the same with XLA as without.
+
+    Example:
+
+    >>> drawn = uniform(tf.zeros((2, 3)), tf.constant([1, 2]))
+    >>> tuple(drawn.shape), bool(tf.reduce_all((drawn >= 0.0) & (drawn < 1.0)))
+    ((2, 3), True)
+    """
+    # Floats drawn under XLA are others (tensorflow#117644); bits are the same everywhere.
+    bits = tf.random.stateless_uniform(weight.shape, seed, None, None, tf.uint32, alg="philox")
+    return tf.bitcast((bits & 0x7FFFFF) | 0x3F800000, tf.float32) - 1.0
+
+
+def normal(weight: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Standard normal numbers of the shape and type of `weight`, by Box and Muller.
+
+    Example:
+
+    >>> drawn = normal(tf.zeros(10000), tf.constant([1, 2]))
+    >>> abs(float(tf.reduce_mean(drawn))) < 0.05, abs(float(tf.math.reduce_std(drawn)) - 1) < 0.05
+    (True, True)
+    """
+    first, second = uniform(weight, seed), uniform(weight, seed + tf.constant([0, 2**30]))
+    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - first))
+    return tf.cast(radius * tf.cos(2.0 * math.pi * second), weight.dtype)

@@ -1,0 +1,105 @@
+"""DSR: one threshold for all layers, and growth where much has survived it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from granet_tf.masks.allocation import share_out
+from granet_tf.masks.selection import count
+from granet_tf.masks.units import units_of
+from granet_tf.methods.checks import check_at_least
+from granet_tf.methods.hooks import State
+from granet_tf.methods.rigl import SET
+from granet_tf.schedules import PACKAGE
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DSR(SET):
+    """Dynamic sparse reparameterization (Mostafa & Wang, 2019, Algorithm 1).
+
+    An update drops every active weight with |w| below the threshold H, the same for all layers,
+    but leaves each layer its largest. As many are grown in all, at random, shared out to the layers
+    in proportion to how many of their weights survived; pins and caps are obeyed. With several
+    patterns, layers of equal patterns share what these dropped; of a block or filter, the mean |w|
+    is compared with H. Then H adapts: it
+    doubles where fewer than (1 − δ) N were dropped, and halves where more than (1 + δ) N were; N is
+    `drop_fraction` of the active weights.
+
+    Args:
+        final_sparsity: The sparsity, all through training, in [0, 1).
+        drop_fraction: N, as a fraction of the active weights, in [0, 1].
+        prune_threshold: H at first, above 0.
+        threshold_tolerance: δ, 0 or more.
+        **kwargs: See `SET` and `Method`. `distribution` is "uniform" here.
+
+    Raises:
+        ValueError: On a parameter out of range.
+
+    Example:
+
+    >>> method = DSR(0.5, prune_threshold=0.01)
+    >>> float(method.states[0].initial(tf.zeros((2, 2))))
+    0.009999999776482582
+    """
+
+    drop_fraction: float = 0.1
+    final_drop_fraction: float = 0.1
+    prune_threshold: float = 1e-3
+    threshold_tolerance: float = 0.1
+    distribution: str = "uniform"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_at_least(self, "threshold_tolerance")
+        if not 0.0 < self.prune_threshold < float("inf"):
+            raise ValueError(
+                "`prune_threshold` must be above 0. "
+                f"Received: prune_threshold={self.prune_threshold}"
+            )
+
+    @property
+    def states(self):
+        # One number for all, kept with each weight.
+        return (State("threshold", lambda _: tf.constant(self.prune_threshold, tf.float32)),)
+
+    def update(self, step, tensors, *, dormant_compete):
+        threshold = tensors.states[0]["threshold"]
+        _, fraction = self.make_schedule().regenerate(step)
+        units = units_of(self, tensors)
+        kept = [
+            _above(threshold, u, u.mean(tf.abs(weight)))
+            for u, weight in zip(units, tensors.weights, strict=True)
+        ]
+        survived = tf.stack([count(k) for k in kept])
+        alive = tf.add_n([count(u.active) for u in units])
+        dropped = alive - tf.reduce_sum(survived)
+        numbers = share_out(self, tensors.paths, units, kept, survived)
+        scores = [
+            u.pool(self.grow_score(weight, None, seed))
+            for u, weight, seed in zip(
+                units, tensors.weights, self._seeds(tensors.paths, step), strict=True
+            )
+        ]
+        masks = [
+            u.expand(u.add(s, n, k))
+            for u, s, n, k in zip(units, scores, numbers, kept, strict=True)
+        ]
+        survivors = [u.expand(k) for u, k in zip(units, kept, strict=True)]
+        wanted = tf.cast(fraction, tf.float64) * tf.cast(alive, tf.float64)
+        adapted = self._adapt(threshold, tf.cast(dropped, tf.float64), wanted)
+        return masks, survivors, [{"threshold": adapted} for _ in masks]
+
+    def _adapt(self, threshold, dropped, wanted):
+        few = dropped < (1.0 - self.threshold_tolerance) * wanted
+        many = dropped > (1.0 + self.threshold_tolerance) * wanted
+        return threshold * tf.where(few, 2.0, tf.where(many, 0.5, 1.0))
+
+
+def _above(threshold, units, size):
+    """Which active units stay: those of at least the threshold, and the largest."""
+    large = units.active & (size >= tf.cast(threshold, size.dtype))
+    return large | units.choose(size, 1, units.active)

@@ -1,0 +1,130 @@
+"""Top-KAST: a sparse forward pass, and a larger set of weights that learn."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from granet_tf.methods.base import Method
+from granet_tf.methods.checks import check_at_least, check_frequency, check_point
+from granet_tf.methods.hooks import State
+from granet_tf.methods.reselection import EndlessSchedule, largest
+from granet_tf.schedules import PACKAGE, check_sparsity
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TopKAST(Method):
+    """Top-K always sparse training (Jayakumar et al., 2021).
+
+    Three sets of weights, by |w|: A, the top D of them, is what the network computes with. B, the
+    top D + M, contains A, and learns. The rest keeps its value, and comes back when those in B fall
+    below it. The masks are chosen anew every `frequency` steps, until less than a whole period of
+    training is left.
+
+    What keeps weights in B from staying there for ever is the exploration penalty, an L2 penalty
+    that weighs more where a weight is not used:
+
+        decay / 2 · (Σ_A w² + Σ_{B − A} w² / D)
+
+    Use it in place of a weight decay; the one of the optimizer or of regularizers adds to it.
+
+    Args:
+        final_sparsity: 1 − D, that of the network, in [0, 1).
+        backward_sparsity: 1 − (D + M), in [0, final_sparsity]; None makes B twice as large as A.
+        begin_step: First update: optimizer steps (int) or fraction of training (float).
+        frequency: Steps between updates.
+        exploration_decay: Weight of the exploration penalty, 0 or more.
+        **kwargs: See `Method`. `distribution` is "uniform" here, as in the paper. At high
+            sparsities that leaves small layers few weights; "erk" leaves them more.
+
+    Raises:
+        ValueError: On a parameter out of range.
+
+    Example:
+
+    >>> method = TopKAST(0.75, backward_sparsity=0.5)
+    >>> from keras_layers.layouts import Layout
+    >>> weight = tf.constant([0.1, 0.4, -0.3, 0.2])
+    >>> masks, states = method.initial_state({"w": (4,)}, [weight], [Layout()])
+    >>> masks[0].numpy().astype(int).tolist(), states[0]["backward"].numpy().astype(int).tolist()
+    ([0, 1, 0, 0], [0, 1, 1, 0])
+    """
+
+    backward_sparsity: float | None = None
+    begin_step: int | float = 0
+    frequency: int = 100
+    exploration_decay: float = 1e-4
+    distribution: str = "uniform"
+
+    keeps_values: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.backward_sparsity is not None:
+            check_sparsity(self.backward_sparsity, "backward_sparsity")
+            if self.backward_sparsity > self.final_sparsity:
+                raise ValueError(
+                    "`backward_sparsity` must not be above `final_sparsity`: what is used learns. "
+                    f"Received: backward_sparsity={self.backward_sparsity}, "
+                    f"final_sparsity={self.final_sparsity}"
+                )
+        check_point(self, "begin_step")
+        check_frequency(self)
+        check_at_least(self, "exploration_decay")
+
+    @property
+    def states(self):
+        return (State("backward", lambda weight: tf.ones(weight.shape, tf.bool)),)
+
+    @property
+    def regenerates(self):
+        return False
+
+    @property
+    def straight_through(self):
+        return True
+
+    def gradient_mask(self, mask, state):
+        return state["backward"]
+
+    def make_schedule(self):
+        begin, sparsity = self.steps("begin_step"), self.final_sparsity
+        last = self.last_worthwhile(self.frequency)
+        return EndlessSchedule(
+            sparsity, sparsity, begin, begin, 1, self.frequency, 0.0, 0.0, last_step=last
+        )
+
+    def initial_state(self, shapes, values, layouts):
+        masks, backward = self._choose(values, dict(zip(shapes, layouts, strict=True)))
+        return masks, [{"backward": mask} for mask in backward]
+
+    def update(self, step, tensors, *, dormant_compete):
+        masks, backward = self._choose(tensors.weights, tensors.layouts_by_path)
+        return masks, masks, [{"backward": mask} for mask in backward]
+
+    def penalty(self, weight, mask, state):
+        if not self.exploration_decay:
+            return None
+        forward, backward = tf.cast(mask, weight.dtype), tf.cast(state["backward"], weight.dtype)
+        unused = (backward - forward) / (1.0 - self.final_sparsity)
+        return self.exploration_decay / 2 * tf.reduce_sum((forward + unused) * weight**2)
+
+    def dense_gradients(self, steps, updates):
+        # Those of the weights that learn and are not used, as a share of all that are not used.
+        return steps * (self.final_sparsity - self._backward_sparsity) / self.final_sparsity
+
+    @property
+    def _backward_sparsity(self):
+        twice = max(1.0 - 2.0 * (1.0 - self.final_sparsity), 0.0)
+        return twice if self.backward_sparsity is None else self.backward_sparsity
+
+    def _choose(self, weights, layouts):
+        """The sets A and B."""
+        masks = largest(self, self.final_sparsity, weights, layouts)
+        # By layer, the counts of a distribution could be the other way round.
+        more = largest(self, self._backward_sparsity, weights, layouts)
+        return masks, [a | b for a, b in zip(masks, more, strict=True)]
