@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from granet_tf.masks.patterns import NM, Block, Element
+from granet_tf.masks.traced import by_itself
 from granet_tf.methods import GMP, Method
 from granet_tf.methods.hooks import Tensors
 from granet_tf.schedules import PACKAGE, AtSparsity, ConstantSparsity, as_schedule
@@ -38,6 +39,10 @@ class Slot:
 
     variable: keras.Variable
     initializer: Callable
+
+    @property
+    def starts_at_zero(self) -> bool:
+        return isinstance(self.initializer, keras.initializers.Zeros)
 
     def initial_value(self) -> tf.Tensor:
         return self.initializer(self.variable.shape, dtype=self.variable.dtype)
@@ -314,12 +319,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return tf.identity(self.iterations) - self.begin_iteration
 
     def _mask_gradients(self, gradients):
+        zeros = {}
         for group in self._groups:
             for pruned in group.pruned if group.masks_gradients else ():
                 gradient = gradients.get(id(pruned.variable))
                 mask = group.method().gradient_mask(pruned.mask, pruned.state)
                 if gradient is not None and mask is not None:
-                    gradients[id(pruned.variable)] = _where(mask, tf.convert_to_tensor(gradient))
+                    gradients[id(pruned.variable)] = _where(mask, gradient, zeros)
 
     def _dense_gradients(self, gradients):
         """Those that rank growth, a list for each group; zeros where the loss has none."""
@@ -346,16 +352,15 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def _zero_dormant(self, strategy, group):
         # Most optimizers leave a dormant weight at 0 by themselves; those that mix entries (Muon),
         # add noise or apply constraints do not.
-        for pruned in group.pruned:
-            slots = (slot.variable for slot in self._slots[id(pruned.variable)])
-            averages = (v for v in slots if id(v) in self._averages)
-            for variable in (pruned.variable, *averages):
-                strategy.extended.update(
-                    variable.value,
-                    lambda value, mask: value.assign(_where(mask, value)),
-                    args=(pruned.mask.value,),
-                    group=False,
-                )
+        for own in _replicas(strategy, group.pruned[0].variable.value):
+            zeros = {}
+            for pruned in group.pruned:
+                slots = (slot.variable for slot in self._slots[id(pruned.variable)])
+                averages = (v for v in slots if id(v) in self._averages)
+                mask = _read(own(pruned.mask.value))
+                for variable in (pruned.variable, *averages):
+                    value = own(variable.value)
+                    _assign(value, _where(mask, value, zeros))
 
     def _follow(self, strategy, group, gradients, step, rates):
         """What the method changes after each step."""
@@ -375,31 +380,35 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             weights, states = group.method().after_step(step, tensors, rate)
             for pruned, old, new in zip(group.pruned, tensors.weights, weights, strict=True):
                 if new is not old:
-                    own(pruned.variable.value).assign(new)
+                    _assign(own(pruned.variable.value), new)
             _assign_states(group, own, tensors, states)
 
     def _update(self, strategy, group, gradients, step):
         gradients = _summed(strategy, group, gradients)
         for own in _replicas(strategy, group.pruned[0].variable.value):
             with tf.device(own(group.pruned[0].variable.value).device):
-                tensors = _tensors(group, own, gradients)
-                new_masks, survivors, states = group.method().update(
-                    step, tensors, dormant_compete=group.mask_only
-                )
-                for pruned, new in zip(group.pruned, new_masks, strict=True):
-                    own(pruned.mask.value).assign(new)
-                    if pruned.explored is not None:
-                        explored = own(pruned.explored.value)
-                        explored.assign(explored | new)
-                _assign_states(group, own, tensors, states)
-                if group.mask_only:
-                    continue
-                for pruned, keep in zip(group.pruned, survivors, strict=True):
-                    weight = own(pruned.variable.value)
-                    weight.assign(_where(keep, weight))
-                    for slot in self._slots[id(pruned.variable)]:
-                        value = own(slot.variable.value)
-                        value.assign(tf.where(keep, value, slot.initial_value()))
+                by_itself(self._update_replica)(group, own, gradients, step)
+
+    def _update_replica(self, group, own, gradients, step):
+        tensors = _tensors(group, own, gradients)
+        new_masks, survivors, states = group.method().update(
+            step, tensors, dormant_compete=group.mask_only
+        )
+        for pruned, new in zip(group.pruned, new_masks, strict=True):
+            _assign(own(pruned.mask.value), new)
+            if pruned.explored is not None:
+                explored = own(pruned.explored.value)
+                _assign(explored, explored | new)
+        _assign_states(group, own, tensors, states)
+        if group.mask_only:
+            return
+        zeros = {}
+        for pruned, keep, value in zip(group.pruned, survivors, tensors.weights, strict=True):
+            _assign(own(pruned.variable.value), _where(keep, value, zeros))
+            for slot in self._slots[id(pruned.variable)]:
+                value = own(slot.variable.value)
+                initial = zeros if slot.starts_at_zero else {value.dtype: slot.initial_value()}
+                _assign(value, _where(keep, value, initial))
 
     # What a wrapper delegates.
 
@@ -534,13 +543,10 @@ def _tensors(group, own, gradients) -> Tensors:
     """One replica's weights and what belongs to them."""
     return Tensors(
         [p.path for p in group.pruned],
-        [tf.convert_to_tensor(own(p.variable.value)) for p in group.pruned],
-        [tf.convert_to_tensor(own(p.mask.value)) for p in group.pruned],
+        [_read(own(p.variable.value)) for p in group.pruned],
+        [_read(own(p.mask.value)) for p in group.pruned],
         [own(g) for g in gradients] or [None] * len(group.pruned),
-        [
-            {name: tf.convert_to_tensor(own(v.value)) for name, v in p.state.items()}
-            for p in group.pruned
-        ],
+        [{name: _read(own(v.value)) for name, v in p.state.items()} for p in group.pruned],
         [p.layout for p in group.pruned],
     )
 
@@ -549,7 +555,7 @@ def _assign_states(group, own, tensors, states):
     for pruned, old, new in zip(group.pruned, tensors.states, states, strict=True):
         for name, value in new.items():
             if value is not old[name]:
-                own(pruned.state[name].value).assign(value)
+                _assign(own(pruned.state[name].value), value)
 
 
 def _replicas(strategy, variable) -> list[Callable]:
@@ -709,7 +715,26 @@ def _check_slots(optimizer, slots, variables):
         )
 
 
-def _where(mask, value):
-    value = tf.convert_to_tensor(value)
+def _where(mask, value, zeros):
+    """`value` where `mask` is True, else a zero: `zeros` keeps those of this graph, by type."""
+    value = _read(value)
     # A scalar spares writing and reading a tensor of zeros.
-    return tf.where(tf.convert_to_tensor(mask), value, tf.zeros((), value.dtype))
+    if value.dtype not in zeros:
+        zeros[value.dtype] = tf.zeros((), value.dtype)
+    return tf.where(_read(mask), value, zeros[value.dtype])
+
+
+# What is done for each weight is what a user waits for at the first step, so it is no more than the
+# operation itself: a read in a graph takes TensorFlow three times as long by way of
+# `tf.convert_to_tensor`, and an assignment reads the variable again unless told not to.
+
+
+def _read(value):
+    value = getattr(value, "value", value) if isinstance(value, keras.Variable) else value
+    if isinstance(value, tf.Variable) and not isinstance(value, tf.distribute.DistributedValues):
+        return tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype)
+    return tf.convert_to_tensor(value)
+
+
+def _assign(variable, value):
+    variable.assign(value, read_value=False)

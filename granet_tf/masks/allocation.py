@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from granet_tf.masks.scopes import alike, match, units_to_keep
+from granet_tf.masks.scopes import alike, match
 from granet_tf.masks.selection import count
-from granet_tf.masks.units import Units
+from granet_tf.masks.units import Units, share, units_to_keep
 from granet_tf.methods.base import Method
 
 
@@ -115,7 +115,7 @@ def owed(
         lost = count(u.active) - count(k)
         least = tf.zeros((), tf.int64)
         if path in capped:
-            least = units_to_keep([u.pattern.capacity(u.shape)], capped[path]) - count(k)
+            least = units_to_keep([u.capacity], capped[path]) - count(k)
         numbers.append(lost if path in pinned else tf.clip_by_value(least, 0, lost))
     return tf.stack(numbers), [path in pinned for path in paths]
 
@@ -133,7 +133,4 @@ def drop_count(fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
     >>> drop_count(fraction, tf.constant([10, 11, 1], tf.int64)).numpy().tolist()
     [3, 4, 0]
     """
-    fraction = tf.cast(fraction, tf.float64)
-    # What rounding adds to a whole number is not a reason to drop one more.
-    dropped = tf.cast(tf.math.ceil(fraction * tf.cast(alive, tf.float64) - 1e-9), tf.int64)
-    return tf.minimum(dropped, tf.maximum(alive - 1, 0))
+    return tf.minimum(share(tf.cast(fraction, tf.float64), alive), tf.maximum(alive - 1, 0))

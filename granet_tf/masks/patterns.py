@@ -48,6 +48,11 @@ class Capacity:
 class Pattern:
     """Maps a weight tensor to its units and back. A base class; saved as its fields."""
 
+    @property
+    def is_free(self) -> bool:
+        """Whether any units may be active together, so that `tiers` has one tier only."""
+        return type(self).tiers is Pattern.tiers
+
     def pool(self, score: tf.Tensor) -> tf.Tensor:
         """Scores of single weights -> scores of units."""
         raise NotImplementedError(f"{type(self).__name__} must implement pool()")
@@ -103,7 +108,8 @@ class Pattern:
 
     def capacity(self, shape: tuple[int, ...]) -> Capacity:
         """How many units a weight of `shape` has room for."""
-        units = self.units(tf.ones(shape, tf.bool)).shape.num_elements()
+        with tf.init_scope():  # It is a number, and not to be found out at every step.
+            units = self.units(tf.ones(shape, tf.bool)).shape.num_elements()
         return Capacity(units, units, units)
 
     def chosen(self, kind: str) -> Pattern:

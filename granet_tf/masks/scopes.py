@@ -12,10 +12,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from granet_tf.masks.patterns import Capacity, Pattern
-from granet_tf.masks.selection import Ranking, count, rank, top
-
-Tiers = Sequence[Ranking]
+from granet_tf.masks.patterns import Pattern
+from granet_tf.masks.selection import count
+from granet_tf.masks.units import Ranked, Units, best, units_to_keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,82 +22,41 @@ class Candidates:
     """The units of one weight, ranked to be kept.
 
     Attributes:
-        path: The weight's path.
-        shape: Its shape.
-        pattern: What its units are. Those of equal patterns are ranked together.
-        capacity: How many units the pattern has room for.
-        score: The score of each unit.
-        eligible: Masks of units in tiers, see `Pattern.tiers`.
-        rankings: The ranking of each tier.
+        units: The units.
+        ranked: Those that may be kept, and their scores.
         all_eligible: The units of all tiers, those included that `without` has taken out.
     """
 
-    path: str
-    shape: tuple[int, ...]
-    pattern: Pattern
-    capacity: Capacity
-    score: tf.Tensor
-    eligible: tuple[tf.Tensor, ...]
-    rankings: tuple[Ranking, ...]
+    units: Units
+    ranked: Ranked
     all_eligible: tf.Tensor
 
     @classmethod
-    def of(
-        cls,
-        path: str,
-        shape: tuple[int, ...],
-        patterns: tuple[Pattern, Pattern],
-        score: tf.Tensor,
-        eligible: tf.Tensor,
-    ) -> Candidates:
+    def of(cls, units: Units, score: tf.Tensor, eligible: tf.Tensor | None = None) -> Candidates:
         """Of one weight.
 
         Args:
-            path: The weight's path.
-            shape: Its shape.
-            patterns: Its pattern as it was given and with its axes, as from `Method.patterns_of`.
-            score: The score of each unit.
-            eligible: Which units are ranked.
+            units: Its units.
+            score: The score of each.
+            eligible: Which of them are ranked; None is those that are active.
         """
-        given, bound = patterns
-        tiers, capacity = bound.tiers(score, eligible), bound.capacity(shape)
-        return cls(path, shape, given, capacity, score, tiers, ranked(score, tiers), eligible)
+        eligible = units.active if eligible is None else eligible
+        return cls(units, Ranked(score, units.pattern.tiers(score, eligible)), eligible)
+
+    @property
+    def path(self) -> str:
+        return self.units.path
 
     def without(self, taken: tf.Tensor, closed: bool) -> Candidates:
         """Those that are left where some are `taken`; none if it is `closed`."""
-        tiers = tuple(each & ~taken & (not closed) for each in self.eligible)
-        return dataclasses.replace(self, eligible=tiers, rankings=ranked(self.score, tiers))
+        tiers = tuple(each & ~taken & (not closed) for each in self.ranked.tiers)
+        return dataclasses.replace(self, ranked=self.ranked._replace(tiers=tiers))
 
     @property
-    def comparable(self) -> tuple[Ranking, ...]:
-        """The rankings among units of other weights of its pattern."""
-        score = self.pattern.comparable(self.score, self.all_eligible)
-        return self.rankings if score is self.score else ranked(score, self.eligible)
-
-
-def ranked(score: tf.Tensor, tiers: Sequence[tf.Tensor]) -> tuple[Ranking, ...]:
-    """Makes the tiers of one weight ready for `best`."""
-    return tuple(rank(score, eligible) for eligible in tiers)
-
-
-def best(rankings: Sequence[Tiers], k: int | tf.Tensor) -> list[tf.Tensor]:
-    """Masks of the k best units of all tensors together: of the first tiers while these last.
-
-    Example:
-
-    >>> score, first = tf.constant([5.0, 1.0, 2.0]), tf.constant([False, True, True])
-    >>> [mask] = best([ranked(score, [first, ~first])], 1)
-    >>> mask.numpy().astype(int).tolist()
-    [0, 0, 1]
-    """
-    masks = top([tiers[0] for tiers in rankings], k)
-    for depth in range(1, max(map(len, rankings))):
-        rest = tf.cast(k, tf.int64) - tf.add_n([count(m) for m in masks])
-        deep = [i for i, tiers in enumerate(rankings) if depth < len(tiers)]
-        more = top([rankings[i][depth] for i in deep], tf.maximum(rest, 0))
-        for i, mask in zip(deep, more, strict=True):
-            masks[i] |= mask
-    return masks
+    def comparable(self) -> Ranked:
+        """As they are ranked among units of other weights of the pattern."""
+        score = self.units.given.comparable(self.ranked.score, self.all_eligible)
+        return self.ranked if score is self.ranked.score else self.ranked._replace(score=score)
 
 
 def best_together(weights: Sequence[Candidates], k: int | tf.Tensor) -> list[tf.Tensor]:
@@ -110,18 +68,18 @@ def best_together(weights: Sequence[Candidates], k: int | tf.Tensor) -> list[tf.
     Example:
 
     >>> from granet_tf.masks.patterns import Filter
-    >>> filters, everything = (Filter(), Filter()), tf.constant([True, True])
+    >>> units = Units.of((Filter(), Filter()), tf.ones((2, 2), tf.bool))
     >>> scores = [tf.constant([1.0, 3.0]), tf.constant([400.0, 300.0])]
-    >>> weights = [Candidates.of("a", (2, 2), filters, score, everything) for score in scores]
+    >>> weights = [Candidates.of(units, score) for score in scores]
     >>> [mask.numpy().tolist() for mask in best_together(weights, 2)]
     [[False, True], [True, False]]
     """
-    rankings = [w.comparable for w in weights]
-    masks = best(rankings, k)
+    together = [w.comparable for w in weights]
+    masks = best(together, k)
     # Rounding may make equal what was not, so the order in a weight is that of its own scores.
     return [
-        mask if ranking is w.rankings else best([w.rankings], count(mask))[0]
-        for w, ranking, mask in zip(weights, rankings, masks, strict=True)
+        mask if ranked is w.ranked else best([w.ranked], count(mask))[0]
+        for w, ranked, mask in zip(weights, together, masks, strict=True)
     ]
 
 
@@ -141,38 +99,6 @@ def alike(patterns: Sequence[Pattern]) -> list[list[int]]:
     for i, pattern in enumerate(patterns):
         groups.setdefault(pattern, []).append(i)
     return list(groups.values())
-
-
-def keep_count(size: int, sparsity: float | tf.Tensor) -> tf.Tensor:
-    """k = max(1, round_half_even(size · (1 − sparsity))): int64, computed in float64.
-
-    Example:
-
-    >>> [int(keep_count(100, s)) for s in (0.0, 0.1, 0.9999)]
-    [100, 90, 1]
-    """
-    kept = size * (1.0 - tf.cast(sparsity, tf.float64))
-    # TensorFlow's graph optimizer reorders sums, which moves a half off by a rounding error; in
-    # steps of 2**-20 it is a half again, in graphs as in eager execution.
-    kept = tf.round(kept * 2.0**20) / 2.0**20
-    return tf.maximum(tf.cast(tf.round(kept), tf.int64), 1)
-
-
-def units_to_keep(capacities: Sequence[Capacity], sparsity: float | tf.Tensor) -> tf.Tensor:
-    """How many units of all these weights stay at `sparsity`, which is one of slots.
-
-    Example:
-
-    >>> from granet_tf.masks.patterns import NM
-    >>> capacity = NM(2, 4).capacity((3, 1))  # One group of 3, and a zero that fills it up.
-    >>> [int(units_to_keep([capacity], s)) for s in (0.25, 0.5, 0.75)]
-    [3, 2, 1]
-    """
-    k = keep_count(sum(c.slots for c in capacities), sparsity)
-    fitting = sum(c.fitting for c in capacities)
-    # Slots that are open, and have nothing but what fills up to take them.
-    empty = sum(c.open for c in capacities) - fitting
-    return k - tf.clip_by_value(k - fitting, 0, empty) if empty else k
 
 
 def match(
@@ -202,7 +128,9 @@ def match(
 def _keep_layer(method, weights, sparsity):
     """Prunes each tensor to its own count."""
     targets = _targets(method, weights, sparsity)
-    return [best([w.rankings], units_to_keep([w.capacity], targets[w.path]))[0] for w in weights]
+    return [
+        best([w.ranked], units_to_keep([w.units.capacity], targets[w.path]))[0] for w in weights
+    ]
 
 
 def _keep_global(method, weights, sparsity):
@@ -213,7 +141,7 @@ def _keep_global(method, weights, sparsity):
     targets = _targets(method, weights, sparsity) if pinned else {}
     least = {**capped, **{path: targets[path] for path in pinned}}
     masks = {}
-    for group in alike([w.pattern for w in weights]):
+    for group in alike([w.units.given for w in weights]):
         kept = _keep_together([weights[i] for i in group], sparsity, least, pinned)
         masks |= dict(zip(group, kept, strict=True))
     return [masks[i] for i in range(len(weights))]
@@ -221,13 +149,13 @@ def _keep_global(method, weights, sparsity):
 
 def _keep_together(weights, sparsity, least, pinned):
     """What is pinned or capped first gets the count it must have."""
-    k = units_to_keep([w.capacity for w in weights], sparsity)
+    k = units_to_keep([w.units.capacity for w in weights], sparsity)
     if not any(w.path in least for w in weights):
         return best_together(weights, k)
     masks = [
-        best([w.rankings], units_to_keep([w.capacity], least[w.path]))[0]
+        best([w.ranked], units_to_keep([w.units.capacity], least[w.path]))[0]
         if w.path in least
-        else tf.zeros_like(w.eligible[0])
+        else tf.zeros_like(w.all_eligible)
         for w in weights
     ]
     others = [w.without(m, w.path in pinned) for w, m in zip(weights, masks, strict=True)]
@@ -245,8 +173,8 @@ def _targets(method, weights, sparsity):
     Linear between the distributions at the initial and the final sparsity, which keeps the overall
     sparsity exact.
     """
-    shapes = {w.path: w.shape for w in weights}
-    floors = {w.path: w.capacity.least_sparsity for w in weights}
+    shapes = {w.path: w.units.shape for w in weights}
+    floors = {w.path: w.units.capacity.least_sparsity for w in weights}
     first = method.distribute(shapes, method.initial_sparsity, floors)
     last = method.distribute(shapes, method.final_sparsity, floors)
     span = method.final_sparsity - method.initial_sparsity

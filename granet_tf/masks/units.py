@@ -1,16 +1,67 @@
-"""The units of one weight: single weights, blocks, filters or the slots of N:M groups."""
+"""The algebra of units: choose, prune to a number, drop, grow, exchange.
+
+A unit is what a pattern prunes as one: a weight, a block, a filter, a slot of an N:M group. Methods,
+studies and conversions see units only, and all of them choose by what is here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from granet_tf.masks.patterns import Pattern
-from granet_tf.masks.scopes import best, ranked
-from granet_tf.masks.selection import count
-from granet_tf.methods.base import Method
-from granet_tf.methods.hooks import Tensors
+from granet_tf.masks.patterns import Capacity, Pattern
+from granet_tf.masks.selection import count, pick, select
+from granet_tf.masks.traced import shared
+
+
+class Ranked(NamedTuple):
+    """The units of one weight, to be chosen from.
+
+    Attributes:
+        score: The score of each unit.
+        tiers: Masks of units in the order in which they may be chosen; see `Pattern.tiers`.
+    """
+
+    score: tf.Tensor
+    tiers: Sequence[tf.Tensor]
+
+
+def best(weights: Sequence[Ranked], k: int | tf.Tensor) -> list[tf.Tensor]:
+    """Masks of the k best units of all weights together: of the first tiers while these last.
+
+    Example:
+
+    >>> score, first = tf.constant([5.0, 1.0, 2.0]), tf.constant([False, True, True])
+    >>> [mask] = best([Ranked(score, [first, ~first])], 1)
+    >>> mask.numpy().astype(int).tolist()
+    [0, 0, 1]
+    """
+    if len(weights) == 1 and len(weights[0].tiers) == 1:
+        return [best_of_one(weights[0].score, weights[0].tiers[0], k)]
+    masks = select([w.score for w in weights], [w.tiers[0] for w in weights], k)
+    for depth in range(1, max(len(w.tiers) for w in weights)):
+        rest = tf.cast(k, tf.int64) - tf.add_n([count(m) for m in masks])
+        deep = [i for i, w in enumerate(weights) if depth < len(w.tiers)]
+        scores, tiers = [weights[i].score for i in deep], [weights[i].tiers[depth] for i in deep]
+        for i, mask in zip(deep, select(scores, tiers, tf.maximum(rest, 0)), strict=True):
+            masks[i] |= mask
+    return masks
+
+
+def best_of_one(score: tf.Tensor, eligible: tf.Tensor, k: int | tf.Tensor) -> tf.Tensor:
+    """Mask of the k best of the eligible units of one weight."""
+    chosen = _best_of_one(tf.cast(score, tf.float32), eligible, tf.cast(k, tf.int64))
+    chosen.set_shape(eligible.shape)
+    return chosen
+
+
+@shared((None, tf.float32), (None, tf.bool), ([], tf.int64))
+def _best_of_one(score, eligible, k):
+    chosen = pick(tf.reshape(score, [-1]), tf.reshape(eligible, [-1]), k)
+    return tf.reshape(chosen, tf.shape(eligible))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +72,9 @@ class Units:
         pattern: The pattern, with the axes of the weight.
         shape: Shape of the weight.
         active: Which units are active.
-        given: The pattern as it was given, without axes: units of equal ones may be exchanged. None
-            is that of all the others that say nothing.
+        given: The pattern as it was given, without axes: units of equal ones may be ranked together
+            and exchanged. None is that of all the others that say nothing.
+        path: Path of the weight.
 
     Example:
 
@@ -37,17 +89,25 @@ class Units:
     shape: tuple[int, ...]
     active: tf.Tensor
     given: Pattern | None = None
+    path: str = ""
 
     @classmethod
-    def of(cls, patterns: tuple[Pattern, Pattern], mask: tf.Tensor) -> Units:
+    def of(cls, patterns: tuple[Pattern, Pattern], mask: tf.Tensor, path: str = "") -> Units:
         """The units of a weight with this mask.
 
         Args:
-            patterns: As from `Method.patterns_of`.
+            patterns: The pattern as it was given and with the weight's axes, as from
+                `Method.patterns_of`.
             mask: The weight's mask.
+            path: The weight's path.
         """
         given, bound = patterns
-        return cls(bound, tuple(mask.shape), bound.units(mask), given)
+        return cls(bound, tuple(mask.shape), bound.units(mask), given, path)
+
+    @property
+    def capacity(self) -> Capacity:
+        """How many units the pattern has room for."""
+        return self.pattern.capacity(self.shape)
 
     def pool(self, score: tf.Tensor) -> tf.Tensor:
         """Scores of single weights -> scores of units."""
@@ -60,12 +120,42 @@ class Units:
 
     def choose(self, score: tf.Tensor, k: tf.Tensor, eligible: tf.Tensor) -> tf.Tensor:
         """Mask of the k best of the `eligible` units."""
-        return best([ranked(score, self.pattern.tiers(score, eligible))], k)[0]
+        return best([Ranked(score, self.pattern.tiers(score, eligible))], k)[0]
 
     def add(self, score: tf.Tensor, k: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
         """`kept`, and the k best units that fit beside it."""
-        more = best([ranked(score, self.pattern.tiers(score, ~kept, kept))], k)
-        return kept | more[0]
+        return kept | best([Ranked(score, self.pattern.tiers(score, ~kept, kept))], k)[0]
+
+    def exchange(
+        self, drop_score: tf.Tensor, grow_score: tf.Tensor, fraction: tf.Tensor, active: tf.Tensor
+    ) -> tf.Tensor:
+        """Mask of units after the weakest share is dropped and as many are grown (Eq. 2 and 3).
+
+        What has just been dropped may be grown again.
+
+        Args:
+            drop_score: Of all units; the lowest of those that are active go.
+            grow_score: Of all units; the highest of the others come.
+            fraction: Share of the active units, a float64 scalar in [0, 1].
+            active: Which units are active.
+
+        Example:
+
+        >>> from granet_tf.masks.patterns import Element
+        >>> units = Units(Element(), (3,), tf.constant([True, True, False]))
+        >>> scores = tf.constant([2.0, 1.0, 0.0]), tf.constant([0.0, 1.0, 2.0])
+        >>> half = tf.constant(0.5, tf.float64)
+        >>> units.exchange(*scores, half, units.active).numpy().tolist()
+        [True, False, True]
+        """
+        if self.pattern.is_free:
+            scores = (tf.cast(score, tf.float32) for score in (drop_score, grow_score))
+            new = _exchange(*scores, active, fraction)
+            new.set_shape(active.shape)
+            return new
+        alive = count(active)
+        dropped = share(fraction, alive)
+        return self.add(grow_score, dropped, self.choose(drop_score, alive - dropped, active))
 
     def room(self, kept: tf.Tensor) -> tf.Tensor:
         """How many units fit beside `kept`."""
@@ -77,7 +167,54 @@ class Units:
         return self.pattern.expand(units, self.shape)
 
 
-def units_of(method: Method, tensors: Tensors) -> list[Units]:
-    """The units of each weight, by the pattern of `method`."""
-    patterns = [method.patterns_of(layout) for layout in tensors.layouts]
-    return [Units.of(each, mask) for each, mask in zip(patterns, tensors.masks, strict=True)]
+@shared((None, tf.float32), (None, tf.float32), (None, tf.bool), ([], tf.float64))
+def _exchange(drop_score, grow_score, active, fraction):
+    drop_score, grow_score, flat = (tf.reshape(t, [-1]) for t in (drop_score, grow_score, active))
+    alive = count(flat)
+    dropped = share(fraction, alive)
+    kept = pick(drop_score, flat, alive - dropped)
+    return tf.reshape(kept | pick(grow_score, ~kept, dropped), tf.shape(active))
+
+
+def share(fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
+    """ceil(fraction · alive), int64, as in Eq. 2.
+
+    Example:
+
+    >>> share(tf.constant(0.3, tf.float64), tf.constant([10, 11], tf.int64)).numpy().tolist()
+    [3, 4]
+    """
+    # What rounding adds to a whole number is not a reason to drop one more.
+    return tf.cast(tf.math.ceil(fraction * tf.cast(alive, tf.float64) - 1e-9), tf.int64)
+
+
+def keep_count(size: int, sparsity: float | tf.Tensor) -> tf.Tensor:
+    """k = max(1, round_half_even(size · (1 − sparsity))): int64, computed in float64.
+
+    Example:
+
+    >>> [int(keep_count(100, s)) for s in (0.0, 0.1, 0.9999)]
+    [100, 90, 1]
+    """
+    kept = size * (1.0 - tf.cast(sparsity, tf.float64))
+    # TensorFlow's graph optimizer reorders sums, which moves a half off by a rounding error; in
+    # steps of 2**-20 it is a half again, in graphs as in eager execution.
+    kept = tf.round(kept * 2.0**20) / 2.0**20
+    return tf.maximum(tf.cast(tf.round(kept), tf.int64), 1)
+
+
+def units_to_keep(capacities: Sequence[Capacity], sparsity: float | tf.Tensor) -> tf.Tensor:
+    """How many units of all these weights stay at `sparsity`, which is one of slots.
+
+    Example:
+
+    >>> from granet_tf.masks.patterns import NM
+    >>> capacity = NM(2, 4).capacity((3, 1))  # One group of 3, and a zero that fills it up.
+    >>> [int(units_to_keep([capacity], s)) for s in (0.25, 0.5, 0.75)]
+    [3, 2, 1]
+    """
+    k = keep_count(sum(c.slots for c in capacities), sparsity)
+    fitting = sum(c.fitting for c in capacities)
+    # Slots that are open, and have nothing but what fills up to take them.
+    empty = sum(c.open for c in capacities) - fitting
+    return k - tf.clip_by_value(k - fitting, 0, empty) if empty else k

@@ -21,8 +21,8 @@ import tensorflow as tf
 from granet_tf.masks import distributions
 from granet_tf.masks.pattern_names import as_pattern
 from granet_tf.masks.patterns import Capacity, Element, Pattern
-from granet_tf.masks.scopes import SCOPES, Candidates, alike, best, match, ranked, units_to_keep
-from granet_tf.masks.selection import count
+from granet_tf.masks.scopes import SCOPES, Candidates, alike, match
+from granet_tf.masks.units import Ranked, Units, best, units_to_keep
 from granet_tf.methods.hooks import Hooks
 from granet_tf.schedules import PruningSchedule, check_sparsity
 from keras_layers.layouts import Layout
@@ -207,7 +207,7 @@ class Method(Hooks):
             units = pattern.units(tf.ones(shape, tf.bool))
             score = tf.random.stateless_uniform(units.shape, seed, alg="philox")
             kept = units_to_keep([capacities[path]], sparsities[path])
-            [chosen] = best([ranked(score, pattern.tiers(score, units))], kept)
+            [chosen] = best([Ranked(score, pattern.tiers(score, units))], kept)
             masks[path] = pattern.expand(chosen, shape)
         return masks
 
@@ -266,40 +266,29 @@ class Method(Hooks):
         """
         schedule = self.make_schedule()
         should_prune, _ = schedule(step)
-        should_regenerate, drop_fraction = schedule.regenerate(step)
         inputs = list(zip(weights, gradients, self._seeds(paths, step), strict=True))
-        pairs = [self._pattern(path, layouts) for path in paths]
-        patterns = [bound for _, bound in pairs]
-        units = [p.units(mask) for p, mask in zip(patterns, masks, strict=True)]
-
-        eligible = [u | should_prune for u in units] if dormant_compete else units
-        # Ranked once, to prune and to drop: what is left is the top of its tensor.
-        candidates = [
-            self._candidates(*each) for each in zip(paths, pairs, inputs, eligible, strict=True)
-        ]
-
-        def prune():
-            return SCOPES[self.scope](self, candidates, schedule.exact_sparsity(step))
+        units = self.units_of(paths, masks, layouts)
+        active = [u.active for u in units]
+        scores = [u.pool(self.drop_score(*each)) for u, each in zip(units, inputs, strict=True)]
 
         # A schedule of one's own may say a plain True.
-        pruned = tf.cond(tf.convert_to_tensor(should_prune), prune, lambda: units)
-
-        def regenerate():
-            return [
-                self._regenerate(*each, drop_fraction)
-                for each in zip(patterns, inputs, candidates, pruned, strict=True)
-            ]
-
-        new = pruned
+        should_prune = tf.convert_to_tensor(should_prune)
+        eligible = [a | should_prune for a in active] if dormant_compete else active
+        candidates = list(map(Candidates.of, units, scores, eligible))
+        kept = SCOPES[self.scope](self, candidates, schedule.exact_sparsity(step))
+        # Where only regeneration is due, this is less to trace than a condition around the above.
+        new = pruned = [tf.where(should_prune, k, a) for k, a in zip(kept, active, strict=True)]
         if schedule.regenerates:
-            new = tf.cond(should_regenerate, regenerate, lambda: pruned)
-
-        def expand(units):
-            each = zip(patterns, units, weights, strict=True)
-            return [pattern.expand(u, w.shape) for pattern, u, w in each]
-
-        new_masks = expand(new)
-        survivors = [n & a for n, a in zip(new_masks, expand(pruned), strict=True)]
+            should_regenerate, fraction = schedule.regenerate(step)
+            fraction = tf.where(should_regenerate, tf.cast(fraction, tf.float64), 0.0)
+            growth = [u.pool(self.grow_score(*each)) for u, each in zip(units, inputs, strict=True)]
+            new = [
+                u.exchange(*each, fraction, left)
+                for u, *each, left in zip(units, scores, growth, pruned, strict=True)
+            ]
+        new_masks = [u.expand(n) for u, n in zip(units, new, strict=True)]
+        # Units are active or not as a whole.
+        survivors = [u.expand(n & p) for u, n, p in zip(units, new, pruned, strict=True)]
         if dormant_compete:  # Else what pruning leaves was active before.
             survivors = [s & m for s, m in zip(survivors, masks, strict=True)]
         return new_masks, survivors
@@ -328,27 +317,23 @@ class Method(Hooks):
     def _pattern(self, path, layouts):
         return self.patterns_of((layouts or {}).get(path, Layout()))
 
-    def _candidates(self, path, patterns, inputs, eligible):
-        score = patterns[1].pool(self.drop_score(*inputs))
-        return Candidates.of(path, tuple(inputs[0].shape), patterns, score, eligible)
-
-    def _regenerate(self, pattern, inputs, candidates, active, drop_fraction):
-        """Eq. 2 and 3: drop the weakest share of the active, grow as many of the inactive."""
-        alive = count(active)
-        # What rounding adds to a whole number is not a reason to drop one more.
-        dropped = tf.cast(tf.math.ceil(drop_fraction * tf.cast(alive, tf.float64) - 1e-9), tf.int64)
-        [kept] = best([candidates.rankings], alive - dropped)
-        grow_score = pattern.pool(self.grow_score(*inputs))
-        [grown] = best([ranked(grow_score, pattern.tiers(grow_score, ~kept, kept))], dropped)
-        return kept | grown
+    def units_of(
+        self,
+        paths: Sequence[str],
+        masks: Sequence[tf.Tensor],
+        layouts: Mapping[str, Layout] | None = None,
+    ) -> list[Units]:
+        """The units of each weight, by the pattern."""
+        patterns = [self._pattern(path, layouts) for path in paths]
+        return [Units.of(*each) for each in zip(patterns, masks, paths, strict=True)]
 
     def _seeds(self, paths, step):
         """A seed for each weight, from `seed`, its path and the step."""
         # The odd factor keeps neighbouring seeds from sharing streams.
-        keys = [
-            zlib.crc32(name.encode()) ^ (self.seed * 0x9E3779B1 % 2**32) for name in _lasting(paths)
-        ]
-        return [tf.stack([tf.constant(k - 2**31, tf.int32), tf.cast(step, tf.int32)]) for k in keys]
+        own = self.seed * 0x9E3779B1 % 2**32
+        keys = [(zlib.crc32(name.encode()) ^ own) - 2**31 for name in _lasting(paths)]
+        steps = tf.broadcast_to(tf.cast(step, tf.int32), [len(keys)])
+        return tf.unstack(tf.stack([tf.constant(keys, tf.int32), steps], 1))
 
     def check_fits(
         self, shapes: Mapping[str, tuple[int, ...]], layouts: Mapping[str, Layout] | None = None

@@ -12,7 +12,6 @@ import tensorflow as tf
 from granet_tf.masks.allocation import owed
 from granet_tf.masks.patterns import Element
 from granet_tf.masks.selection import count, select
-from granet_tf.masks.units import units_of
 from granet_tf.methods.base import Method
 from granet_tf.methods.checks import check_at_least, check_frequency
 from granet_tf.methods.hooks import State
@@ -123,7 +122,12 @@ def _grow_global(method, tensors, kept, scores):
     lost = tf.add_n([count(m) - count(k) for m, k in zip(tensors.masks, kept, strict=True)])
     if not (method.pinned or method.capped):
         return select(scores, dormant, lost)
-    own, is_pinned = owed(method, tensors.paths, units_of(method, tensors), kept)
+    own, is_pinned = owed(
+        method,
+        tensors.paths,
+        method.units_of(tensors.paths, tensors.masks, tensors.layouts_by_path),
+        kept,
+    )
     first = [
         select([s], [d], n)[0] for s, d, n in zip(scores, dormant, tf.unstack(own), strict=True)
     ]

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from granet_tf.masks.allocation import share_out
 from granet_tf.masks.selection import count
-from granet_tf.masks.units import units_of
 from granet_tf.methods.checks import check_at_least
 from granet_tf.methods.hooks import State
 from granet_tf.methods.rigl import SET
@@ -69,7 +68,7 @@ class DSR(SET):
     def update(self, step, tensors, *, dormant_compete):
         threshold = tensors.states[0]["threshold"]
         _, fraction = self.make_schedule().regenerate(step)
-        units = units_of(self, tensors)
+        units = self.units_of(tensors.paths, tensors.masks, tensors.layouts_by_path)
         kept = [
             _above(threshold, u, u.mean(tf.abs(weight)))
             for u, weight in zip(units, tensors.weights, strict=True)

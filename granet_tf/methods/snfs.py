@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from granet_tf.masks.allocation import drop_count, share_out
 from granet_tf.masks.selection import count
-from granet_tf.masks.units import units_of
 from granet_tf.methods.hooks import State
 from granet_tf.methods.rigl import RigL
 from granet_tf.schedules import PACKAGE
@@ -82,7 +81,7 @@ class SNFS(RigL):
 
     def update(self, step, tensors, *, dormant_compete):
         _, fraction = self.make_schedule().regenerate(step)
-        units = units_of(self, tensors)
+        units = self.units_of(tensors.paths, tensors.masks, tensors.layouts_by_path)
         momenta = [
             u.pool(tf.abs(s["momentum"])) for u, s in zip(units, tensors.states, strict=True)
         ]

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import tensorflow as tf
 
 from granet_tf.masks.patterns import Element
-from granet_tf.masks.scopes import Candidates, alike, best, best_together, keep_count, match
+from granet_tf.masks.scopes import Candidates, alike, best_together, match
 from granet_tf.masks.selection import count
-from granet_tf.masks.units import Units
+from granet_tf.masks.units import best, keep_count
 from granet_tf.model import SparseModel
 from granet_tf.optimizer import SparseOptimizer, record_slots
 from keras_layers.masking import PrunedWeight
@@ -85,13 +85,11 @@ def prune_once(
     _check(model, rate, scope)
     pruned = _free(model)
     before = [tf.convert_to_tensor(p.mask) for p in pruned]
-    patterns = [model.method.patterns_of(p.layout) for p in pruned]
-    units = [Units.of(each, mask) for each, mask in zip(patterns, before, strict=True)]
+    layouts = {p.path: p.layout for p in pruned}
+    units = model.method.units_of(list(layouts), before, layouts)
     weights = [
-        Candidates.of(
-            p.path, u.shape, each, u.pool(tf.abs(tf.convert_to_tensor(p.variable))), u.active
-        )
-        for p, each, u in zip(pruned, patterns, units, strict=True)
+        Candidates.of(u, u.pool(tf.abs(tf.convert_to_tensor(p.variable))))
+        for p, u in zip(pruned, units, strict=True)
     ]
     kept = SCOPES[scope](weights, rate)
     after = kept
@@ -159,7 +157,7 @@ def dense_gradients(
 
 def _keep_global(weights: Sequence[Candidates], rate):
     kept = {}
-    for group in alike([w.pattern for w in weights]):
+    for group in alike([w.units.given for w in weights]):
         mine = [weights[i] for i in group]
         active = sum(int(count(w.all_eligible)) for w in mine)
         kept |= dict(zip(group, best_together(mine, keep_count(active, rate)), strict=True))
@@ -167,7 +165,7 @@ def _keep_global(weights: Sequence[Candidates], rate):
 
 
 def _keep_layer(weights: Sequence[Candidates], rate):
-    return [best([w.rankings], keep_count(int(count(w.all_eligible)), rate))[0] for w in weights]
+    return [best([w.ranked], keep_count(int(count(w.all_eligible)), rate))[0] for w in weights]
 
 
 SCOPES: dict[str, Callable] = {"global": _keep_global, "layer": _keep_layer}
@@ -175,7 +173,11 @@ SCOPES: dict[str, Callable] = {"global": _keep_global, "layer": _keep_layer}
 
 def _check_left(weights, emptied, rate, scope):
     """A layer may lose all of its single weights, but not all filters or blocks."""
-    lost = {w.path: str(w.pattern) for w in weights if w.path in emptied and w.pattern != Element()}
+    lost = {
+        w.path: str(w.units.given)
+        for w in weights
+        if w.path in emptied and w.units.given != Element()
+    }
     if lost:
         raise ValueError(
             f"`rate` must leave each layer a unit of {', '.join(sorted(set(lost.values())))}, but "
