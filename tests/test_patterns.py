@@ -11,7 +11,7 @@ import tensorflow as tf
 import granet_tf
 from granet_tf import GMP, NM, Block, ByKind, Element, Filter, GraNet, RigL
 from granet_tf.masks.pattern_names import PATTERNS
-from granet_tf.masks.units import Ranked, best, units_to_keep
+from granet_tf.masks.units import best, ranked, units_to_keep
 from keras_layers.layouts import KINDS, Layout, layout_of
 from keras_layers.layouts import LAYOUTS as LAYOUTS_OF_LAYERS
 from keras_layers.prunable import PRUNABLE_WEIGHTS
@@ -102,8 +102,8 @@ def test_what_fits_no_group_comes_last_across_weights():
     score, free = tf.constant([[9.0], [8.0], [7.0], [6.0]]), tf.constant([[5.0], [1.0]])
     everything = tf.ones((4, 1), tf.bool), tf.ones((2, 1), tf.bool)
     rankings = [
-        Ranked(score, NM(2, 4).tiers(score, everything[0])),
-        Ranked(free, Element().tiers(free, everything[1])),
+        ranked(score, NM(2, 4).tiers(score, everything[0])),
+        ranked(free, Element().tiers(free, everything[1])),
     ]
     counts = [[int(np.sum(mask)) for mask in best(rankings, k)] for k in range(7)]
     assert counts == [[0, 0], [1, 0], [2, 0], [2, 1], [2, 2], [3, 2], [4, 2]]

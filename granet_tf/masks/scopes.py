@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from granet_tf.masks.patterns import Pattern
 from granet_tf.masks.selection import count
-from granet_tf.masks.units import Ranked, Units, best, units_to_keep
+from granet_tf.masks.units import Tiers, Units, best, ranked, units_to_keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +23,16 @@ class Candidates:
 
     Attributes:
         units: The units.
-        ranked: Those that may be kept, and their scores.
+        score: The score of each.
+        eligible: Masks of units in tiers, see `Pattern.tiers`.
+        rankings: The ranking of each tier.
         all_eligible: The units of all tiers, those included that `without` has taken out.
     """
 
     units: Units
-    ranked: Ranked
+    score: tf.Tensor
+    eligible: tuple[tf.Tensor, ...]
+    rankings: Tiers
     all_eligible: tf.Tensor
 
     @classmethod
@@ -41,7 +45,8 @@ class Candidates:
             eligible: Which of them are ranked; None is those that are active.
         """
         eligible = units.active if eligible is None else eligible
-        return cls(units, Ranked(score, units.pattern.tiers(score, eligible)), eligible)
+        tiers = units.pattern.tiers(score, eligible)
+        return cls(units, score, tiers, ranked(score, tiers), eligible)
 
     @property
     def path(self) -> str:
@@ -49,14 +54,14 @@ class Candidates:
 
     def without(self, taken: tf.Tensor, closed: bool) -> Candidates:
         """Those that are left where some are `taken`; none if it is `closed`."""
-        tiers = tuple(each & ~taken & (not closed) for each in self.ranked.tiers)
-        return dataclasses.replace(self, ranked=self.ranked._replace(tiers=tiers))
+        tiers = tuple(each & ~taken & (not closed) for each in self.eligible)
+        return dataclasses.replace(self, eligible=tiers, rankings=ranked(self.score, tiers))
 
     @property
-    def comparable(self) -> Ranked:
-        """As they are ranked among units of other weights of the pattern."""
-        score = self.units.given.comparable(self.ranked.score, self.all_eligible)
-        return self.ranked if score is self.ranked.score else self.ranked._replace(score=score)
+    def comparable(self) -> Tiers:
+        """The rankings among units of other weights of its pattern."""
+        score = self.units.given.comparable(self.score, self.all_eligible)
+        return self.rankings if score is self.score else ranked(score, self.eligible)
 
 
 def best_together(weights: Sequence[Candidates], k: int | tf.Tensor) -> list[tf.Tensor]:
@@ -78,8 +83,8 @@ def best_together(weights: Sequence[Candidates], k: int | tf.Tensor) -> list[tf.
     masks = best(together, k)
     # Rounding may make equal what was not, so the order in a weight is that of its own scores.
     return [
-        mask if ranked is w.ranked else best([w.ranked], count(mask))[0]
-        for w, ranked, mask in zip(weights, together, masks, strict=True)
+        mask if ranking is w.rankings else best([w.rankings], count(mask))[0]
+        for w, ranking, mask in zip(weights, together, masks, strict=True)
     ]
 
 
@@ -129,7 +134,7 @@ def _keep_layer(method, weights, sparsity):
     """Prunes each tensor to its own count."""
     targets = _targets(method, weights, sparsity)
     return [
-        best([w.ranked], units_to_keep([w.units.capacity], targets[w.path]))[0] for w in weights
+        best([w.rankings], units_to_keep([w.units.capacity], targets[w.path]))[0] for w in weights
     ]
 
 
@@ -153,7 +158,7 @@ def _keep_together(weights, sparsity, least, pinned):
     if not any(w.path in least for w in weights):
         return best_together(weights, k)
     masks = [
-        best([w.ranked], units_to_keep([w.units.capacity], least[w.path]))[0]
+        best([w.rankings], units_to_keep([w.units.capacity], least[w.path]))[0]
         if w.path in least
         else tf.zeros_like(w.all_eligible)
         for w in weights

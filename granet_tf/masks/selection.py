@@ -9,6 +9,7 @@ and scatters slowly; for it the same is found by bisection.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -22,10 +23,18 @@ _INELIGIBLE = -1
 _BLOCK = 4096
 
 
-@shared(([None], tf.float32), ([None], tf.bool), ([], tf.int64))
-def pick(score: tf.Tensor, eligible: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
-    """Mask of the k largest scores among the eligible entries of one flat tensor, as `select`."""
-    return (_by_bisection if is_compiled() else _by_histogram)(score, eligible, k)
+class Ranking(NamedTuple):
+    """Scores made ready for `top`, which may be asked more than once.
+
+    Attributes:
+        bits: int32, flat: the bits of the scores, and what orders below all of them.
+        histogram: int32 counts of the upper halves of the scores' bits.
+        eligible: Which entries are ranked, in their shape.
+    """
+
+    bits: tf.Tensor
+    histogram: tf.Tensor
+    eligible: tf.Tensor
 
 
 def select(
@@ -50,15 +59,33 @@ def select(
     >>> mask.numpy().astype(int).tolist()
     [0, 1, 0, 1]
     """
-    one_dimension = tf.constant([-1])
-    flat = [tf.reshape(tf.cast(s, tf.float32), one_dimension) for s in scores]
-    allowed = [tf.reshape(e, one_dimension) for e in eligible]
+    return top([rank(s, e) for s, e in zip(scores, eligible, strict=True)], k)
+
+
+def rank(score: tf.Tensor, eligible: tf.Tensor) -> Ranking:
+    """Ranks the eligible entries of one tensor, as `select` does.
+
+    The best k entries of a tensor are also the best of those that a larger k selects in it, so one
+    ranking serves to prune and then to drop.
+    """
+    eligible = tf.convert_to_tensor(eligible)
+    return Ranking(*_rank(tf.cast(score, tf.float32), eligible), eligible)
+
+
+def top(rankings: Sequence[Ranking], k: int | tf.Tensor) -> list[tf.Tensor]:
+    """`select`, of what has been ranked already."""
     k = tf.cast(k, tf.int64)
-    if len(flat) == 1:
-        return [tf.reshape(pick(*flat, *allowed, k), scores[0].shape)]
-    chosen = pick(tf.concat(flat, 0), tf.concat(allowed, 0), k)
-    parts = tf.split(chosen, [part.shape[0] for part in flat])
-    return [tf.reshape(part, s.shape) for part, s in zip(parts, scores, strict=True)]
+    select_among = _top_of_one if len(rankings) == 1 else _top_of_several
+    if is_compiled():
+        select_among = _top_by_bisection
+    masks = select_among(rankings, k)
+    for mask, ranking in zip(masks, rankings, strict=True):
+        mask.set_shape(ranking.eligible.shape)  # Functions that are traced once do not know it.
+    return masks
+
+
+BITS, HISTOGRAM, MASK = ([None], tf.int32), ([_BINS], tf.int32), (None, tf.bool)
+_KEY, NUMBER, _BOOL = ([], tf.int32), ([], tf.int64), ([], tf.bool)
 
 
 def count(mask: tf.Tensor) -> tf.Tensor:
@@ -69,24 +96,79 @@ def count(mask: tf.Tensor) -> tf.Tensor:
 # By two histograms.
 
 
-def _by_histogram(score, eligible, k):
+@shared((None, tf.float32), MASK)
+def _rank(score, eligible):
+    score, eligible = tf.reshape(score, [-1]), tf.reshape(eligible, [-1])
     bits = tf.where(eligible, tf.bitcast(score, tf.int32), _INELIGIBLE)
+    if is_compiled():
+        return bits, tf.zeros(_BINS, tf.int32)
     # A logical shift leaves the negative scores in the upper half of the bins: one pass less.
     halves = tf.bitwise.right_shift(tf.bitcast(bits, tf.uint32), 16)
-    total = _histogram(tf.bitcast(halves, tf.int32))
-    keys = _sortable(bits)
-    upper, k_in_bin, _ = _bin_of_kth(_in_order(total), k)
+    return bits, _histogram(tf.bitcast(halves, tf.int32))
+
+
+@shared(BITS, HISTOGRAM, MASK, NUMBER)
+def top_of_ranked(bits, histogram, eligible, k):
+    """`top` of one ranking, to be called in functions that are `shared`."""
+    if is_compiled():
+        return _bisected(bits, eligible, k)
+    base, k_in_bin, signed = _upper(histogram, k)
+    lower, wanted, ties = _bin_of_kth(_lower(bits, signed, base), k_in_bin)
+    return _cut(bits, signed, eligible, base + lower, wanted, ties)
+
+
+def _top_of_one(rankings, k):
+    return [top_of_ranked(*rankings[0], k)]
+
+
+def _top_of_several(rankings, k):
+    base, k_in_bin, signed = _upper(_sum([r.histogram for r in rankings]), k)
+    histograms = [_lower(r.bits, signed, base) for r in rankings]
+    lower, wanted, _ = _bin_of_kth(_sum(histograms), k_in_bin)
+    # How many of each are tied with the k-th largest, and how many of these are selected.
+    ties = tf.cast(tf.gather(tf.stack(histograms), lower, axis=1), tf.int64)
+    here = tf.clip_by_value(wanted - tf.cumsum(ties, exclusive=True), 0, ties)
+    each = zip(rankings, tf.unstack(here), tf.unstack(ties), strict=True)
+    return [_cut(r.bits, signed, r.eligible, base + lower, n, of) for r, n, of in each]
+
+
+def _sum(histograms: Sequence[tf.Tensor]) -> tf.Tensor:
+    # One tensor has less than 2**31 entries, all of them may have more.
+    return tf.add_n([tf.cast(h, tf.int64) for h in histograms])
+
+
+def _upper(histogram, k):
+    """Of the bin that holds the k-th largest: its least key, and k less what lies above it.
+
+    And whether there are negative scores.
+    """
+    upper, k_in_bin, _ = _bin_of_kth(_in_order(histogram), k)
     base = tf.bitwise.left_shift(upper - _BINS // 2, 16)
+    return base, k_in_bin, tf.reduce_any(histogram[_BINS // 2 : -1] > 0)
+
+
+@shared(BITS, _BOOL, _KEY)
+def _lower(bits, signed, base):
+    keys = _keys(bits, signed)
     # Whatever lies in other bins comes out beyond the last bin, and is not counted.
     offsets = tf.bitcast(keys, tf.uint32) - tf.bitcast(base, tf.uint32)
-    lower_total = _histogram(tf.bitcast(tf.minimum(offsets, _BINS), tf.int32))
-    lower, ties_wanted, ties = _bin_of_kth(lower_total, k_in_bin)
-    kth = base + lower
-    return tf.cond(
-        ties == ties_wanted,
+    return _histogram(tf.bitcast(tf.minimum(offsets, _BINS), tf.int32))
+
+
+@shared(BITS, _BOOL, MASK, _KEY, NUMBER, NUMBER)
+def _cut(bits, signed, eligible, kth, wanted, ties):
+    keys = _keys(bits, signed)
+    chosen = tf.cond(
+        ties == wanted,
         lambda: keys >= kth,
-        lambda: (keys > kth) | _first(keys == kth, ties_wanted),
+        lambda: (keys > kth) | _first(keys == kth, wanted),
     )
+    return tf.reshape(chosen, tf.shape(eligible))
+
+
+def _keys(bits, signed):
+    # Most scores are magnitudes, which order as their bits do.
+    return tf.cond(signed, lambda: _sortable(bits), lambda: bits)
 
 
 def _sortable(bits):
@@ -143,15 +225,23 @@ def _first(mask: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
 # By bisection.
 
 
-def _by_bisection(score, eligible, k):
-    keys = tf.where(eligible, _sortable(tf.bitcast(score, tf.int32)), tf.int32.min)
-    k = tf.minimum(k, count(eligible))
+def _top_by_bisection(rankings, k):
+    bits = tf.concat([r.bits for r in rankings], 0)
+    flat = [tf.reshape(r.eligible, [-1]) for r in rankings]
+    chosen = tf.split(_bisected(bits, tf.concat(flat, 0), k), [part.shape[0] for part in flat])
+    return [tf.reshape(c, r.eligible.shape) for c, r in zip(chosen, rankings, strict=True)]
+
+
+def _bisected(bits, eligible, k):
+    allowed = tf.reshape(eligible, [-1])
+    keys = tf.where(allowed, _sortable(bits), tf.int32.min)
+    k = tf.minimum(k, count(allowed))
     kth = _largest(lambda key: count(keys >= key) >= k, tf.int32.min, tf.int32.max)
-    above, tied = keys > kth, (keys == kth) & eligible
+    above, tied = keys > kth, (keys == kth) & allowed
     wanted, index = k - count(above), tf.range(tf.size(keys))
     # The first of those that are tied.
     last = _largest(lambda i: count(tied & (index < i)) <= wanted, 0, tf.size(keys))
-    return above | (tied & (index < last))
+    return tf.reshape(above | (tied & (index < last)), tf.shape(eligible))
 
 
 def _largest(holds, low, high):

@@ -8,60 +8,49 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import tensorflow as tf
 
 from granet_tf.masks.patterns import Capacity, Pattern
-from granet_tf.masks.selection import count, pick, select
+from granet_tf.masks.selection import (
+    BITS,
+    HISTOGRAM,
+    MASK,
+    Ranking,
+    count,
+    rank,
+    top,
+    top_of_ranked,
+)
 from granet_tf.masks.traced import shared
 
-
-class Ranked(NamedTuple):
-    """The units of one weight, to be chosen from.
-
-    Attributes:
-        score: The score of each unit.
-        tiers: Masks of units in the order in which they may be chosen; see `Pattern.tiers`.
-    """
-
-    score: tf.Tensor
-    tiers: Sequence[tf.Tensor]
+# The rankings of one weight's units, in the order in which they may be chosen; see `Pattern.tiers`.
+Tiers = Sequence[Ranking]
 
 
-def best(weights: Sequence[Ranked], k: int | tf.Tensor) -> list[tf.Tensor]:
+def ranked(score: tf.Tensor, tiers: Sequence[tf.Tensor]) -> Tiers:
+    """Makes the tiers of one weight ready for `best`."""
+    return tuple(rank(score, eligible) for eligible in tiers)
+
+
+def best(weights: Sequence[Tiers], k: int | tf.Tensor) -> list[tf.Tensor]:
     """Masks of the k best units of all weights together: of the first tiers while these last.
 
     Example:
 
     >>> score, first = tf.constant([5.0, 1.0, 2.0]), tf.constant([False, True, True])
-    >>> [mask] = best([Ranked(score, [first, ~first])], 1)
+    >>> [mask] = best([ranked(score, [first, ~first])], 1)
     >>> mask.numpy().astype(int).tolist()
     [0, 0, 1]
     """
-    if len(weights) == 1 and len(weights[0].tiers) == 1:
-        return [best_of_one(weights[0].score, weights[0].tiers[0], k)]
-    masks = select([w.score for w in weights], [w.tiers[0] for w in weights], k)
-    for depth in range(1, max(len(w.tiers) for w in weights)):
+    masks = top([tiers[0] for tiers in weights], k)
+    for depth in range(1, max(map(len, weights))):
         rest = tf.cast(k, tf.int64) - tf.add_n([count(m) for m in masks])
-        deep = [i for i, w in enumerate(weights) if depth < len(w.tiers)]
-        scores, tiers = [weights[i].score for i in deep], [weights[i].tiers[depth] for i in deep]
-        for i, mask in zip(deep, select(scores, tiers, tf.maximum(rest, 0)), strict=True):
+        deep = [i for i, tiers in enumerate(weights) if depth < len(tiers)]
+        more = top([weights[i][depth] for i in deep], tf.maximum(rest, 0))
+        for i, mask in zip(deep, more, strict=True):
             masks[i] |= mask
     return masks
-
-
-def best_of_one(score: tf.Tensor, eligible: tf.Tensor, k: int | tf.Tensor) -> tf.Tensor:
-    """Mask of the k best of the eligible units of one weight."""
-    chosen = _best_of_one(tf.cast(score, tf.float32), eligible, tf.cast(k, tf.int64))
-    chosen.set_shape(eligible.shape)
-    return chosen
-
-
-@shared((None, tf.float32), (None, tf.bool), ([], tf.int64))
-def _best_of_one(score, eligible, k):
-    chosen = pick(tf.reshape(score, [-1]), tf.reshape(eligible, [-1]), k)
-    return tf.reshape(chosen, tf.shape(eligible))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,22 +109,22 @@ class Units:
 
     def choose(self, score: tf.Tensor, k: tf.Tensor, eligible: tf.Tensor) -> tf.Tensor:
         """Mask of the k best of the `eligible` units."""
-        return best([Ranked(score, self.pattern.tiers(score, eligible))], k)[0]
+        return best([ranked(score, self.pattern.tiers(score, eligible))], k)[0]
 
     def add(self, score: tf.Tensor, k: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
         """`kept`, and the k best units that fit beside it."""
-        return kept | best([Ranked(score, self.pattern.tiers(score, ~kept, kept))], k)[0]
+        return kept | best([ranked(score, self.pattern.tiers(score, ~kept, kept))], k)[0]
 
     def exchange(
-        self, drop_score: tf.Tensor, grow_score: tf.Tensor, fraction: tf.Tensor, active: tf.Tensor
+        self, tiers: Tiers, grow_score: tf.Tensor, fraction: tf.Tensor, active: tf.Tensor
     ) -> tf.Tensor:
         """Mask of units after the weakest share is dropped and as many are grown (Eq. 2 and 3).
 
         What has just been dropped may be grown again.
 
         Args:
-            drop_score: Of all units; the lowest of those that are active go.
-            grow_score: Of all units; the highest of the others come.
+            tiers: Units, those that are active among them as the best, ranked to be kept.
+            grow_score: Of all units; the highest of those that are not active come.
             fraction: Share of the active units, a float64 scalar in [0, 1].
             active: Which units are active.
 
@@ -143,19 +132,19 @@ class Units:
 
         >>> from granet_tf.masks.patterns import Element
         >>> units = Units(Element(), (3,), tf.constant([True, True, False]))
-        >>> scores = tf.constant([2.0, 1.0, 0.0]), tf.constant([0.0, 1.0, 2.0])
-        >>> half = tf.constant(0.5, tf.float64)
-        >>> units.exchange(*scores, half, units.active).numpy().tolist()
+        >>> weakest_second = ranked(tf.constant([2.0, 1.0, 0.0]), [units.active])
+        >>> growth, half = tf.constant([0.0, 1.0, 2.0]), tf.constant(0.5, tf.float64)
+        >>> units.exchange(weakest_second, growth, half, units.active).numpy().tolist()
         [True, False, True]
         """
         if self.pattern.is_free:
-            scores = (tf.cast(score, tf.float32) for score in (drop_score, grow_score))
-            new = _exchange(*scores, active, fraction)
+            [ranking], growth = tiers, tf.cast(grow_score, tf.float32)
+            new = _exchange(ranking.bits, ranking.histogram, growth, fraction, active)
             new.set_shape(active.shape)
             return new
         alive = count(active)
         dropped = share(fraction, alive)
-        return self.add(grow_score, dropped, self.choose(drop_score, alive - dropped, active))
+        return self.add(grow_score, dropped, best([tiers], alive - dropped)[0])
 
     def room(self, kept: tf.Tensor) -> tf.Tensor:
         """How many units fit beside `kept`."""
@@ -167,13 +156,12 @@ class Units:
         return self.pattern.expand(units, self.shape)
 
 
-@shared((None, tf.float32), (None, tf.float32), (None, tf.bool), ([], tf.float64))
-def _exchange(drop_score, grow_score, active, fraction):
-    drop_score, grow_score, flat = (tf.reshape(t, [-1]) for t in (drop_score, grow_score, active))
-    alive = count(flat)
+@shared(BITS, HISTOGRAM, (None, tf.float32), ([], tf.float64), MASK)
+def _exchange(bits, histogram, grow_score, fraction, active):
+    alive = count(active)
     dropped = share(fraction, alive)
-    kept = pick(drop_score, flat, alive - dropped)
-    return tf.reshape(kept | pick(grow_score, ~kept, dropped), tf.shape(active))
+    kept = top_of_ranked(bits, histogram, active, alive - dropped)
+    return kept | top_of_ranked(*rank(grow_score, ~kept), dropped)
 
 
 def share(fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:

@@ -22,7 +22,7 @@ from granet_tf.masks import distributions
 from granet_tf.masks.pattern_names import as_pattern
 from granet_tf.masks.patterns import Capacity, Element, Pattern
 from granet_tf.masks.scopes import SCOPES, Candidates, alike, match
-from granet_tf.masks.units import Ranked, Units, best, units_to_keep
+from granet_tf.masks.units import Units, best, ranked, units_to_keep
 from granet_tf.methods.hooks import Hooks
 from granet_tf.schedules import PruningSchedule, check_sparsity
 from keras_layers.layouts import Layout
@@ -207,7 +207,7 @@ class Method(Hooks):
             units = pattern.units(tf.ones(shape, tf.bool))
             score = tf.random.stateless_uniform(units.shape, seed, alg="philox")
             kept = units_to_keep([capacities[path]], sparsities[path])
-            [chosen] = best([Ranked(score, pattern.tiers(score, units))], kept)
+            [chosen] = best([ranked(score, pattern.tiers(score, units))], kept)
             masks[path] = pattern.expand(chosen, shape)
         return masks
 
@@ -283,8 +283,8 @@ class Method(Hooks):
             fraction = tf.where(should_regenerate, tf.cast(fraction, tf.float64), 0.0)
             growth = [u.pool(self.grow_score(*each)) for u, each in zip(units, inputs, strict=True)]
             new = [
-                u.exchange(*each, fraction, left)
-                for u, *each, left in zip(units, scores, growth, pruned, strict=True)
+                u.exchange(c.rankings, growth, fraction, left)
+                for u, c, growth, left in zip(units, candidates, growth, pruned, strict=True)
             ]
         new_masks = [u.expand(n) for u, n in zip(units, new, strict=True)]
         # Units are active or not as a whole.

@@ -165,7 +165,7 @@ def _keep_global(weights: Sequence[Candidates], rate):
 
 
 def _keep_layer(weights: Sequence[Candidates], rate):
-    return [best([w.ranked], keep_count(int(count(w.all_eligible)), rate))[0] for w in weights]
+    return [best([w.rankings], keep_count(int(count(w.all_eligible)), rate))[0] for w in weights]
 
 
 SCOPES: dict[str, Callable] = {"global": _keep_global, "layer": _keep_layer}
