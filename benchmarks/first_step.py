@@ -1,10 +1,10 @@
 """What a user waits for at every start: the first training step, against the dense model's.
 
 Each variant is trained in a process of its own: built and compiled first, then timed until the
-first step of `train_on_batch` is done (trace, optimise, run), at a batch of four. Peak memory is the
-most that the process had resident. Rounds take turns between the variants; a ratio is that of the
-medians, beside the smallest and largest of the rounds. tfmot is compared with its own dense twin on
-tf_keras.
+first step of `train_on_batch` is done (trace, optimise, run), at a batch of four. Peak memory is
+the most that the process had resident. Rounds take turns between the variants; a ratio is that of
+the medians, beside the smallest and largest of the rounds. tfmot is compared with its own dense
+twin on tf_keras.
 
     python benchmarks/first_step.py [--network=transformer8|transformer24|resnet50|resnet20]
                                     [--xla] [--rounds=3] [--variants=dense,granet,gmp,tfmot]
@@ -133,17 +133,7 @@ def measure(flags: argparse.Namespace) -> dict[str, float]:
     return {
         "seconds": seconds,
         "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        **_sizes(model),
     }
-
-
-def _sizes(model):
-    """Nodes and functions of the compiled step, where the model is one of Keras 3."""
-    try:
-        [step] = model.train_function._concrete_variable_creation_fn.graph.as_graph_def(), None
-    except (AttributeError, TypeError, ValueError):
-        return {}
-    return {"nodes": len(step.node)}
 
 
 def _in_process(variant: str) -> dict[str, float]:

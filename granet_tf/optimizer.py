@@ -14,7 +14,7 @@ import tensorflow as tf
 from granet_tf.masks.patterns import NM, Block, Element
 from granet_tf.masks.traced import by_itself
 from granet_tf.methods import GMP, Method
-from granet_tf.methods.hooks import Tensors
+from granet_tf.methods.records import Tensors
 from granet_tf.schedules import PACKAGE, AtSparsity, ConstantSparsity, as_schedule
 from keras_layers.masking import PrunedWeight
 from keras_layers.prunable import carries_masks, unique
@@ -91,8 +91,9 @@ class Group:
 
     @property
     def needs_gradients(self) -> bool:
+        """Whether an update or a step looks at the dense gradients, which replicas then sum."""
         method = self.method()
-        return method.regenerates or method.follows_gradients
+        return method.needs_gradient or method.follows_gradients
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -257,7 +258,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """
         for group in self._groups:
             method = group.method()
-            if group.needs_gradients or method.follows_steps:
+            if method.regenerates or group.needs_gradients or method.follows_steps:
                 raise ValueError(
                     "A method that needs more than the weights cannot catch up: train with the "
                     f"SparseOptimizer itself. Received: method={method}"

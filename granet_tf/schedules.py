@@ -387,6 +387,152 @@ class GraNetSchedule(PruningSchedule):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
+class EndlessSchedule(GraNetSchedule):
+    """A `GraNetSchedule` whose pruning goes on after `end_step`, at the final sparsity.
+
+    It ends with `last_step`, where that is given: masks that are chosen when too little training
+    is left do not pay. What gets to the final sparsity is never left out.
+
+    Example:
+
+    >>> schedule = EndlessSchedule(0.0, 0.9, 0, 32, 1, 16, 0.0, 0.0)
+    >>> [step for step in range(1, 100) if schedule(step)[0]]
+    [16, 32, 48, 64, 80, 96]
+    """
+
+    def __call__(self, step):
+        due = self.is_due(step, self.begin_step, -1, self.frequency)
+        if self.last_step is not None:
+            due &= tf.cast(step, tf.int64) <= max(self.last_step, self.final_update)
+        return due, tf.cast(self.exact_sparsity(step), tf.float32)
+
+    def last_prune(self, until):
+        if self.last_step is not None:
+            until = min(until, max(self.last_step, self.final_update))
+        return last_multiple(self.begin_step, until, self.frequency)
+
+
+def endless(schedule: GraNetSchedule, last_step: int | None) -> EndlessSchedule:
+    """`schedule`, pruning on after its end, up to `last_step`.
+
+    Example:
+
+    >>> endless(GraNetSchedule(0.0, 0.9, 0, 100, 200), last_step=190).end_step
+    100
+    """
+    return EndlessSchedule(**{**dataclasses.asdict(schedule), "last_step": last_step})
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class AlternatingPhases(PruningSchedule):
+    """Sparse and dense phases by turns from `begin_step` on, sparse for good from `end_step` on.
+
+    Before `begin_step` it is dense. A sparse phase only begins if it and the dense phase after it
+    are over by `end_step`; where there is no time for both, the dense phase before is longer.
+
+    Args:
+        sparsity: Fraction of zeros in sparse phases, in [0, 1).
+        begin_step: Begin of the first sparse phase, in optimizer steps.
+        end_step: Begin of the last, which never ends.
+        sparse_steps: Length of the other sparse phases.
+        dense_steps: Least length of the dense phases between.
+
+    Raises:
+        ValueError: On a sparsity outside [0, 1) or impossible steps.
+
+    Source: Peste et al. (2021), Section 3.
+
+    Example:
+
+    >>> phases = AlternatingPhases(0.9, 10, 85, sparse_steps=5, dense_steps=5)
+    >>> [step for step in range(1, 101) if phases(step)[0]][-4:]
+    [65, 70, 75, 85]
+    >>> [round(float(phases(step)[1]), 1) for step in (9, 10, 75, 84, 85)]
+    [0.0, 0.9, 0.0, 0.0, 0.9]
+    """
+
+    sparsity: float
+    begin_step: int
+    end_step: int
+    sparse_steps: int
+    dense_steps: int
+    frequency: int = dataclasses.field(default=1, init=False)
+
+    def __post_init__(self):
+        check_steps(self.begin_step, self.end_step, self.sparse_steps, endless=False)
+        check_steps(self.begin_step, self.end_step, self.dense_steps, endless=False)
+        check_sparsity(self.sparsity, "sparsity")
+
+    def __call__(self, step):
+        due = tf.not_equal(self.is_sparse(step), self.is_sparse(step - 1))
+        return due, tf.cast(self.exact_sparsity(step), tf.float32)
+
+    def exact_sparsity(self, step):
+        sparsity = tf.constant(self.sparsity, tf.float64)
+        return tf.where(self.is_sparse(step), sparsity, tf.zeros_like(sparsity))
+
+    def is_sparse(self, step: int | tf.Tensor) -> tf.Tensor:
+        """Whether the step after update `step` is in a sparse phase."""
+        step = tf.cast(step, tf.int64)
+        both = self.sparse_steps + self.dense_steps
+        last_turn = self.begin_step + (self.end_step - self.begin_step) // both * both
+        since = step - self.begin_step
+        turn = (since >= 0) & (step < last_turn) & (since % both < self.sparse_steps)
+        # Before the first update, it is dense.
+        return (step >= 1) & (turn | (step >= self.end_step))
+
+    @property
+    def final_update(self):
+        return self.end_step
+
+    def get_config(self):
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundsBeforeTraining(PruningSchedule):
+    """Sparsity that rises exponentially over rounds, all of them before the first step.
+
+    With n rounds they are steps 1 − n to 0. Of the weights that are left, each round keeps the same
+    share: after round k, s_k = 1 − (1 − s)^(k / n).
+
+    Args:
+        final_sparsity: s, after the last round.
+        rounds: n.
+
+    Source: Tanaka et al. (2020), Algorithm 1.
+
+    Example:
+
+    >>> schedule = RoundsBeforeTraining(0.75, rounds=2)
+    >>> [round(float(schedule(step)[1]), 6) for step in (-1, 0)]
+    [0.5, 0.75]
+    >>> [bool(schedule(step)[0]) for step in (-2, -1, 0, 1)]
+    [False, True, True, False]
+    """
+
+    final_sparsity: float
+    rounds: int
+
+    def __call__(self, step):
+        due = self.is_due(step, 1 - self.rounds, 0, 1)
+        return due, tf.cast(self.exact_sparsity(step), tf.float32)
+
+    def exact_sparsity(self, step):
+        share = (tf.cast(step, tf.float64) + self.rounds) / self.rounds
+        return 1.0 - (1.0 - self.final_sparsity) ** tf.clip_by_value(share, 0.0, 1.0)
+
+    @property
+    def final_update(self):
+        return 0
+
+    def last_prune(self, until):
+        return 0
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
 class Shifted(PruningSchedule):
     """Another schedule, begun `steps` steps ago.
 

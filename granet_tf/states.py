@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods import Method
-from granet_tf.methods.hooks import State
+from granet_tf.methods.records import State
 from keras_layers.masking import PrunedWeight, track
 
 

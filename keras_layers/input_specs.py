@@ -10,7 +10,22 @@ import tensorflow as tf
 
 
 def input_specs(model: keras.Model, input_shape) -> tuple[list, dict[str, Any], int]:
-    """Positional and keyword arguments of a call as `tf.TensorSpec`s, and their batch size."""
+    """Positional and keyword arguments of a call as `tf.TensorSpec`s, and their batch size.
+
+    Args:
+        model: A model.
+        input_shape: Shape of one sample, without the batch; None takes what the model knows.
+
+    Raises:
+        ValueError: If the shape is not known in full, or does not fit the model's inputs.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> args, kwargs, batch = input_specs(model, None)
+    >>> tuple(args[0].shape), kwargs, batch
+    ((1, 4), {}, 1)
+    """
     inputs = getattr(model, "inputs", None) or []
     built = _built_shapes(model, inputs)
     shapes = built if input_shape is None else input_shape

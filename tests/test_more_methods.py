@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import granet_tf
 from granet_tf.masks.allocation import allocate
 from granet_tf.methods.acdc import AlternatingPhases
-from granet_tf.methods.hooks import Tensors
+from granet_tf.methods.records import Tensors
 from granet_tf.training import files, models
 from granet_tf.training.errors import TrainingStopped
 from granet_tf.training.networks import small_dense

@@ -39,6 +39,16 @@ def pruned(model, mask_only):
 
 
 PRUNE = pytest.mark.parametrize("prune", [wrapped, pruned])
+# Each way to prune and each semantics once, and all pairs of them where there is time.
+WAYS = pytest.mark.parametrize(
+    ("prune", "mask_only"),
+    [
+        pytest.param(wrapped, True, id="wrapped-mask_only"),
+        pytest.param(pruned, False, id="pruned-zero"),
+        pytest.param(wrapped, False, id="wrapped-zero", marks=pytest.mark.slow),
+        pytest.param(pruned, True, id="pruned-mask_only", marks=pytest.mark.slow),
+    ],
+)
 
 
 def set_masks(model):
@@ -70,8 +80,7 @@ def kernels(model):
     return [np.asarray(x.embeddings if hasattr(x, "embeddings") else x.kernel) for x in layers]
 
 
-@MODES
-@PRUNE
+@WAYS
 def test_a_quantized_model_is_the_stripped_one_quantized(tmp_path, prune, mask_only):
     model, plain = made(prune, mask_only)
     outputs = model(TOKENS)
@@ -121,8 +130,7 @@ def test_a_quantized_model_of_a_method_with_state_loads(tmp_path, method):
     np.testing.assert_array_equal(loaded(TOKENS), plain(TOKENS))
 
 
-@MODES
-@PRUNE
+@WAYS
 def test_one_layer_is_quantized_however_it_is_reached(prune, mask_only):
     def head(model):
         layer = layers_of(model)["head"]

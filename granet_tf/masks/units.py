@@ -1,7 +1,7 @@
 """The algebra of units: choose, prune to a number, drop, grow, exchange.
 
-A unit is what a pattern prunes as one: a weight, a block, a filter, a slot of an N:M group. Methods,
-studies and conversions see units only, and all of them choose by what is here.
+A unit is what a pattern prunes as one: a weight, a block, a filter, a slot of an N:M group.
+Methods, studies and conversions see units only, and all of them choose by what is here.
 """
 
 from __future__ import annotations

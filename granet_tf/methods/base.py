@@ -13,7 +13,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -23,7 +23,7 @@ from granet_tf.masks.pattern_names import as_pattern
 from granet_tf.masks.patterns import Capacity, Element, Pattern
 from granet_tf.masks.scopes import SCOPES, Candidates, alike, match
 from granet_tf.masks.units import Units, best, ranked, units_to_keep
-from granet_tf.methods.hooks import Hooks
+from granet_tf.methods.records import State, Tensors
 from granet_tf.schedules import PruningSchedule, check_sparsity
 from keras_layers.layouts import Layout
 
@@ -35,11 +35,20 @@ DISTRIBUTIONS: dict[str, Callable] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Method(Hooks):
+class Method:
     """Base class of all methods. Fields are parameters; three short methods are the algorithm.
 
     A new method overrides `make_schedule`, and `drop_score` or `grow_score` where it ranks
-    otherwise; see `RigL` and `SET`. One that needs more than masks overrides some of `Hooks`.
+    otherwise; see `RigL` and `SET`. One that needs more than masks overrides more of what is asked.
+
+    In the order of a training step:
+
+    1. Forward: the model computes with `reparameterize(weight, state)` where that is given, else
+       with the weight (zero mode) or w · mask (mask_only). `penalty` adds to the loss.
+    2. Backward: with `straight_through`, w gets d loss / d (w · mask) as it is, in mask_only.
+    3. What the optimizer gets of it is masked by `gradient_mask`.
+    4. After the optimizer's step, `after_step` may change weights and states, if `follows_steps`.
+    5. When the schedule says so, `update` gives new masks and states.
 
     Args:
         final_sparsity: s_f, fraction of zeros among all prunable weights, in [0, 1).
@@ -53,8 +62,8 @@ class Method(Hooks):
         capped: {weight: sparsity} of weights that go no higher than this, such as `{-1: 0.8}`.
         pattern: What is pruned as one unit: `Element()`, `Block((4, 1))`, `Filter()`, `NM(2, 4)`,
             `ByKind({"dense": Block((4, 1))})` for one in each kind of layer, or a name, such as
-            "litert"; see `granet_tf.masks.pattern_names.PATTERNS`. Counts, sparsities and drop fractions
-            are then those of units.
+            "litert"; see `granet_tf.masks.pattern_names.PATTERNS`. Counts, sparsities and drop
+            fractions are then those of units.
         seed: Seeds initial masks and random growth, together with each weight's path and the step;
             `keras.utils.set_random_seed` does not change them.
         total_steps: Length of training in optimizer steps; None takes it from `fit`.
@@ -62,7 +71,21 @@ class Method(Hooks):
     Raises:
         ValueError: On a parameter out of range, or a pattern's name that is none.
         TypeError: On a pattern that is none.
+
+    Attributes:
+        keeps_values: Whether dormant weights keep their value: True makes `wrap` mean
+            mask_only=True, False makes it refuse that, None leaves it to the user.
+        follows_steps: Whether `after_step` is called after each step.
+        follows_gradients: Whether the dense gradient is needed at each step, summed over replicas.
+        is_continuous: Whether masks change at nearly every step, too often to note each time.
     """
+
+    keeps_values: ClassVar[bool | None] = None
+    follows_steps: ClassVar[bool] = False
+    follows_gradients: ClassVar[bool] = False
+    is_continuous: ClassVar[bool] = False
+    # (weight, {name: state}) -> the value to compute with; None is w or w · mask.
+    reparameterize: ClassVar[Callable | None] = None
 
     final_sparsity: float = 0.9
     _: dataclasses.KW_ONLY
@@ -132,6 +155,80 @@ class Method(Hooks):
     def needs_data(self) -> bool:
         """Whether masks are drawn from data before the first step; see `granet_tf.SNIP`."""
         return False
+
+    # What it may ask for beyond masks; what is not asked for is not in the graph of the step.
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The variables that it keeps for each weight."""
+        return ()
+
+    @property
+    def straight_through(self) -> bool:
+        """Whether dormant weights get a gradient in mask_only, which then masks none by itself."""
+        return self.regenerates
+
+    def gradient_mask(self, mask: tf.Tensor, state: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
+        """Which entries of the gradient reach the optimizer; None is all."""
+        del state
+        return mask
+
+    def penalty(
+        self, weight: tf.Tensor, mask: tf.Tensor, state: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor | None:
+        """A scalar that one weight adds to the loss."""
+        del weight, mask, state
+
+    def initial_state(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        values: Sequence[tf.Tensor],
+        layouts: Sequence[Layout],
+    ):
+        """`(masks, states)` to begin with, a list each; in a state, what is left out stays.
+
+        Args:
+            shapes: {path: shape}.
+            values: The weights' first values.
+            layouts: Which of their axes are inputs and outputs.
+        """
+        masks = self.initial_masks(shapes, dict(zip(shapes, layouts, strict=True)))
+        return [masks[path] for path in shapes], [{} for _ in values]
+
+    def after_step(self, step: tf.Tensor, tensors: Tensors, learning_rate: tf.Tensor):
+        """`(weights, states)` after a step, a list each; what is returned as it came stays.
+
+        Args:
+            step: Number of finished optimizer updates.
+            tensors: As they are after the optimizer's step.
+            learning_rate: That of the step.
+        """
+        del step, learning_rate
+        return tensors.weights, tensors.states
+
+    def update(self, step: tf.Tensor, tensors: Tensors, *, dormant_compete: bool):
+        """`(masks, survivors, states)` when an update is due; see `Method.update_masks`."""
+        masks, survivors = self.update_masks(
+            step,
+            tensors.paths,
+            tensors.weights,
+            tensors.masks,
+            tensors.gradients,
+            dormant_compete=dormant_compete,
+            layouts=tensors.layouts_by_path,
+        )
+        return masks, survivors, tensors.states
+
+    def dense_gradients(self, steps: int, updates: int) -> float:
+        """In how many of `steps` training steps a dense gradient was computed, to count FLOPs.
+
+        Args:
+            steps: Number of steps.
+            updates: How many of them ended with an update.
+        """
+        if self.follows_gradients:
+            return steps
+        return updates if self.needs_gradient else 0
 
     # What the optimizer and the model ask.
 

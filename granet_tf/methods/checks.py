@@ -57,11 +57,19 @@ def check_duration(method: Method, *names: str) -> None:
 _UPDATES = 50
 
 
-def default_frequency(begin, end):
+def default_frequency(begin: int, end: int) -> int:
+    """The period, in steps, that makes about 50 updates between two steps.
+
+    Example:
+
+    >>> default_frequency(0, 1000)
+    20
+    """
     return max(1, (end - begin) // _UPDATES)
 
 
-def check_window(method):
+def check_window(method: Method) -> None:
+    """Raises ValueError unless `begin_step`, `end_step` and `frequency` can be meant."""
     for name in ("begin_step", "end_step"):
         value = getattr(method, name)
         if not isinstance(value, Integral) and not 0.0 <= value <= 1.0:
@@ -84,7 +92,8 @@ def check_window(method):
         )
 
 
-def check_fractions(method):
+def check_fractions(method: Method) -> None:
+    """Raises ValueError unless both drop fractions are in [0, 1]."""
     for name in ("drop_fraction", "final_drop_fraction"):
         value = getattr(method, name)
         if not 0.0 <= value <= 1.0 or math.isnan(value):

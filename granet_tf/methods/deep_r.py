@@ -14,9 +14,8 @@ from granet_tf.masks.patterns import Element
 from granet_tf.masks.selection import count, select
 from granet_tf.methods.base import Method
 from granet_tf.methods.checks import check_at_least, check_frequency
-from granet_tf.methods.hooks import State
-from granet_tf.methods.reselection import EndlessSchedule
-from granet_tf.schedules import PACKAGE
+from granet_tf.methods.records import State
+from granet_tf.schedules import PACKAGE, EndlessSchedule
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -8,8 +8,7 @@ from typing import ClassVar
 import keras
 
 from granet_tf.methods.gmp import GMP
-from granet_tf.methods.reselection import endless
-from granet_tf.schedules import PACKAGE
+from granet_tf.schedules import PACKAGE, endless
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

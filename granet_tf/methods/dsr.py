@@ -10,7 +10,7 @@ import tensorflow as tf
 from granet_tf.masks.allocation import share_out
 from granet_tf.masks.selection import count
 from granet_tf.methods.checks import check_at_least
-from granet_tf.methods.hooks import State
+from granet_tf.methods.records import State
 from granet_tf.methods.rigl import SET
 from granet_tf.schedules import PACKAGE
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from granet_tf.masks.allocation import drop_count, share_out
 from granet_tf.masks.selection import count
-from granet_tf.methods.hooks import State
+from granet_tf.methods.records import State
 from granet_tf.methods.rigl import RigL
 from granet_tf.schedules import PACKAGE
 

@@ -12,9 +12,8 @@ import tensorflow as tf
 from granet_tf.masks.patterns import Element
 from granet_tf.methods.base import Method
 from granet_tf.methods.checks import check_at_least
-from granet_tf.methods.hooks import State
-from granet_tf.methods.reselection import EndlessSchedule
-from granet_tf.schedules import PACKAGE
+from granet_tf.methods.records import State
+from granet_tf.schedules import PACKAGE, EndlessSchedule
 
 
 def soft_threshold(weight: tf.Tensor, state: dict[str, tf.Tensor]) -> tf.Tensor:

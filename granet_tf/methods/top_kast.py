@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from granet_tf.methods.base import Method
 from granet_tf.methods.checks import check_at_least, check_frequency, check_point
-from granet_tf.methods.hooks import State
-from granet_tf.methods.reselection import EndlessSchedule, largest
-from granet_tf.schedules import PACKAGE, check_sparsity
+from granet_tf.methods.records import State
+from granet_tf.methods.largest import largest
+from granet_tf.schedules import PACKAGE, EndlessSchedule, check_sparsity
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -117,7 +117,8 @@ def _check_earlier(workdir, path, flags, free, advice):
             ) from None
         return
     now = json.loads(json.dumps(dict(flags)))
-    names = sorted({*now, *earlier} - set(free))
+    unsaid = {name for name in _BEFORE if now.get(name) is None}
+    names = sorted({*now, *earlier} - set(free) - unsaid)
     different = [name for name in names if now.get(name) != earlier.get(name)]
     if different:
         received = (

@@ -13,48 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from granet_tf.methods.base import Method
-from granet_tf.schedules import PruningSchedule
-
-
-@dataclasses.dataclass(frozen=True)
-class RoundsBeforeTraining(PruningSchedule):
-    """Sparsity that rises exponentially over rounds, all of them before the first step.
-
-    With n rounds they are steps 1 − n to 0. Of the weights that are left, each round keeps the same
-    share: after round k, s_k = 1 − (1 − s)^(k / n).
-
-    Args:
-        final_sparsity: s, after the last round.
-        rounds: n.
-
-    Source: Tanaka et al. (2020), Algorithm 1.
-
-    Example:
-
-    >>> schedule = RoundsBeforeTraining(0.75, rounds=2)
-    >>> [round(float(schedule(step)[1]), 6) for step in (-1, 0)]
-    [0.5, 0.75]
-    >>> [bool(schedule(step)[0]) for step in (-2, -1, 0, 1)]
-    [False, True, True, False]
-    """
-
-    final_sparsity: float
-    rounds: int
-
-    def __call__(self, step):
-        due = self.is_due(step, 1 - self.rounds, 0, 1)
-        return due, tf.cast(self.exact_sparsity(step), tf.float32)
-
-    def exact_sparsity(self, step):
-        share = (tf.cast(step, tf.float64) + self.rounds) / self.rounds
-        return 1.0 - (1.0 - self.final_sparsity) ** tf.clip_by_value(share, 0.0, 1.0)
-
-    @property
-    def final_update(self):
-        return 0
-
-    def last_prune(self, until):
-        return 0
+from granet_tf.schedules import RoundsBeforeTraining
 
 
 @dataclasses.dataclass(frozen=True)
