@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from granet_tf.methods.base import Method
 from granet_tf.methods.checks import check_at_least, check_frequency, check_point
-from granet_tf.methods.records import State
 from granet_tf.methods.largest import largest
+from granet_tf.methods.records import State
 from granet_tf.schedules import PACKAGE, EndlessSchedule, check_sparsity
 
 
