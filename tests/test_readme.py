@@ -17,7 +17,7 @@ from granet_tf.training import flags
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = [path for path in PAGES if "```python\n" in path.read_text(encoding="utf-8")]
 PARSERS = {
     "granet-train": flags.parse,
