@@ -71,7 +71,7 @@ def by_itself(function: Callable[..., None]) -> Callable[..., None]:
     """
 
     def call(*args):
-        if tf.executing_eagerly():
+        if tf.executing_eagerly() or is_compiled():  # XLA compiles the step as a whole.
             return function(*args)
         traced = tf.function(
             lambda: function(*args), autograph=False, experimental_attributes=_NOT_INLINED
