@@ -407,9 +407,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         for pruned, keep, value in zip(group.pruned, survivors, tensors.weights, strict=True):
             _assign(own(pruned.variable.value), _where(keep, value, zeros))
             for slot in self._slots[id(pruned.variable)]:
-                value = own(slot.variable.value)
-                initial = zeros if slot.starts_at_zero else {value.dtype: slot.initial_value()}
-                _assign(value, _where(keep, value, initial))
+                kept = own(slot.variable.value)
+                initial = zeros if slot.starts_at_zero else {kept.dtype: slot.initial_value()}
+                _assign(kept, _where(keep, kept, initial))
 
     # What a wrapper delegates.
 

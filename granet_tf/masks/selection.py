@@ -75,17 +75,17 @@ def rank(score: tf.Tensor, eligible: tf.Tensor) -> Ranking:
 def top(rankings: Sequence[Ranking], k: int | tf.Tensor) -> list[tf.Tensor]:
     """`select`, of what has been ranked already."""
     k = tf.cast(k, tf.int64)
-    select_among = _top_of_one if len(rankings) == 1 else _top_of_several
-    if is_compiled():
-        select_among = _top_by_bisection
-    masks = select_among(rankings, k)
+    if len(rankings) == 1:
+        masks = [top_of_ranked(*rankings[0], k)]
+    else:
+        masks = (_top_by_bisection if is_compiled() else _top_of_several)(rankings, k)
     for mask, ranking in zip(masks, rankings, strict=True):
         mask.set_shape(ranking.eligible.shape)  # Functions that are traced once do not know it.
     return masks
 
 
 BITS, HISTOGRAM, MASK = ([None], tf.int32), ([_BINS], tf.int32), (None, tf.bool)
-_KEY, NUMBER, _BOOL = ([], tf.int32), ([], tf.int64), ([], tf.bool)
+_KEY, _NUMBER, _BOOL = ([], tf.int32), ([], tf.int64), ([], tf.bool)
 
 
 def count(mask: tf.Tensor) -> tf.Tensor:
@@ -107,7 +107,7 @@ def _rank(score, eligible):
     return bits, _histogram(tf.bitcast(halves, tf.int32))
 
 
-@shared(BITS, HISTOGRAM, MASK, NUMBER)
+@shared(BITS, HISTOGRAM, MASK, _NUMBER)
 def top_of_ranked(bits, histogram, eligible, k):
     """`top` of one ranking, to be called in functions that are `shared`."""
     if is_compiled():
@@ -115,10 +115,6 @@ def top_of_ranked(bits, histogram, eligible, k):
     base, k_in_bin, signed = _upper(histogram, k)
     lower, wanted, ties = _bin_of_kth(_lower(bits, signed, base), k_in_bin)
     return _cut(bits, signed, eligible, base + lower, wanted, ties)
-
-
-def _top_of_one(rankings, k):
-    return [top_of_ranked(*rankings[0], k)]
 
 
 def _top_of_several(rankings, k):
@@ -155,7 +151,7 @@ def _lower(bits, signed, base):
     return _histogram(tf.bitcast(tf.minimum(offsets, _BINS), tf.int32))
 
 
-@shared(BITS, _BOOL, MASK, _KEY, NUMBER, NUMBER)
+@shared(BITS, _BOOL, MASK, _KEY, _NUMBER, _NUMBER)
 def _cut(bits, signed, eligible, kth, wanted, ties):
     keys = _keys(bits, signed)
     chosen = tf.cond(
@@ -209,7 +205,6 @@ def _place_of_kth(counts, k):
 
 def _first(mask: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     """Keeps the first `k` True entries of `mask`, in order of index."""
-
     size = tf.size(mask)
     flat = tf.pad(mask, [[0, -size % _BLOCK]])
     blocks = tf.cast(tf.reshape(flat, [-1, _BLOCK]), tf.int32)

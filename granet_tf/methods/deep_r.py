@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import keras
@@ -14,6 +13,7 @@ from granet_tf.masks.patterns import Element
 from granet_tf.masks.selection import count, select
 from granet_tf.methods.base import Method
 from granet_tf.methods.checks import check_at_least, check_frequency
+from granet_tf.methods.draws import normal, uniform
 from granet_tf.methods.records import State
 from granet_tf.schedules import PACKAGE, EndlessSchedule
 
@@ -140,31 +140,3 @@ _GROWTH = {"layer": _grow_layer, "global": _grow_global}
 
 def _sign(state, dtype):
     return tf.where(state["positive"], tf.ones((), dtype), -tf.ones((), dtype))
-
-
-def uniform(weight: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """float32 random numbers in [0, 1) of the shape of `weight`, the same with XLA as without.
-
-    Example:
-
-    >>> drawn = uniform(tf.zeros((2, 3)), tf.constant([1, 2]))
-    >>> tuple(drawn.shape), bool(tf.reduce_all((drawn >= 0.0) & (drawn < 1.0)))
-    ((2, 3), True)
-    """
-    # Floats drawn under XLA are others (tensorflow#117644); bits are the same everywhere.
-    bits = tf.random.stateless_uniform(weight.shape, seed, None, None, tf.uint32, alg="philox")
-    return tf.bitcast((bits & 0x7FFFFF) | 0x3F800000, tf.float32) - 1.0
-
-
-def normal(weight: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Standard normal numbers of the shape and type of `weight`, by Box and Muller.
-
-    Example:
-
-    >>> drawn = normal(tf.zeros(10000), tf.constant([1, 2]))
-    >>> abs(float(tf.reduce_mean(drawn))) < 0.05, abs(float(tf.math.reduce_std(drawn)) - 1) < 0.05
-    (True, True)
-    """
-    first, second = uniform(weight, seed), uniform(weight, seed + tf.constant([0, 2**30]))
-    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - first))
-    return tf.cast(radius * tf.cos(2.0 * math.pi * second), weight.dtype)

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable
 
 import keras
-import tensorflow as tf
 
 from granet_tf.methods.base import Method
 from granet_tf.methods.checks import check_fractions, check_window, default_frequency
+from granet_tf.methods.draws import uniform
 from granet_tf.schedules import PACKAGE, GraNetSchedule
 
 
@@ -85,6 +85,4 @@ class SET(RigL):
         return False
 
     def grow_score(self, weight, gradient, seed):
-        # Floats drawn under XLA are others (tensorflow#117644); bits are the same everywhere.
-        bits = tf.random.stateless_uniform(weight.shape, seed, None, None, tf.uint32, alg="philox")
-        return tf.bitcast((bits & 0x7FFFFF) | 0x3F800000, tf.float32) - 1.0
+        return uniform(weight, seed)
