@@ -8,7 +8,9 @@ granet_tf.strip(model)
 ```
 """
 
+import importlib
 import sys
+from typing import TYPE_CHECKING
 
 if sys.argv[:1] == ["-m"] and "granet_tf.training" in sys.orig_argv:
     # `python -m granet_tf.training` comes here first; its flags should be read before TensorFlow.
@@ -25,14 +27,9 @@ if keras.backend.backend() != "tensorflow":
         f"Received: keras.backend.backend()={keras.backend.backend()!r}"
     )
 
-from granet_tf import compaction as compaction
-from granet_tf import compat_tfmot as compat_tfmot
-from granet_tf import plasticity as plasticity
 from granet_tf import sparsity as sparsity
-from granet_tf.compaction import compact as compact
-from granet_tf.export import TFLiteReport as TFLiteReport
-from granet_tf.export import export_report as export_report
-from granet_tf.export import export_tflite as export_tflite
+from granet_tf.hard_sigmoid import keras2_hard_sigmoid as _keras2_hard_sigmoid  # noqa: F401
+from granet_tf.held_rate import HeldRate as _HeldRate  # noqa: F401
 from granet_tf.linear_warmup import LinearWarmup as LinearWarmup
 from granet_tf.masks import distributions as distributions
 from granet_tf.masks.pattern_names import ByKind as ByKind
@@ -63,8 +60,6 @@ from granet_tf.model import SparseModel as SparseModel
 from granet_tf.model import strip as strip
 from granet_tf.model import wrap as wrap
 from granet_tf.optimizer import SparseOptimizer as SparseOptimizer
-from granet_tf.reports.flops import count_flops as count_flops
-from granet_tf.reports.summary import summarize as summarize
 from granet_tf.schedules import ConstantSparsity as ConstantSparsity
 from granet_tf.schedules import GraNetSchedule as GraNetSchedule
 from granet_tf.schedules import PolynomialDecay as PolynomialDecay
@@ -73,4 +68,41 @@ from granet_tf.schedules import Shifted as Shifted
 from keras_layers import PruneLowMagnitude as PruneLowMagnitude
 from keras_layers import default_prunable as default_prunable
 
+if TYPE_CHECKING:
+    from granet_tf import compaction as compaction
+    from granet_tf import compat_tfmot as compat_tfmot
+    from granet_tf import plasticity as plasticity
+    from granet_tf.compaction import compact as compact
+    from granet_tf.export import TFLiteReport as TFLiteReport
+    from granet_tf.export import export_report as export_report
+    from granet_tf.export import export_tflite as export_tflite
+    from granet_tf.reports.flops import count_flops as count_flops
+    from granet_tf.reports.summary import summarize as summarize
+
 __version__ = "0.1.0"
+
+# What only some programs use is imported when it is first used: {name: its module}. What Keras must
+# know to load a file is imported above.
+_MODULES = ("compaction", "compat_tfmot", "export", "plasticity", "reports")
+_NAMES = {
+    "compact": "compaction",
+    "TFLiteReport": "export",
+    "export_report": "export",
+    "export_tflite": "export",
+    "count_flops": "reports.flops",
+    "summarize": "reports.summary",
+}
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *_MODULES, *_NAMES})

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from granet_tf.schedules import PACKAGE
+from granet_tf.hard_sigmoid import keras2_hard_sigmoid
 
 
 class NoCounterpart(ValueError):
@@ -117,18 +117,6 @@ REFUSED: Mapping[str, str] = {
 WEIGHTS: Mapping[str, Callable[[list], list]] = {
     "Normalization": lambda weights: weights[:2],  # Not the count.
 }
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-def keras2_hard_sigmoid(x):
-    """Keras 2's: of slope 0.2, where Keras 3's has 1/6.
-
-    Example:
-
-    >>> keras2_hard_sigmoid(np.array([-3.0, 0.0, 1.0])).numpy().tolist()
-    [0.0, 0.5, 0.7]
-    """
-    return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
 # Functions that go by the same name and compute something else.

@@ -5,7 +5,7 @@
 whole grid of them.
 """
 
-from granet_tf.plasticity.held_rate import HeldRate as HeldRate
+from granet_tf.held_rate import HeldRate as HeldRate
 from granet_tf.plasticity.measure import Outcome as Outcome
 from granet_tf.plasticity.measure import measure as measure
 from granet_tf.plasticity.measure import measure_final_gap as measure_final_gap

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from granet_tf.held_rate import HeldRate
 from granet_tf.methods import StaticSparse
 from granet_tf.model import SparseModel
-from granet_tf.plasticity.held_rate import HeldRate
 from granet_tf.plasticity.one_shot import check_how, check_zero_mode, dense_gradients, prune_once
 
 RATES = (0.2, 0.5, 0.9, 0.98)
