@@ -18,11 +18,46 @@ print(json.dumps([sorted(m for m in sys.modules if m.startswith("granet_tf")), r
 """
 
 # All that files of any version may name.
-REGISTERED = """ACDC AlternatingPhases Block ByKind ConstantSparsity DPF DSR DeepR Element
-EndlessSchedule Filter GMP GraNet GraNetSchedule GraSP HeldRate ITOP LinearWarmup MagnitudeAtInit NM
-PolynomialDecay PruneLowMagnitude PrunedFunctional PrunedOwn PrunedSequential RigL SET SNFS SNIP STR
-Shifted SparseModel SparseOptimizer StaticSparse SynFlow TopKAST default_prunable
-keras2_hard_sigmoid""".split()
+REGISTERED = [
+    "ACDC",
+    "AlternatingPhases",
+    "Block",
+    "ByKind",
+    "ConstantSparsity",
+    "DPF",
+    "DSR",
+    "DeepR",
+    "Element",
+    "EndlessSchedule",
+    "Filter",
+    "GMP",
+    "GraNet",
+    "GraNetSchedule",
+    "GraSP",
+    "HeldRate",
+    "ITOP",
+    "LinearWarmup",
+    "MagnitudeAtInit",
+    "NM",
+    "PolynomialDecay",
+    "PruneLowMagnitude",
+    "PrunedFunctional",
+    "PrunedOwn",
+    "PrunedSequential",
+    "RigL",
+    "SET",
+    "SNFS",
+    "SNIP",
+    "STR",
+    "Shifted",
+    "SparseModel",
+    "SparseOptimizer",
+    "StaticSparse",
+    "SynFlow",
+    "TopKAST",
+    "default_prunable",
+    "keras2_hard_sigmoid",
+]
 
 
 def test_what_only_some_programs_use_is_left_out_and_what_files_name_is_there():
