@@ -14,6 +14,7 @@ from granet_tf.methods.base import Method as Method
 from granet_tf.methods.deep_r import DeepR as DeepR
 from granet_tf.methods.dpf import DPF as DPF
 from granet_tf.methods.dsr import DSR as DSR
+from granet_tf.methods.finding import all_methods as all_methods
 from granet_tf.methods.gmp import GMP as GMP
 from granet_tf.methods.gmp import GraNet as GraNet
 from granet_tf.methods.itop import ITOP as ITOP

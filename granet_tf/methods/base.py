@@ -73,6 +73,7 @@ class Method:
         TypeError: On a pattern that is none.
 
     Attributes:
+        command_name: What the commands call it, if that is not the class's name in lower case.
         keeps_values: Whether dormant weights keep their value: True makes `wrap` mean
             mask_only=True, False makes it refuse that, None leaves it to the user.
         follows_steps: Whether `after_step` is called after each step.
@@ -80,6 +81,7 @@ class Method:
         is_continuous: Whether masks change at nearly every step, too often to note each time.
     """
 
+    command_name: ClassVar[str | None] = None
     keeps_values: ClassVar[bool | None] = None
     follows_steps: ClassVar[bool] = False
     follows_gradients: ClassVar[bool] = False

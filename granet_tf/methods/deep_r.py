@@ -53,6 +53,7 @@ class DeepR(Method):
     noise_temperature: float = 5e-12
     frequency: int = 1
 
+    command_name: ClassVar[str] = "deep_r"
     keeps_values: ClassVar[bool] = False
     follows_steps: ClassVar[bool] = True
     is_continuous: ClassVar[bool] = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import keras
 
@@ -25,6 +26,8 @@ class StaticSparse(Method):
     >>> int(tf.math.count_nonzero(masks["kernel"]))
     4
     """
+
+    command_name: ClassVar[str] = "static"
 
     @property
     def regenerates(self):

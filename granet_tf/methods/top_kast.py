@@ -60,6 +60,7 @@ class TopKAST(Method):
     exploration_decay: float = 1e-4
     distribution: str = "uniform"
 
+    command_name: ClassVar[str] = "top_kast"
     keeps_values: ClassVar[bool] = True
 
     def __post_init__(self):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -39,6 +39,8 @@ class MagnitudeAtInit(AtInitialization):
     >>> keras_model.layers[0].kernel.numpy().ravel().tolist()
     [0.0, -4.0, 3.0, 0.0]
     """
+
+    command_name: ClassVar[str] = "magnitude"
 
     def saliency(self, model, batches=(), loss=None, masks=None):
         return magnitude_saliency(model, masks)
