@@ -7,7 +7,7 @@ import dataclasses
 import keras
 
 from granet_tf.methods.base import Method
-from granet_tf.methods.checks import check_duration, check_point
+from granet_tf.methods.parameters import parameter
 from granet_tf.schedules import PACKAGE, AlternatingPhases
 
 
@@ -39,17 +39,18 @@ class ACDC(Method):
     [100, 150, 200]
     """
 
-    begin_step: int | float = 0.1
-    end_step: int | float = 0.85
-    sparse_phase: int | float = 0.05
-    dense_phase: int | float = 0.05
+    begin_step: int | float = parameter(
+        0.1, "Begin of the first sparse phase.", at_least=0, unit="duration"
+    )
+    end_step: int | float = parameter(
+        0.85, "Begin of the last sparse phase.", at_least=0, unit="duration"
+    )
+    sparse_phase: int | float = parameter(
+        0.05, "Length of a sparse phase.", above=0, unit="duration"
+    )
+    dense_phase: int | float = parameter(0.05, "Length of a dense phase.", above=0, unit="duration")
     scope: str = "global"
     distribution: str = "uniform"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_point(self, "begin_step", "end_step")
-        check_duration(self, "sparse_phase", "dense_phase")
 
     @property
     def initial_sparsity(self):

@@ -23,8 +23,9 @@ from granet_tf.masks.pattern_names import as_pattern
 from granet_tf.masks.patterns import Capacity, Element, Pattern
 from granet_tf.masks.scopes import SCOPES, Candidates, alike, match
 from granet_tf.masks.units import Units, best, ranked, units_to_keep
+from granet_tf.methods.parameters import check, parameter
 from granet_tf.methods.records import State, Tensors
-from granet_tf.schedules import PruningSchedule, check_sparsity
+from granet_tf.schedules import PruningSchedule
 from keras_layers.layouts import Layout
 
 DISTRIBUTIONS: dict[str, Callable] = {
@@ -89,28 +90,42 @@ class Method:
     # (weight, {name: state}) -> the value to compute with; None is w or w · mask.
     reparameterize: ClassVar[Callable | None] = None
 
-    final_sparsity: float = 0.9
+    final_sparsity: float = parameter(
+        0.9, "Fraction of zeros at the end.", at_least=0, below=1, unit="zeros"
+    )
     _: dataclasses.KW_ONLY
-    scope: str = "layer"
-    distribution: str | Callable = "erk"
-    pinned: Mapping[str | int, float] = dataclasses.field(default_factory=dict)
-    capped: Mapping[str | int, float] = dataclasses.field(default_factory=dict)
-    pattern: str | Pattern = dataclasses.field(default_factory=Element)
-    seed: int = 0
-    total_steps: int | None = None
+    scope: str = parameter(
+        "layer",
+        "Whether pruning ranks all weights together or each layer for itself.",
+        choices=sorted(SCOPES),
+    )
+    distribution: str | Callable = parameter(
+        "erk",
+        "How a sparsity is spread over the layers, for random masks and in scope layer.",
+        choices=sorted(DISTRIBUTIONS),
+    )
+    pinned: Mapping[str | int, float] = parameter(
+        help="Weights of a sparsity of their own.",
+        default_factory=dict,
+        at_least=0,
+        below=1,
+        unit="zeros",
+    )
+    capped: Mapping[str | int, float] = parameter(
+        help="Weights with a highest sparsity.",
+        default_factory=dict,
+        at_least=0,
+        below=1,
+        unit="zeros",
+    )
+    pattern: str | Pattern = parameter(help="What is pruned as one unit.", default_factory=Element)
+    seed: int = parameter(0, "Seed of random masks and random growth.")
+    total_steps: int | None = parameter(
+        None, "Length of training; by default as long as fit trains.", above=0, unit="steps"
+    )
 
     def __post_init__(self):
-        check_sparsity(self.final_sparsity, "final_sparsity")
-        _check_choice("scope", self.scope, SCOPES)
-        if not callable(self.distribution):
-            _check_choice("distribution", self.distribution, DISTRIBUTIONS)
-        for name in ("pinned", "capped"):
-            for key, value in getattr(self, name).items():
-                check_sparsity(value, f"{name}[{key!r}]")
-        if self.total_steps is not None and self.total_steps <= 0:
-            raise ValueError(
-                f"`total_steps` must be > 0 steps. Received: total_steps={self.total_steps}"
-            )
+        check(self)
         object.__setattr__(self, "pattern", as_pattern(self.pattern))
 
     # The algorithm.
@@ -539,8 +554,3 @@ def _lasting(paths):
         name = re.sub(r"_\d+(?=/|$)", "", path)
         seen[name] = seen.get(name, 0) + 1
         yield f"{name}#{seen[name]}"
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {sorted(choices)}. Received: {name}={value!r}")

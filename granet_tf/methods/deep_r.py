@@ -12,8 +12,8 @@ from granet_tf.masks.allocation import owed
 from granet_tf.masks.patterns import Element
 from granet_tf.masks.selection import count, select
 from granet_tf.methods.base import Method
-from granet_tf.methods.checks import check_at_least, check_frequency
 from granet_tf.methods.draws import normal, uniform
+from granet_tf.methods.parameters import parameter
 from granet_tf.methods.records import State
 from granet_tf.schedules import PACKAGE, EndlessSchedule
 
@@ -49,9 +49,11 @@ class DeepR(Method):
     [True, False]
     """
 
-    l1: float = 1e-5
-    noise_temperature: float = 5e-12
-    frequency: int = 1
+    l1: float = parameter(1e-5, "Pull of the active weights towards zero.", at_least=0)
+    noise_temperature: float = parameter(
+        5e-12, "Temperature of the noise that moves the active weights.", at_least=0
+    )
+    frequency: int = parameter(1, "Time between rewirings.", above=0, unit="period")
 
     command_name: ClassVar[str] = "deep_r"
     keeps_values: ClassVar[bool] = False
@@ -60,8 +62,6 @@ class DeepR(Method):
 
     def __post_init__(self):
         super().__post_init__()
-        check_at_least(self, "l1", "noise_temperature")
-        check_frequency(self)
         if self.pattern != Element():
             raise ValueError(
                 "`pattern` must be Element(), as single weights change their sign. "

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from granet_tf.masks.allocation import share_out
 from granet_tf.masks.selection import count
-from granet_tf.methods.checks import check_at_least
+from granet_tf.methods.parameters import parameter
 from granet_tf.methods.records import State
 from granet_tf.methods.rigl import SET
 from granet_tf.schedules import PACKAGE
@@ -47,18 +47,15 @@ class DSR(SET):
 
     drop_fraction: float = 0.1
     final_drop_fraction: float = 0.1
-    prune_threshold: float = 1e-3
-    threshold_tolerance: float = 0.1
+    prune_threshold: float = parameter(
+        1e-3, "Magnitude below which weights are pruned at first.", above=0
+    )
+    threshold_tolerance: float = parameter(
+        0.1,
+        "How far what is pruned may be off drop_fraction before the threshold changes.",
+        at_least=0,
+    )
     distribution: str = "uniform"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_at_least(self, "threshold_tolerance")
-        if not 0.0 < self.prune_threshold < float("inf"):
-            raise ValueError(
-                "`prune_threshold` must be above 0. "
-                f"Received: prune_threshold={self.prune_threshold}"
-            )
 
     @property
     def states(self):

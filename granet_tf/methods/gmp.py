@@ -8,14 +8,15 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from granet_tf.methods.base import Method
-from granet_tf.methods.checks import check_fractions, check_window, default_frequency
+from granet_tf.methods.parameters import parameter
+from granet_tf.methods.periodic import Periodic
+from granet_tf.methods.replacing import Replacing
 from granet_tf.schedules import PACKAGE, ConstantSparsity, GraNetSchedule, as_schedule, check_rise
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GMP(Method):
+class GMP(Periodic):
     """Gradual magnitude pruning (Zhu & Gupta, 2017; Gale et al., 2019; the paper's Algorithm 2).
 
     As Gale et al. use it, the first layer stays dense and the last goes to 0.8 at most:
@@ -46,18 +47,18 @@ class GMP(Method):
     (True, 0.8)
     """
 
-    initial_sparsity: float = 0.0
-    begin_step: int | float = 0
-    end_step: int | float = 0.5
-    frequency: int | None = None
-    power: float = 3
-    schedule: Callable | None = None
+    initial_sparsity: float = parameter(
+        0.0, "Fraction of zeros before training.", at_least=0, below=1, unit="zeros"
+    )
+    power: float = parameter(3, "Exponent by which the rise of the sparsity slows down.", above=0)
+    schedule: Callable | None = parameter(
+        None, "When to prune and how much, in place of a rise from begin to end."
+    )
     distribution: str | Callable = "uniform"
 
     def __post_init__(self):
         super().__post_init__()
         check_rise(self.initial_sparsity, self.final_sparsity)
-        check_window(self)
         if self.schedule is not None:
             object.__setattr__(self, "schedule", as_schedule(self.schedule))
 
@@ -80,15 +81,13 @@ class GMP(Method):
         return self._schedule(self.total_steps or max(end, 1), 0.0, 0.0)
 
     def _schedule(self, total_steps, drop_fraction, final_drop_fraction):
-        begin, end = self.steps("begin_step"), self.steps("end_step")
-        frequency = self.frequency or default_frequency(begin, end)
         return GraNetSchedule(
             self.initial_sparsity,
             self.final_sparsity,
-            begin,
-            end,
+            self.steps("begin_step"),
+            self.steps("end_step"),
             total_steps,
-            frequency,
+            self.period,
             drop_fraction,
             final_drop_fraction,
             self.power,
@@ -97,7 +96,7 @@ class GMP(Method):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GraNet(GMP):
+class GraNet(Replacing, GMP):
     """Gradual pruning with zero-cost neuroregeneration (the paper's Algorithm 1).
 
     Dense-to-sparse with the default `initial_sparsity=0.0`; sparse-to-sparse with 0.5, say. Each
@@ -120,14 +119,8 @@ class GraNet(GMP):
     20
     """
 
-    drop_fraction: float = 0.5
-    final_drop_fraction: float = 0.005
     scope: str = "global"
     distribution: str | Callable = "erk"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_fractions(self)
 
     @property
     def regenerates(self):

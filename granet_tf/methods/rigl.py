@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import keras
 
-from granet_tf.methods.base import Method
-from granet_tf.methods.checks import check_fractions, check_window, default_frequency
 from granet_tf.methods.draws import uniform
+from granet_tf.methods.periodic import Periodic
+from granet_tf.methods.replacing import Replacing
 from granet_tf.schedules import PACKAGE, GraNetSchedule
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RigL(Method):
+class RigL(Replacing, Periodic):
     """Rigging the lottery (Evci et al., 2020): drop by magnitude, grow by gradient.
 
     Args:
@@ -38,23 +38,17 @@ class RigL(Method):
     (True, 0.15)
     """
 
-    begin_step: int | float = 0
     end_step: int | float = 0.75
     frequency: int | None = 100
     drop_fraction: float = 0.3
     final_drop_fraction: float = 0.0
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_window(self)
-        check_fractions(self)
-
     def make_schedule(self):
         begin, end, sparsity = self.steps("begin_step"), self.steps("end_step"), self.final_sparsity
-        frequency = self.frequency or default_frequency(begin, end)
-        last = self.last_worthwhile(frequency, end)
-        rest = (begin, begin, max(end, 1), frequency, self.drop_fraction, self.final_drop_fraction)
-        return GraNetSchedule(sparsity, sparsity, *rest, last_step=last)
+        last = self.last_worthwhile(self.period, end)
+        steps = (begin, begin, max(end, 1), self.period)
+        fractions = (self.drop_fraction, self.final_drop_fraction)
+        return GraNetSchedule(sparsity, sparsity, *steps, *fractions, last_step=last)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from granet_tf.masks.allocation import drop_count, share_out
 from granet_tf.masks.selection import count
+from granet_tf.methods.parameters import parameter
 from granet_tf.methods.records import State
 from granet_tf.methods.rigl import RigL
 from granet_tf.schedules import PACKAGE
@@ -51,7 +52,9 @@ class SNFS(RigL):
     """
 
     distribution: str | Callable = "uniform"
-    growth_momentum: float = 0.9
+    growth_momentum: float = parameter(
+        0.9, "Momentum of the dense gradient, by which weights grow.", at_least=0, below=1
+    )
     end_step: int | float = 1.0
     frequency: int | None = None
     drop_fraction: float = 0.5
@@ -59,14 +62,6 @@ class SNFS(RigL):
 
     follows_steps: ClassVar[bool] = True
     follows_gradients: ClassVar[bool] = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0.0 <= self.growth_momentum < 1.0:
-            raise ValueError(
-                "`growth_momentum` must be in [0, 1). "
-                f"Received: growth_momentum={self.growth_momentum}"
-            )
 
     @property
     def states(self):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import keras
@@ -11,7 +10,7 @@ import tensorflow as tf
 
 from granet_tf.masks.patterns import Element
 from granet_tf.methods.base import Method
-from granet_tf.methods.checks import check_at_least
+from granet_tf.methods.parameters import parameter
 from granet_tf.methods.records import State
 from granet_tf.schedules import PACKAGE, EndlessSchedule
 
@@ -64,17 +63,14 @@ class STR(Method):
     pinned: dict = dataclasses.field(default_factory=dict, init=False)
     capped: dict = dataclasses.field(default_factory=dict, init=False)
     pattern: Element = dataclasses.field(default_factory=Element, init=False)
-    threshold_init: float = -5.0
-    threshold_decay: float = 5e-4
+    threshold_init: float = parameter(-5.0, "What the thresholds start from, before the sigmoid.")
+    threshold_decay: float = parameter(
+        5e-4, "Weight decay of the thresholds, which makes the model sparse.", at_least=0
+    )
 
     keeps_values: ClassVar[bool] = True
     is_continuous: ClassVar[bool] = True
     reparameterize: ClassVar = staticmethod(soft_threshold)
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_at_least(self, "threshold_init", least=-math.inf)
-        check_at_least(self, "threshold_decay")
 
     @property
     def states(self):

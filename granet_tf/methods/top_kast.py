@@ -9,10 +9,10 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods.base import Method
-from granet_tf.methods.checks import check_at_least, check_frequency, check_point
 from granet_tf.methods.largest import largest
+from granet_tf.methods.parameters import parameter
 from granet_tf.methods.records import State
-from granet_tf.schedules import PACKAGE, EndlessSchedule, check_sparsity
+from granet_tf.schedules import PACKAGE, EndlessSchedule
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -54,10 +54,20 @@ class TopKAST(Method):
     ([0, 1, 0, 0], [0, 1, 1, 0])
     """
 
-    backward_sparsity: float | None = None
-    begin_step: int | float = 0
-    frequency: int = 100
-    exploration_decay: float = 1e-4
+    backward_sparsity: float | None = parameter(
+        None,
+        "Fraction of the weights that do not learn; by default twice as many learn as are active.",
+        at_least=0,
+        below=1,
+        unit="zeros",
+    )
+    begin_step: int | float = parameter(
+        0, "First update of the masks.", at_least=0, unit="duration"
+    )
+    frequency: int = parameter(100, "Time between updates.", above=0, unit="period")
+    exploration_decay: float = parameter(
+        1e-4, "Weight decay of all that learn, most of what is not active.", at_least=0
+    )
     distribution: str = "uniform"
 
     command_name: ClassVar[str] = "top_kast"
@@ -65,17 +75,12 @@ class TopKAST(Method):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.backward_sparsity is not None:
-            check_sparsity(self.backward_sparsity, "backward_sparsity")
-            if self.backward_sparsity > self.final_sparsity:
-                raise ValueError(
-                    "`backward_sparsity` must not be above `final_sparsity`: what is used learns. "
-                    f"Received: backward_sparsity={self.backward_sparsity}, "
-                    f"final_sparsity={self.final_sparsity}"
-                )
-        check_point(self, "begin_step")
-        check_frequency(self)
-        check_at_least(self, "exploration_decay")
+        if self.backward_sparsity is not None and self.backward_sparsity > self.final_sparsity:
+            raise ValueError(
+                "`backward_sparsity` must not be above `final_sparsity`: what is used learns. "
+                f"Received: backward_sparsity={self.backward_sparsity}, "
+                f"final_sparsity={self.final_sparsity}"
+            )
 
     @property
     def states(self):

@@ -6,13 +6,13 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
 from granet_tf.methods.base import Method
+from granet_tf.methods.parameters import parameter
 from granet_tf.schedules import RoundsBeforeTraining
 
 
@@ -24,9 +24,8 @@ class AtInitialization(Method):
     is chosen when the first `fit` begins, from the first batches that `fit` is given, or in a
     custom training loop by `SparseModel.start(batches)`.
 
-    A subclass implements `saliency`. Where that looks at batches, it overrides `needs_data`, and
-    has a field `batches`, how many of them. Where it changes with what is pruned, it has a field
-    `rounds`: in how many to get to the final sparsity, with a new saliency of what is left in each.
+    A subclass implements `saliency`. Where that changes with what is pruned, it derives from
+    `InRounds`, and where it looks at batches, from `FromBatches`.
 
     Args:
         final_sparsity: The sparsity, all through training, in (0, 1).
@@ -37,19 +36,13 @@ class AtInitialization(Method):
         ValueError: On a parameter out of range.
     """
 
+    final_sparsity: float = parameter(
+        0.9, "Fraction of zeros, all through training.", above=0, below=1
+    )
     _: dataclasses.KW_ONLY
     scope: str = "global"
     distribution: str | Callable = "uniform"
     rounds: ClassVar[int] = 1
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.final_sparsity > 0.0:
-            raise ValueError(
-                "`final_sparsity` must be in (0, 1), as nothing is pruned later. "
-                f"Received: final_sparsity={self.final_sparsity}"
-            )
-        check_count("rounds", self.rounds)
 
     def saliency(
         self,
@@ -143,6 +136,38 @@ class AtInitialization(Method):
             )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InRounds(AtInitialization):
+    """Base class: the final sparsity is come to in rounds, each by a saliency of what is left.
+
+    Args:
+        rounds: How many.
+        **kwargs: See `AtInitialization` and `Method`.
+    """
+
+    rounds: int = parameter(
+        1, "In how many rounds to come to the final sparsity, before training.", at_least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FromBatches(InRounds):
+    """Base class: the saliency looks at the first batches of data.
+
+    Args:
+        batches: At how many.
+        **kwargs: See `InRounds`, `AtInitialization` and `Method`.
+    """
+
+    batches: int = parameter(
+        1, "How many of the first training batches to choose the masks by.", at_least=1
+    )
+
+    @property
+    def needs_data(self):
+        return True
+
+
 def some_are_dormant(pruned: Iterable[Any]) -> bool:
     """Whether a mask of these weights has a zero, which tells masks that have been drawn."""
     # In a graph that is just being traced, too.
@@ -183,9 +208,3 @@ def comparable(scores: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         path: tf.cast(tf.cast(score, tf.float64) * 2.0**-exponent, tf.float32)
         for path, score in scores.items()
     }
-
-
-def check_count(name: str, value: int) -> None:
-    """Raises ValueError unless `value` is an integer above 0."""
-    if not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"`{name}` must be a whole number >= 1. Received: {name}={value!r}")

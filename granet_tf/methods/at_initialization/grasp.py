@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from granet_tf.methods.at_initialization.base import AtInitialization, check_count
+from granet_tf.methods.at_initialization.base import FromBatches
 from granet_tf.methods.at_initialization.losses import Objective, loss_of, masks_of, values_of
 from granet_tf.methods.at_initialization.temperature import at_temperature
+from granet_tf.methods.parameters import parameter
 from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GraSP(AtInitialization):
+class GraSP(FromBatches):
     """Gradient signal preservation: keeps the highest w · (H g), elementwise.
 
     To first order, removing a weight changes the squared norm of the gradient by -2 · w · (H g), so
@@ -51,21 +51,7 @@ class GraSP(AtInitialization):
     20
     """
 
-    rounds: int = 1
-    batches: int = 1
-    temperature: float = 200.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_count("batches", self.batches)
-        if not 0.0 < self.temperature < math.inf:
-            raise ValueError(
-                f"`temperature` must be above 0. Received: temperature={self.temperature}"
-            )
-
-    @property
-    def needs_data(self):
-        return True
+    temperature: float = parameter(200.0, "What the logits are divided by.", above=0)
 
     def saliency(self, model, batches=(), loss=None, masks=None):
         return grasp_saliency(model, batches, loss, masks, temperature=self.temperature)

@@ -9,14 +9,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from granet_tf.methods.at_initialization.base import AtInitialization, check_count
+from granet_tf.methods.at_initialization.base import FromBatches
 from granet_tf.methods.at_initialization.losses import Objective, loss_of, values_of
 from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SNIP(AtInitialization):
+class SNIP(FromBatches):
     """Single-shot network pruning by connection sensitivity, |w · d loss / d w|.
 
     Args:
@@ -41,17 +41,6 @@ class SNIP(AtInitialization):
     >>> model.nonzeros
     20
     """
-
-    rounds: int = 1
-    batches: int = 1
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_count("batches", self.batches)
-
-    @property
-    def needs_data(self):
-        return True
 
     def saliency(self, model, batches=(), loss=None, masks=None):
         return snip_saliency(model, batches, loss, masks)

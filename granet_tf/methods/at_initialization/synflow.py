@@ -9,16 +9,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from granet_tf.methods.at_initialization.base import AtInitialization
+from granet_tf.methods.at_initialization.base import InRounds
 from granet_tf.methods.at_initialization.linearized import linearized
 from granet_tf.methods.at_initialization.losses import values_of
+from granet_tf.methods.parameters import parameter
 from granet_tf.schedules import PACKAGE
 from keras_layers.input_specs import input_specs
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SynFlow(AtInitialization):
+class SynFlow(InRounds):
     """Iterative synaptic flow pruning: |w| · dR / d|w| with R = 1ᵀ · |W_L| ··· |W_1| · 1.
 
     R is what the network returns for an input of ones with all weights positive, activations
@@ -51,7 +52,7 @@ class SynFlow(AtInitialization):
     """
 
     rounds: int = 100
-    input_shape: Any = None
+    input_shape: Any = parameter(None, "Shape of one sample, if the model does not know it.")
 
     def __post_init__(self):
         super().__post_init__()
