@@ -22,7 +22,8 @@ setup(
     install_requires=[
         "absl-py",
         "ai-edge-litert",
-        "keras>=3.13",
+        # The versions that have what keras_layers/keras_internals.py takes from them.
+        "keras>=3.13,<3.16",
         "numpy",
         "tensorflow>=2.18",
     ],

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from granet_tf.ending import warn_of_dense_end
 from granet_tf.optimizer import SparseOptimizer
+from keras_layers.keras_internals import layers_of
 from keras_layers.prunable import carries_masks
 
 
@@ -154,7 +155,7 @@ def has_masks(model: keras.Model) -> bool:
     >>> has_masks(keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)]))
     False
     """
-    return any(carries_masks(layer) and layer.pruned for layer in model._flatten_layers())
+    return any(carries_masks(layer) and layer.pruned for layer in layers_of(model))
 
 
 def optimizers_of(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:

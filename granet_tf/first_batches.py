@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.array_data_adapter import can_convert_arrays
-from keras.src.trainers.data_adapters.data_adapter_utils import class_weight_to_sample_weights
+
+from keras_layers.keras_internals import can_convert_arrays, class_weight_to_sample_weights
 
 _DISTRIBUTED = (tf.distribute.DistributedDataset, tf.distribute.DistributedIterator)
 

@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable
 
 import keras
-from keras.src.models import Functional
+
+from keras_layers.keras_internals import Functional, children_of, operation_of, run_through
 
 
 def rebuilt(
@@ -40,16 +41,16 @@ def rebuilt(
     options = {"name": model.name, "trainable": model.trainable}
     with model.distribute_strategy.scope():
         if isinstance(model, keras.Sequential):
-            layers = [(change_input if _is_input(x) else change)(x) for x in model._layers]
+            layers = [(change_input if _is_input(x) else change)(x) for x in children_of(model)]
             return sequential(layers, **options)
         inputs = keras.tree.map_structure(
-            lambda tensor: change_input(tensor._keras_history.operation).output, model.input
+            lambda tensor: change_input(operation_of(tensor)).output, model.input
         )
 
         def operation(each):
             return change(each) if isinstance(each, keras.Layer) else each
 
-        outputs = model._run_through_graph(inputs, operation_fn=operation)
+        outputs = run_through(model, inputs, operation)
         return functional(inputs, outputs, **options)
 
 

@@ -12,8 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.common.stateless_scope import in_stateless_scope
-from keras.src.models import Functional
 
 from granet_tf import first_batches
 from granet_tf.compiling import (
@@ -42,6 +40,13 @@ from granet_tf.own_methods import own_names, taken_names, with_methods_of
 from granet_tf.schedules import PACKAGE
 from granet_tf.spared import spare_outputs
 from granet_tf.states import add_states, float_value, make_neutral
+from keras_layers.keras_internals import (
+    COMPILED,
+    Functional,
+    in_stateless_scope,
+    is_called_in_training,
+    layers_of,
+)
 from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
 from keras_layers.prunable import Weight, as_decided, carries_masks, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
@@ -65,8 +70,8 @@ from keras_layers.transparent import Transparent, scope_outside, with_signature
 
 # What Keras keeps in a model when it is compiled and trained.
 _TRAINING = (
-    *("optimizer", "_compile_config", "_compiled_trainable_state", "stop_training", "history"),
-    "_eval_epoch_iterator",
+    *COMPILED,
+    *("stop_training", "history", "_eval_epoch_iterator"),
 )
 
 
@@ -151,7 +156,7 @@ def strip(model: keras.Model) -> keras.Model:
         ValueError: If nothing in `model` carries masks.
     """
     check_keras(model)
-    owners = [layer for layer in model._flatten_layers() if carries_masks(layer)]
+    owners = [layer for layer in layers_of(model) if carries_masks(layer)]
     stripped, _ = _stripped(model)
     for owner in owners:
         leave_alone(owner)
@@ -165,7 +170,7 @@ def strip(model: keras.Model) -> keras.Model:
 def _stripped(model):
     """What `strip` returns, and how to undo what has changed in place."""
     check_keras(model)
-    if not any(carries_masks(layer) for layer in model._flatten_layers()):
+    if not any(carries_masks(layer) for layer in layers_of(model)):
         raise ValueError(
             "`model` must be a model from granet_tf.wrap(), or have PruneLowMagnitude layers. "
             f"Received: model={model}"
@@ -182,7 +187,7 @@ def _stripped(model):
 
 def pruned_weights(model: keras.Layer) -> tuple[PrunedWeight, ...]:
     """All masked weights in `model`: those of a SparseModel and of PruneLowMagnitude layers."""
-    layers = [layer for layer in model._flatten_layers() if carries_masks(layer)]
+    layers = [layer for layer in layers_of(model) if carries_masks(layer)]
     return tuple(weight for layer in layers for weight in layer.pruned)
 
 
@@ -444,7 +449,7 @@ class SparseModel(Pickled, SparseCompile, Transparent, keras.Model):
         return self.model.count_params()
 
     def call(self, *args, **kwargs):
-        is_training = getattr(self._get_call_context(), "training", False)
+        is_training = is_called_in_training(self)
         # Nothing is trained in a stateless scope, as of a model that is being built.
         if is_training and not self.has_optimizer and not in_stateless_scope():
             self._ask_for_optimizer()
@@ -654,7 +659,7 @@ def resolve_for(trainer: keras.Model, params: Mapping[str, Any], initial_epoch: 
 
 
 def _sparse_models(model) -> list[SparseModel]:
-    return [layer for layer in model._flatten_layers() if isinstance(layer, SparseModel)]
+    return [layer for layer in layers_of(model) if isinstance(layer, SparseModel)]
 
 
 def _without_wrappers(model, undo):
@@ -669,7 +674,7 @@ def _without_wrappers(model, undo):
             return layer.layer
         if isinstance(layer, SparseModel):
             return change(layer.model)
-        if not any(carries_masks(inner) for inner in layer._flatten_layers()):
+        if not any(carries_masks(inner) for inner in layers_of(layer)):
             return layer
         if isinstance(layer, (keras.Sequential, Functional)) and not is_own_class(layer):
             return rebuilt(layer, change)
@@ -738,7 +743,7 @@ def check_keras(model: keras.Model) -> None:
 
 def _check_model(model):
     check_keras(model)
-    wrapped = [layer for layer in model._flatten_layers() if isinstance(layer, SparseModel)]
+    wrapped = [layer for layer in layers_of(model) if isinstance(layer, SparseModel)]
     if wrapped:
         raise ValueError(
             "`model` is wrapped already, or has a wrapped model inside. To change the method, wrap "

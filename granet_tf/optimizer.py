@@ -16,6 +16,7 @@ from granet_tf.masks.traced import by_itself
 from granet_tf.methods import GMP, Method
 from granet_tf.methods.records import Tensors
 from granet_tf.schedules import PACKAGE, AtSparsity, ConstantSparsity, as_schedule
+from keras_layers.keras_internals import layers_of, variables_trained_by
 from keras_layers.masking import PrunedWeight
 from keras_layers.prunable import carries_masks, unique
 
@@ -165,7 +166,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self.begin_iteration = 0 if model is None else _begin_of(optimizer, model, self._groups)
         if model is not None and optimizer.built:
             # Now, as what it takes can't be done inside of a compiled step.
-            self.build([v for v in optimizer._trainable_variables if v.trainable])
+            self.build([v for v in variables_trained_by(optimizer) if v.trainable])
 
     def build(self, variables):
         if self.built:
@@ -211,7 +212,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         if not (self.has_stepped and tf.executing_eagerly()) and self._prunes_at_start():
             context.merge_call(self._prune_if_new)
         self.has_stepped = True
-        variables = trainable_variables or self.inner_optimizer._trainable_variables
+        variables = trainable_variables or variables_trained_by(self.inner_optimizer)
         gradients = dict(zip(map(id, variables), grads, strict=True))
         dense = self._dense_gradients(gradients)
         self._mask_gradients(gradients)
@@ -370,7 +371,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         gradients = dict(zip((id(p.variable) for p in group.pruned), gradients, strict=False))
         for part, rate in zip(parts_of(self.inner_optimizer), rates, strict=True):
             # Each with the learning rate of its own optimizer.
-            some = group.trained_by(part._trainable_variables, alone=True)
+            some = group.trained_by(variables_trained_by(part), alone=True)
             own_gradients = [gradients[id(p.variable)] for p in some.pruned if gradients]
             if some.pruned:
                 self._follow_part(strategy, some, own_gradients, step, rate)
@@ -589,7 +590,7 @@ def groups_of(model: keras.Layer) -> Iterator[Group]:
     PruneLowMagnitude layers with the same settings share a group: fewer conditions in the step.
     """
     by_setting: dict[tuple, list] = {}
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         if not carries_masks(layer) or not layer.pruned:
             continue
         if "method" in vars(layer):
@@ -614,7 +615,7 @@ def _groups_in(model):
             "that has PruneLowMagnitude layers before giving it here. "
             f"Received: model={model}"
         )
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         if carries_masks(layer):
             layer.has_optimizer = True
     for group in groups:
@@ -667,7 +668,7 @@ def _record_slots(optimizer, variables):
     if optimizer.built:
         with tf.init_scope():
             target = type(optimizer).from_config(optimizer.get_config())
-        variables = optimizer._trainable_variables
+        variables = variables_trained_by(optimizer)
     recorded: list[tuple[int, keras.Variable, Callable]] = []
     with _recording(target, recorded):
         target.build(list(variables))

@@ -8,15 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-from keras.src.models import Functional
 
 from granet_tf.graphs import rebuilt
 from granet_tf.schedules import PACKAGE
+from keras_layers.keras_internals import COMPILED, Functional, children_of, is_default, layers_of
 
 Change = Callable[[keras.Layer], keras.Layer]
-
-# What compile() sets, beside what every model has.
-_COMPILED = ("optimizer", "_compile_config", "_compiled_trainable_state")
 
 
 def own_class(model: keras.Layer) -> type:
@@ -56,8 +53,8 @@ def is_built(model: keras.Model) -> bool:
     >>> Pair().built, is_built(Pair())
     (False, True)
     """
-    has_build = not getattr(model.build, "_is_default", False)
-    parts = model._flatten_layers(include_self=False)
+    has_build = not is_default(model.build)
+    parts = layers_of(model, include_self=False)
     return model.built or (not has_build and all(layer.built for layer in parts))
 
 
@@ -116,14 +113,14 @@ def replaced(model: keras.Layer, change: Change, kind: type) -> tuple[keras.Laye
     """
     if isinstance(model, (keras.Sequential, Functional)):
         return _copied(model, change, kind), lambda: None
-    before, new = type(model), {id(layer): change(layer) for layer in model._layers}
-    kept = list(model._layers)
+    before, new = type(model), {id(layer): change(layer) for layer in children_of(model)}
+    kept = children_of(model)
     _replace(model, kept, new)
     model.__class__ = kind
 
     def undo():
         model.__class__ = before
-        _replace(model, list(model._layers), {id(new[id(old)]): old for old in kept})
+        _replace(model, children_of(model), {id(new[id(old)]): old for old in kept})
 
     return model, undo
 
@@ -173,9 +170,9 @@ def _copied(model, change, kind):
         return copy
 
     copy = rebuilt(model, change, sequential=sequential, functional=functional)
-    new = {id(layer): change(layer) for layer in model._layers}
+    new = {id(layer): change(layer) for layer in children_of(model)}
     for name, value in vars(model).items():
-        if name not in vars(copy) and name not in _COMPILED and not name.startswith("_self_"):
+        if name not in vars(copy) and name not in COMPILED and not name.startswith("_self_"):
             setattr(copy, name, _swap(value, new))
     return copy
 

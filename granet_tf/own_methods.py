@@ -8,10 +8,10 @@ import types
 from typing import Any
 
 import keras
-from keras.src.models import Functional
 
 from granet_tf.compiling import OwnCompile, SparseCompile
 from granet_tf.own_classes import named_in_files_as, own_class
+from keras_layers.keras_internals import Functional
 from keras_layers.masked_layers import computing_masked, mask_calls
 from keras_layers.transparent import Transparent
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import keras
 from keras import layers
-from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
+
+from keras_layers.keras_internals import ConvLSTMCell
 
 KINDS = (
     "dense",

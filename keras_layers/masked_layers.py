@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from keras_layers.keras_internals import layers_of
 from keras_layers.masking import masked_call
 from keras_layers.observing import observe
 
@@ -53,7 +54,7 @@ def mask_calls(model: keras.Model) -> None:
     Each that has masked weights, also in layers of its own, as some read the weights of those.
     """
     masked = {id(p.variable) for p in model.pruned}
-    for layer in model.model._flatten_layers(include_self=False):
+    for layer in layers_of(model.model, include_self=False):
         if any(id(v) in masked for v in layer.variables):
             observe(layer, "call", model, functools.partial(_call, layer))
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common.global_state import get_global_attribute
-from keras.src.backend.common.variables import initialize_all_variables
 from tensorflow.python.ops.control_flow_v2_func_graphs import ControlFlowFuncGraph
 
+from keras_layers.keras_internals import get_global_attribute, initialize_all_variables, layers_of
 from keras_layers.layouts import Layout, layout_of
 from keras_layers.prunable import Weight
 from keras_layers.transparent import keras_global
@@ -127,7 +126,7 @@ def masked_call(
     Raises:
         ValueError: If a layer in it would compute with other weights than those of the call.
     """
-    for each in layer._flatten_layers():
+    for each in layers_of(layer):
         _check_can_be_masked(each)
     with _MaskedWeights(pruned, straight_through) as scope:
         outputs = layer(*args, **kwargs)
@@ -205,7 +204,7 @@ class _MaskedWeights(keras.StatelessScope):
 
     def hand_over_losses(self, layer):
         """Adds the losses that layers have added in here to the same layers outside."""
-        for each in layer._flatten_layers():
+        for each in layers_of(layer):
             own = [loss for loss in self.losses if id(loss) in each._loss_ids]
             each._loss_ids.difference_update(map(id, own))
             if own:

@@ -7,9 +7,20 @@ from collections.abc import Iterable
 
 import keras
 from keras import layers
-from keras.src.models import Functional
-from keras.src.ops import numpy
 
+from keras_layers.keras_internals import (
+    Dot,
+    Einsum,
+    Functional,
+    Matmul,
+    Mean,
+    Sum,
+    Tensordot,
+    Vdot,
+    children_of,
+    functional_of,
+    layers_of,
+)
 from keras_layers.prunable import is_left_out, own_weights
 
 # Their parts lead to the outputs side by side. Those of any other layer come one after another.
@@ -18,8 +29,8 @@ _SIDE_BY_SIDE: dict[type[keras.Layer], tuple[str, ...]] = {
 }
 
 # What adds up units without a kernel: no output behind it is that of one unit.
-_PRODUCTS = (layers.Dot, numpy.Dot, numpy.Einsum, numpy.Matmul, numpy.Tensordot, numpy.Vdot)
-_SUMS = (numpy.Sum, numpy.Mean)
+_PRODUCTS = (layers.Dot, Dot, Einsum, Matmul, Tensordot, Vdot)
+_SUMS = (Sum, Mean)
 
 
 def output_layers(model: keras.Layer) -> list[keras.Layer]:
@@ -59,7 +70,7 @@ def _last_parts(layer):
     names = next((_SIDE_BY_SIDE[c] for c in type(layer).__mro__ if c in _SIDE_BY_SIDE), None)
     if names is not None:
         return [getattr(layer, name) for name in names]
-    return [part for part in layer._layers if _has_kernels(part)][-1:]
+    return [part for part in children_of(layer) if _has_kernels(part)][-1:]
 
 
 def _before(tensors: Iterable[keras.KerasTensor]) -> tuple[list[keras.Layer], bool]:
@@ -93,12 +104,12 @@ def _adds_up_units(node) -> bool:
 
 def _function(layer) -> Functional | None:
     """The graph of a sequential or functional model that computes as Keras has it."""
-    graphs = {Functional.call: layer, keras.Sequential.call: getattr(layer, "_functional", None)}
-    return graphs.get(getattr(type(layer), "call", None))
+    as_keras_has_it = getattr(type(layer), "call", None) in (keras.Sequential.call, Functional.call)
+    return functional_of(layer) if as_keras_has_it else None
 
 
 def _has_kernels(layer) -> bool:
-    return any(_is_kernel(x, v) for x in layer._flatten_layers() for v in own_weights(x))
+    return any(_is_kernel(x, v) for x in layers_of(layer) for v in own_weights(x))
 
 
 def _is_kernel(layer, weight) -> bool:

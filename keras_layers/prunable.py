@@ -10,7 +10,8 @@ from typing import Any
 
 import keras
 from keras import layers
-from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
+
+from keras_layers.keras_internals import ConvLSTMCell, children_of, is_default
 
 # A subclass has the weights of its base class; depthwise kernels, biases and normalisation are
 # left out on purpose: few weights, much accuracy.
@@ -182,9 +183,7 @@ def may_have_weights(layer: keras.Layer) -> bool:
     >>> may_have_weights(keras.layers.Dense(2)), may_have_weights(keras.layers.ReLU())
     (True, False)
     """
-    makes_none = getattr(layer.build, "_is_default", False) or (
-        type(layer).build is layers.Wrapper.build
-    )
+    makes_none = is_default(layer.build) or type(layer).build is layers.Wrapper.build
     return bool(own_weights(layer)) or not (layer.built or makes_none)
 
 
@@ -288,7 +287,7 @@ def walk(layer: keras.Layer, seen: set[int] | None = None) -> Iterator[keras.Lay
         return
     seen.add(id(layer))
     yield layer
-    for child in layer._layers:
+    for child in children_of(layer):
         if not carries_masks(child):
             yield from walk(child, seen)
 
@@ -300,7 +299,7 @@ def carries_masks(layer: keras.Layer) -> bool:
 
 def own_weights(layer: keras.Layer) -> list[keras.Variable]:
     """The weights of `layer` itself, without those of its sublayers."""
-    inner = {id(v) for child in layer._layers for v in child.variables}
+    inner = {id(v) for child in children_of(layer) for v in child.variables}
     return [v for v in layer.weights if id(v) not in inner]
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import keras
 
+from keras_layers.keras_internals import is_called_in_training, is_default
 from keras_layers.masking import add_masks, masked_call, masked_value
 from keras_layers.prunable import KnownWeights, Weight, carries_masks, silent_layers, weights_of
 from keras_layers.saved_masks import (
@@ -199,7 +200,7 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         self.built = True
 
     def _build_layer(self, *args, **kwargs):
-        if not getattr(self.layer.build, "_is_default", False):
+        if not is_default(self.layer.build):
             self.layer.build(*args, **kwargs)
             return
         # A layer without a build() of its own has its sublayers built when it is called.
@@ -242,7 +243,7 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
             )
 
     def call(self, *args, **kwargs):
-        is_training = getattr(self._get_call_context(), "training", False)
+        is_training = is_called_in_training(self)
         if is_training:
             check_trains(self)
         if self.pruned and not self.has_optimizer and is_training:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_layers.keras_internals import layers_of
 from keras_layers.masking import PrunedWeight, masked_value
 from keras_layers.observing import is_observed, observe, stop_observing
 
@@ -56,12 +57,12 @@ def settle_when_changed(owner: keras.Layer, layers: Iterable[keras.Layer]) -> No
 
 def is_watched(owner: keras.Layer) -> bool:
     """Whether layers of `owner` are, by `settle_when_changed`."""
-    return any(is_observed(layer, owner) for layer in owner._flatten_layers(include_self=False))
+    return any(is_observed(layer, owner) for layer in layers_of(owner, include_self=False))
 
 
 def leave_alone(owner: keras.Layer) -> None:
     """Ends what `settle_when_changed` began."""
-    for layer in owner._flatten_layers(include_self=False):
+    for layer in layers_of(owner, include_self=False):
         stop_observing(layer, owner)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import keras
-from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
+
+from keras_layers.keras_internals import get_global_attribute, set_global_attribute
 
 
 def _of_inside(name: str) -> property:

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Iterator
 
 import keras
-from keras.src.models import Functional
 
 from granet_tf.compaction.analysis import planned
 from granet_tf.compaction.calls import is_graph
@@ -23,6 +22,7 @@ from granet_tf.compaction.report import report_of
 from granet_tf.compaction.resizing import resized
 from granet_tf.compaction.rules import register as register
 from granet_tf.model import check_keras, masked_weights
+from keras_layers.keras_internals import Functional
 
 
 def compact(model: keras.Model) -> keras.Model:

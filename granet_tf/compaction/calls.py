@@ -10,9 +10,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
-from keras.src.backend.common.masking import get_keras_mask
-from keras.src.models import Functional
-from keras.src.ops.node import Node
+
+from keras_layers.keras_internals import (
+    Functional,
+    Node,
+    functional_of,
+    get_keras_mask,
+    nodes_of,
+    operation_of,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,8 +106,8 @@ def is_graph(operation: Any) -> bool:
     >>> is_graph(keras.layers.Dense(1))
     False
     """
-    kinds = {keras.Sequential.call: "_functional", Functional.call: "_nodes_by_depth"}
-    return bool(getattr(operation, kinds.get(type(operation).call, ""), None))
+    as_keras_has_it = type(operation).call in (keras.Sequential.call, Functional.call)
+    return as_keras_has_it and functional_of(operation) is not None
 
 
 def call_graph(model: keras.Model) -> CallGraph:
@@ -119,10 +125,6 @@ def call_graph(model: keras.Model) -> CallGraph:
     walk = _Walk(graph, number, _closed(model))
     graph.outputs.extend(walk.through(model, given, training=None))
     return graph
-
-
-def _functional(model):
-    return getattr(model, "_functional", model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,11 +146,11 @@ class _Walk:
 
         `training` is what `model` is called with, which Keras passes on to all that it calls.
         """
-        model, numbers = _functional(model), {}
+        model, numbers = functional_of(model), {}
         for tensor, entering in zip(model.inputs, given, strict=True):
             numbers[id(tensor)] = entering
-            self.graph.entries.setdefault(tensor._keras_history.operation, []).append(entering)
-        for node in _nodes(model):
+            self.graph.entries.setdefault(operation_of(tensor), []).append(entering)
+        for node in nodes_of(model):
             flag = node.arguments.kwargs.get("training") if training is None else training
             if is_graph(node.operation) and node.operation not in self.closed:
                 inputs = [numbers[id(x)] for x in node.input_tensors]
@@ -168,16 +170,10 @@ class _Walk:
         return outputs
 
 
-def _nodes(model) -> Iterator[Node]:
-    """The calls of a functional model, in an order in which they can be made."""
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        yield from (node for node in model._nodes_by_depth[depth] if not node.is_input)
-
-
 def _closed(model) -> dict[Any, str]:
     """{model inside: why it cannot be laid open}, by all calls that `model` makes of it."""
     found = {}
-    for node in _nodes(_functional(model)):
+    for node in nodes_of(functional_of(model)):
         if is_graph(node.operation):
             found |= _closed(node.operation)
             reason = _why_closed(node)
@@ -200,7 +196,7 @@ def _why_closed(node) -> str | None:
     for name in sorted(given.keys() - {"inputs", "training", "kwargs"}):
         if any(x is not None for x in keras.tree.flatten(given[name])):
             return f"it is called with `{name}`"
-    if _structure(inputs) != _structure(_functional(node.operation).input):
+    if _structure(inputs) != _structure(functional_of(node.operation).input):
         return "it is called on its inputs in another structure than it has them in"
     return None
 

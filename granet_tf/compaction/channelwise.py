@@ -11,7 +11,6 @@ import dataclasses
 import keras
 import numpy as np
 from keras import layers
-from keras.src.ops import nn, numpy
 
 from granet_tf.compaction.rules import (
     Resized,
@@ -22,6 +21,7 @@ from granet_tf.compaction.rules import (
     register,
     values_of,
 )
+from keras_layers.keras_internals import nn_operations, numpy_operations
 
 # Which functions of `keras.activations` see one value at a time. The others mix channels.
 _MIXING = {"glu", "log_softmax", "softmax", "sparsemax"}
@@ -249,10 +249,10 @@ register(
 register(
     ElementwiseOperation,
     found(
-        nn,
+        nn_operations,
         "Relu Relu6 Sigmoid SparseSigmoid Softplus Softsign SoftShrink SparsePlus Silu Squareplus "
         "LogSigmoid LeakyRelu HardSigmoid HardSilu Elu Selu Gelu Celu TanhShrink HardTanh "
         "HardShrink Threshold",
     )
-    + found(numpy, "Absolute Abs Exp Negative Sin Cos Square Tanh Clip Sqrt"),
+    + found(numpy_operations, "Absolute Abs Exp Negative Sin Cos Square Tanh Clip Sqrt"),
 )

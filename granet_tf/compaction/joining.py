@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 from keras import layers
-from keras.src.ops import numpy
 
 from granet_tf.compaction.channels import Channels, unknown
 from granet_tf.compaction.rules import Rule, found, register
+from keras_layers.keras_internals import Multiply, numpy_operations
 
 
 class Joining(Rule):
@@ -140,6 +140,6 @@ class Concatenation(Joining):
 
 
 register(ChannelByChannel, found(layers, "Add Subtract Average Maximum Minimum"))
-register(ChannelByChannel, found(numpy, "Add Subtract Maximum Minimum"))
-register(Product, [layers.Multiply, numpy.Multiply])
+register(ChannelByChannel, found(numpy_operations, "Add Subtract Maximum Minimum"))
+register(Product, [layers.Multiply, Multiply])
 register(Concatenation, [layers.Concatenate])

@@ -11,6 +11,7 @@ from granet_tf.compaction.analysis import Plan
 from granet_tf.compaction.calls import is_graph
 from granet_tf.compaction.rules import Resized
 from granet_tf.graphs import rebuilt
+from keras_layers.keras_internals import layers_of
 
 
 def resized(model: keras.Model, plan: Plan) -> keras.Model:
@@ -88,7 +89,7 @@ def _fill(old, new, changes: Resized) -> None:
         for name, value in changes.weights.items():
             getattr(new, name).assign(value)
         return
-    pairs = zip(old._flatten_layers(), new._flatten_layers(), strict=True)
+    pairs = zip(layers_of(old), layers_of(new), strict=True)
     for source, target in pairs:
         store: dict[str, np.ndarray] = {}
         source.save_own_variables(store)

@@ -13,6 +13,7 @@ from granet_tf.compat_tfmot.layer_configs import WEIGHTS, NoCounterpart, convert
 from granet_tf.compat_tfmot.tf_keras_side import Snapshot
 from granet_tf.schedules import TFMOT_SCHEDULES, PruningSchedule, Shifted
 from granet_tf.sparsity.keras.prune import PrunedFunctional, PrunedSequential
+from keras_layers.keras_internals import layers_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
 
 
@@ -172,9 +173,7 @@ def _functional(builder, record):
 
 
 def _has_wrappers(layers):
-    return any(
-        isinstance(x, PruneLowMagnitude) for layer in layers for x in layer._flatten_layers()
-    )
+    return any(isinstance(x, PruneLowMagnitude) for layer in layers for x in layers_of(layer))
 
 
 _MAKERS: dict[str, Callable[[_Builder, dict], keras.Layer]] = {
@@ -195,7 +194,7 @@ _DECODERS: dict[str, Callable] = {
 
 def _ordered(layer: keras.Layer) -> list[keras.Variable]:
     """Weights, those first that are made to be trained, as `tf_keras_side` has them."""
-    layers = layer._flatten_layers()
+    layers = layers_of(layer)
     weights = {id(v) for v in layer.weights}
     both = ([], [])
     for each in layers:

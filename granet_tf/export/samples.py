@@ -9,10 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-# No public name does what this one does: it is how Keras's own export finds a model's inputs.
-from keras.src.export.export_utils import get_input_signature
-
 from granet_tf.reasons import reason_of
+from keras_layers.keras_internals import get_input_signature
 
 # How long dimensions left open in the model, such as an image's height, are in random samples: the
 # first of these that the model accepts. Sizes of images, then any that a network may insist on.

@@ -15,6 +15,7 @@ from granet_tf.held_rate import HeldRate
 from granet_tf.methods import StaticSparse
 from granet_tf.model import SparseModel
 from granet_tf.plasticity.one_shot import check_how, check_zero_mode, dense_gradients, prune_once
+from keras_layers.keras_internals import given_learning_rate
 
 RATES = (0.2, 0.5, 0.9, 0.98)
 
@@ -237,4 +238,4 @@ def _schedule(optimizer):
     """What the innermost optimizer was made with."""
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
-    return optimizer._learning_rate
+    return given_learning_rate(optimizer)

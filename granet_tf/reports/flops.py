@@ -17,6 +17,7 @@ import tensorflow as tf
 from granet_tf.optimizer import groups_of
 from granet_tf.reports.table import aligned
 from keras_layers.input_specs import input_specs
+from keras_layers.keras_internals import layers_of
 from keras_layers.masking import PrunedWeight
 
 
@@ -269,7 +270,7 @@ def layer_flops(layer: keras.Layer, call: LayerCall) -> Costs:
     >>> flops.count_flops(keras.Sequential([keras.Input((4, 4)), Scale()])).dense
     16
     """
-    inside = {id(w) for sublayer in layer._flatten_layers(False) for w in sublayer.weights}
+    inside = {id(w) for sublayer in layers_of(layer, include_self=False) for w in sublayer.weights}
     for weight in layer.weights:
         if id(weight) not in inside and weight.trainable and len(weight.shape) > 1:
             warnings.warn(
@@ -426,7 +427,7 @@ def _recorded_calls(model: keras.Model) -> Iterator[list[LayerCall]]:
     # layer runs its `quantized_call` instead.
     saved = [
         (layer, name, vars(layer).get(name))
-        for layer in dict.fromkeys(model._flatten_layers())
+        for layer in dict.fromkeys(layers_of(model))
         for name in ("call", "quantized_call")
     ]
     try:

@@ -13,6 +13,7 @@ from granet_tf.model import SparseModel
 from granet_tf.optimizer import groups_of
 from granet_tf.reports.table import aligned
 from granet_tf.spared import REASON, outputs_removed
+from keras_layers.keras_internals import layers_of
 from keras_layers.prunable import Weight, carries_masks, weights_of
 
 
@@ -144,7 +145,7 @@ def _verdicts(model, masks) -> list[Weight]:
         verdicts = weights_of(model)
         if masks:  # Some layers are wrapped, so the others are not to be pruned.
             verdicts = _not_wrapped(model, verdicts)
-    for layer in model._flatten_layers(include_self=False):
+    for layer in layers_of(model, include_self=False):
         if carries_masks(layer):
             verdicts += layer.weight_verdicts
     # A layer that was frozen after it was wrapped still has its masks, and keeps them.

@@ -33,9 +33,11 @@ def add(model: Any, amount: float, decays: Callable[[Any], bool]) -> None:
     """
     import keras
 
+    from keras_layers.keras_internals import layers_of
+
     if not amount:
         return
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         for variable in layer._trainable_variables:
             if decays(variable):
                 variable.regularizer = keras.regularizers.L2(amount / 2)

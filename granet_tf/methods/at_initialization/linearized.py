@@ -8,20 +8,20 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.ops import nn as operations
-from keras.src.ops.numpy import Tanh
 
 from granet_tf.methods.at_initialization.losses import computing_in
+from keras_layers import keras_internals as internals
+from keras_layers.keras_internals import layers_of
 
 _layers = keras.layers
 # What is added to activations, or taken from them.
 _OFFSETS = ("bias", "beta", "moving_mean")
 _SAME = (
     *(_layers.ReLU, _layers.Softmax, _layers.Normalization, _layers.Rescaling),
-    *(operations.Relu6, operations.Sigmoid, operations.Softplus, operations.Softsign),
-    *(operations.Silu, operations.HardSigmoid, operations.HardSilu, operations.HardTanh),
-    *(operations.Gelu, operations.Softmax, operations.LogSoftmax, operations.LogSigmoid),
-    Tanh,
+    *(internals.Relu6, internals.Sigmoid, internals.Softplus, internals.Softsign),
+    *(internals.Silu, internals.HardSigmoid, internals.HardSilu, internals.HardTanh),
+    *(internals.Gelu, internals.Softmax, internals.LogSoftmax, internals.LogSigmoid),
+    internals.Tanh,
 )
 
 
@@ -117,7 +117,7 @@ def linearized(model: keras.Model) -> Iterator[keras.StatelessScope]:
 
 def _parts(model):
     """All layers, and the operations between those of functional models."""
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         yield layer
         yield from getattr(layer, "operations", ())
 

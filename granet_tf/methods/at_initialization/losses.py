@@ -10,9 +10,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.trainers.compile_utils import CompileLoss
 
 from granet_tf.own_classes import own_class
+from keras_layers.keras_internals import CompileLoss, layers_of
 from keras_layers.masking import masked_value
 
 
@@ -149,7 +149,7 @@ def computing_in(
     """
     layers = [
         layer
-        for layer in dict.fromkeys(model._flatten_layers())
+        for layer in dict.fromkeys(layers_of(model))
         if instead_of is None or layer.compute_dtype in instead_of
     ]
     policies = [layer.dtype_policy for layer in layers]

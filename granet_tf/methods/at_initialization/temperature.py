@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.losses.loss import Loss
-from keras.src.losses.losses import LossFunctionWrapper
+
+from keras_layers.keras_internals import LossFunctionWrapper
 
 
 def _softer_softmax(probabilities, temperature):
@@ -68,7 +68,7 @@ def _soft(output, temperature, loss):
     function, options = _function_of(keras.losses.get(loss))
     if function in CROSS_ENTROPIES and not options.get("from_logits", False):
         return CROSS_ENTROPIES[function](output, temperature)
-    ours = isinstance(function, Loss) or function.__module__.startswith("keras.")
+    ours = isinstance(function, keras.Loss) or function.__module__.startswith("keras.")
     if function not in CROSS_ENTROPIES and ours:
         raise ValueError(
             "`temperature` must be 1.0 unless the loss is a cross-entropy: other outputs are no "

@@ -21,6 +21,7 @@ from granet_tf.ending import warn_of_dense_end
 from granet_tf.model import pruned_weights, resolve_for
 from granet_tf.optimizer import groups_of
 from granet_tf.reports.events import write_scalars
+from keras_layers.keras_internals import variables_trained_by
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -103,7 +104,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
                 continue
             step = int(each.iterations.numpy())
             if step > self._caught_up.get(id(each), step):
-                each.build(each.inner_optimizer._trainable_variables)
+                each.build(variables_trained_by(each.inner_optimizer))
                 each.catch_up()
             self._caught_up[id(each)] = step
 

@@ -7,9 +7,15 @@ from collections.abc import Callable, Iterable
 
 import keras
 from keras import layers
-from keras.src.models import Functional
 
 from granet_tf.graphs import rebuilt
+from keras_layers.keras_internals import (
+    Functional,
+    functional_of,
+    nodes_of,
+    operation_of,
+    run_through,
+)
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
 
 
@@ -90,14 +96,13 @@ class _Graph:
     """Who feeds whom in a functional model."""
 
     def __init__(self, function):
-        self.inputs = [x._keras_history.operation for x in function.inputs]
-        self.outputs = [x._keras_history.operation for x in function.outputs]
+        self.inputs = [operation_of(x) for x in function.inputs]
+        self.outputs = [operation_of(x) for x in function.outputs]
         self._producers: dict = {}
         self._consumers: dict = {}
-        nodes = (node for depth in function._nodes_by_depth.values() for node in depth)
-        for node in nodes:
+        for node in nodes_of(function):
             for tensor in node.input_tensors:
-                source = tensor._keras_history.operation
+                source = operation_of(tensor)
                 self._producers.setdefault(node.operation, []).append(source)
                 self._consumers.setdefault(source, []).append(node.operation)
 
@@ -113,7 +118,7 @@ class _Graph:
                 f"Received: model={model}, which is not built"
             )
         # A graph of its own, without models in it.
-        return cls(rebuilt(_function(model), _inlined))
+        return cls(rebuilt(functional_of(model), _inlined))
 
     def producers(self, layer):
         return self._producers.get(layer, [])
@@ -139,10 +144,6 @@ class _Graph:
         return found
 
 
-def _function(model):
-    return model if isinstance(model, Functional) else model._functional
-
-
 def _inlined(layer):
     """`layer`, or what calls the layers of a model one by one."""
     if not isinstance(layer, (keras.Sequential, Functional)):
@@ -151,7 +152,7 @@ def _inlined(layer):
     def operation(each):
         return _inlined(each) if isinstance(each, keras.Layer) else each
 
-    return lambda inputs, **_: _function(layer)._run_through_graph(inputs, operation_fn=operation)
+    return lambda inputs, **_: run_through(functional_of(layer), inputs, operation)
 
 
 def _is_stem(layer, graph):

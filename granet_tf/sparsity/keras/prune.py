@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import keras
-from keras.src.models import Functional
 
 from granet_tf.graphs import rebuilt
 from granet_tf.masks.pattern_names import as_pattern
@@ -24,6 +23,7 @@ from granet_tf.sparsity.keras.pruned_model import (
     PrunedSequential,
     with_layers,
 )
+from keras_layers.keras_internals import Functional, layers_of
 from keras_layers.layouts import KINDS, Layout
 from keras_layers.prunable import carries_masks, names_weights, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
@@ -271,4 +271,4 @@ def _check_can_take(layer, arguments, policy, prunable):
 
 
 def _has_wrappers(model):
-    return any(carries_masks(layer) for layer in model._flatten_layers())
+    return any(carries_masks(layer) for layer in layers_of(model))

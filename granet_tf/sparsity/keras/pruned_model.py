@@ -8,7 +8,6 @@ import types
 from collections.abc import Callable, Iterator
 
 import keras
-from keras.src.models import Functional
 
 from granet_tf.compiling import OwnCompile, SparseCompile, has_masks, made_sparse, sparse_part
 from granet_tf.graphs import rebuilt
@@ -20,6 +19,7 @@ from granet_tf.own_classes import (
     replaced,
 )
 from granet_tf.schedules import PACKAGE
+from keras_layers.keras_internals import Functional, children_of, layers_of
 from keras_layers.prunable import carries_masks
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
 
@@ -34,7 +34,7 @@ class PrunedSequential(SparseCompile, keras.Sequential):
         super().build(input_shape)
         # Where only data has told the shape, compile() has come too early.
         waiting = self.compiled and has_masks(self) and sparse_part(self.optimizer) is None
-        if waiting and all(layer.built for layer in self._flatten_layers(include_self=False)):
+        if waiting and all(layer.built for layer in layers_of(self, include_self=False)):
             with self.distribute_strategy.scope():
                 self.optimizer = made_sparse(self.optimizer, self)
 
@@ -144,7 +144,7 @@ def _places(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.L
     first: Keras tracks layers in the order of assignments, which a copy makes in another one.
     """
     layers = model.layers if isinstance(model, Functional) else []
-    rest = [layer for layer in model._layers if layer not in layers]
+    rest = [layer for layer in children_of(model) if layer not in layers]
     for i, layer in enumerate([*layers, *rest]):
         yield f"{prefix}{i}", layer
         if isinstance(layer, keras.Model):

@@ -29,6 +29,7 @@ from granet_tf.training.flag_rules import sparsities
 from granet_tf.training.in_flags import in_flags
 from granet_tf.training.listeners import Listener
 from granet_tf.training.stopping import Stop
+from keras_layers.keras_internals import given_learning_rate
 from quiet_tensorflow import without_notes
 
 PATTERNS: dict[str, Pattern] = {"element": Element(), "filter": Filter()}
@@ -261,7 +262,7 @@ def _hold(model) -> HeldRate | None:
     optimizer = model.optimizer
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
-    schedule = optimizer._learning_rate
+    schedule = given_learning_rate(optimizer)
     if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return None
     held = HeldRate(schedule)
