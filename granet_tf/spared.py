@@ -15,7 +15,7 @@ import keras
 from granet_tf.masks.patterns import Pattern
 from granet_tf.masks.scopes import match
 from granet_tf.methods import Method
-from keras_layers.layouts import layout_of
+from keras_layers.known_layers import layout_of
 from keras_layers.outputs import output_layers
 from keras_layers.prunable import Weight, own_weights
 

@@ -10,9 +10,6 @@ import dataclasses
 from collections.abc import Callable
 
 import keras
-from keras import layers
-
-from keras_layers.keras_internals import ConvLSTMCell
 
 KINDS = (
     "dense",
@@ -41,25 +38,54 @@ class Layout:
     outputs: tuple[int, ...] = (-1,)
 
 
-_DENSE = Layout("dense")
-_CONVOLUTION = Layout("convolution")
-_TRANSPOSED = Layout("transposed_convolution", inputs=(-1,), outputs=(-2,))
+DENSE = Layout("dense")
+CONVOLUTION = Layout("convolution")
+TRANSPOSED = Layout("transposed_convolution", inputs=(-1,), outputs=(-2,))
 # Each input channel has outputs of its own; only the window is summed over.
-_DEPTHWISE = Layout("depthwise", inputs=(), outputs=(-2, -1))
-_RECURRENT = Layout("recurrent")  # (inputs or state, gates × units), and a window before
-_EMBEDDING = Layout("embedding")  # (tokens, features): a dense layer on one-hot tokens
+DEPTHWISE = Layout("depthwise", inputs=(), outputs=(-2, -1))
+RECURRENT = Layout("recurrent")  # (inputs or state, gates × units), and a window before
+EMBEDDING = Layout("embedding")  # (tokens, features): a dense layer on one-hot tokens
+
+# What finds the layout of a weight of a layer.
+FindLayout = Callable[[keras.Layer, keras.Variable], Layout]
 
 
-def _same(layout: Layout) -> Callable:
+def always(layout: Layout) -> FindLayout:
+    """Finds the same layout for every weight of two axes or more.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2)
+    >>> layer.build((None, 3))
+    >>> always(DENSE)(layer, layer.kernel)
+    Layout(kind='dense', inputs=(-2,), outputs=(-1,))
+    """
     return lambda layer, weight: layout
 
 
-def _separable(layer, weight):
-    return _DEPTHWISE if weight.name.startswith("depthwise") else _CONVOLUTION
+def separable(layer: keras.Layer, weight: keras.Variable) -> Layout:
+    """That of either kernel of a separable convolution.
+
+    Example:
+
+    >>> layer = keras.layers.SeparableConv1D(4, 3)
+    >>> layer.build((None, 9, 2))
+    >>> separable(layer, layer.depthwise_kernel).kind, separable(layer, layer.pointwise_kernel).kind
+    ('depthwise', 'convolution')
+    """
+    return DEPTHWISE if weight.name.startswith("depthwise") else CONVOLUTION
 
 
-def _einsum(layer, weight):
-    """Letters of the kernel that the output lacks are inputs, those that only it has outputs."""
+def einsum(layer: keras.Layer, weight: keras.Variable) -> Layout:
+    """Letters of the kernel that the output lacks are inputs, those that only it has outputs.
+
+    Example:
+
+    >>> layer = keras.layers.EinsumDense("abc,cde->abde", (None, 2, 4))
+    >>> layer.build((None, 5, 8))
+    >>> einsum(layer, layer.kernel)
+    Layout(kind='einsum', inputs=(-3,), outputs=(-2, -1))
+    """
     operands, result = layer.equation.replace(" ", "").split("->")
     source, kernel = operands.split(",")
     if len(kernel) != len(weight.shape):
@@ -72,46 +98,3 @@ def _einsum(layer, weight):
             axis for letter, axis in axes.items() if letter in result and letter not in source
         ),
     )
-
-
-# A subclass has the layout of its base class; what is not here has the default one.
-LAYOUTS: dict[type[keras.Layer], Callable[[keras.Layer, keras.Variable], Layout]] = {
-    layers.Dense: _same(_DENSE),
-    layers.EinsumDense: _einsum,
-    layers.Conv1D: _same(_CONVOLUTION),
-    layers.Conv2D: _same(_CONVOLUTION),
-    layers.Conv3D: _same(_CONVOLUTION),
-    layers.Conv1DTranspose: _same(_TRANSPOSED),
-    layers.Conv2DTranspose: _same(_TRANSPOSED),
-    layers.Conv3DTranspose: _same(_TRANSPOSED),
-    layers.SeparableConv1D: _separable,
-    layers.SeparableConv2D: _separable,
-    layers.DepthwiseConv1D: _same(_DEPTHWISE),
-    layers.DepthwiseConv2D: _same(_DEPTHWISE),
-    layers.SimpleRNNCell: _same(_RECURRENT),
-    layers.GRUCell: _same(_RECURRENT),
-    layers.LSTMCell: _same(_RECURRENT),
-    ConvLSTMCell: _same(_RECURRENT),
-    layers.Embedding: _same(_EMBEDDING),
-}
-
-
-def layout_of(layer: keras.Layer, weight: keras.Variable) -> Layout:
-    """The layout of `weight`, a kernel of `layer`.
-
-    A weight of a layer that is not in `LAYOUTS`, such as one of your own, has the default: inputs
-    in the last axis but one, outputs in the last.
-
-    Example:
-
-    >>> layer = keras.layers.Conv2DTranspose(8, 3)
-    >>> layer.build((None, 6, 6, 2))
-    >>> layout_of(layer, layer.kernel)  # (height, width, outputs, inputs)
-    Layout(kind='transposed_convolution', inputs=(-1,), outputs=(-2,))
-    >>> layer = keras.layers.EinsumDense("abc,cde->abde", (None, 2, 4))
-    >>> layer.build((None, 5, 8))
-    >>> layout_of(layer, layer.kernel)
-    Layout(kind='einsum', inputs=(-3,), outputs=(-2, -1))
-    """
-    find = next((LAYOUTS[c] for c in type(layer).__mro__ if c in LAYOUTS), None)
-    return Layout() if find is None or len(weight.shape) < 2 else find(layer, weight)

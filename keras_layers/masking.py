@@ -12,7 +12,8 @@ import tensorflow as tf
 from tensorflow.python.ops.control_flow_v2_func_graphs import ControlFlowFuncGraph
 
 from keras_layers.keras_internals import get_global_attribute, initialize_all_variables, layers_of
-from keras_layers.layouts import Layout, layout_of
+from keras_layers.known_layers import layout_of
+from keras_layers.layouts import Layout
 from keras_layers.prunable import Weight
 from keras_layers.transparent import keras_global
 

@@ -21,12 +21,8 @@ from keras_layers.keras_internals import (
     functional_of,
     layers_of,
 )
+from keras_layers.known_layers import known
 from keras_layers.prunable import is_left_out, own_weights
-
-# Their parts lead to the outputs side by side. Those of any other layer come one after another.
-_SIDE_BY_SIDE: dict[type[keras.Layer], tuple[str, ...]] = {
-    layers.Bidirectional: ("forward_layer", "backward_layer"),
-}
 
 # What adds up units without a kernel: no output behind it is that of one unit.
 _PRODUCTS = (layers.Dot, Dot, Einsum, Matmul, Tensordot, Vdot)
@@ -67,10 +63,9 @@ def _last(layer):
 
 
 def _last_parts(layer):
-    names = next((_SIDE_BY_SIDE[c] for c in type(layer).__mro__ if c in _SIDE_BY_SIDE), None)
-    if names is not None:
-        return [getattr(layer, name) for name in names]
-    return [part for part in children_of(layer) if _has_kernels(part)][-1:]
+    side_by_side = [getattr(layer, name) for name in known(layer).side_by_side]
+    # The parts of any other layer come one after another.
+    return side_by_side or [part for part in children_of(layer) if _has_kernels(part)][-1:]
 
 
 def _before(tensors: Iterable[keras.KerasTensor]) -> tuple[list[keras.Layer], bool]:

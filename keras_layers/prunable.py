@@ -9,44 +9,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
-from keras import layers
 
-from keras_layers.keras_internals import ConvLSTMCell, children_of, is_default
-
-# A subclass has the weights of its base class; depthwise kernels, biases and normalisation are
-# left out on purpose: few weights, much accuracy.
-PRUNABLE_WEIGHTS: dict[type[keras.Layer], tuple[str, ...]] = {
-    layers.Dense: ("kernel",),
-    layers.EinsumDense: ("kernel",),  # and with it every projection of attention layers
-    layers.Conv1D: ("kernel",),
-    layers.Conv2D: ("kernel",),
-    layers.Conv3D: ("kernel",),
-    layers.Conv1DTranspose: ("kernel",),
-    layers.Conv2DTranspose: ("kernel",),
-    layers.Conv3DTranspose: ("kernel",),
-    layers.SeparableConv1D: ("pointwise_kernel",),
-    layers.SeparableConv2D: ("pointwise_kernel",),
-    layers.SimpleRNNCell: ("kernel", "recurrent_kernel"),
-    layers.GRUCell: ("kernel", "recurrent_kernel"),
-    layers.LSTMCell: ("kernel", "recurrent_kernel"),
-    ConvLSTMCell: ("kernel", "recurrent_kernel"),
-    layers.Embedding: ("embeddings", "reverse_embeddings"),  # the latter in ReversibleEmbedding
-}
-
-# {layer: why no weight of it is pruned}, where their shape or name does not tell.
-NEVER_PRUNED: dict[type[keras.Layer], str] = {
-    layers.DepthwiseConv1D: "depthwise kernel",
-    layers.DepthwiseConv2D: "depthwise kernel",
-    layers.BatchNormalization: "bias or scale",
-    layers.GroupNormalization: "bias or scale",
-    layers.LayerNormalization: "bias or scale",
-    layers.RMSNormalization: "bias or scale",
-    layers.PReLU: "slope of an activation",
-    layers.STFTSpectrogram: "Fourier transform",
-}
-
-# Attention makes the dense layers inside it only when it is built.
-_KNOWN = (*PRUNABLE_WEIGHTS, layers.MultiHeadAttention, layers.GroupQueryAttention)
+from keras_layers.keras_internals import children_of, is_default
+from keras_layers.known_layers import known
 
 Rule = Callable[[keras.Layer, keras.Variable], bool]
 
@@ -142,7 +107,8 @@ def may_be_pruned(layer: keras.Layer) -> bool:
     >>> may_be_pruned(keras.layers.Dense(2)), may_be_pruned(keras.layers.ReLU())
     (True, False)
     """
-    return names_weights(layer) or isinstance(layer, _KNOWN)
+    row = known(layer)
+    return names_weights(layer) or bool(row.prunable) or row.makes_pruned_layers
 
 
 def silent_layers(layer: keras.Layer, *, of_built: bool = False) -> list[keras.Layer]:
@@ -183,7 +149,7 @@ def may_have_weights(layer: keras.Layer) -> bool:
     >>> may_have_weights(keras.layers.Dense(2)), may_have_weights(keras.layers.ReLU())
     (True, False)
     """
-    makes_none = is_default(layer.build) or type(layer).build is layers.Wrapper.build
+    makes_none = is_default(layer.build) or type(layer).build is keras.layers.Wrapper.build
     return bool(own_weights(layer)) or not (layer.built or makes_none)
 
 
@@ -344,12 +310,7 @@ def _named_prunable(layer, weight) -> bool:
 
 
 def _in_table(layer, weight) -> bool:
-    return weight.name in _of_class(layer, PRUNABLE_WEIGHTS, ())
-
-
-def _of_class(layer, table, default):
-    """What `table` has for the layer's class or the nearest of its base classes."""
-    return next((table[c] for c in type(layer).__mro__ if c in table), default)
+    return weight.name in known(layer).prunable
 
 
 def _why_not(layer, weight) -> str:
@@ -359,5 +320,4 @@ def _why_not(layer, weight) -> str:
         return "depthwise kernel"
     if weight.name.startswith("lora_"):
         return "adapter"
-    unnamed = f"{type(layer).__name__} names no get_prunable_weights()"
-    return _of_class(layer, NEVER_PRUNED, unnamed)
+    return known(layer).why_not or f"{type(layer).__name__} names no get_prunable_weights()"

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import granet_tf
+from keras_layers.known_layers import known
+from keras_layers.prunable import own_weights, walk
 
 L = keras.layers
 HALF = granet_tf.ConstantSparsity(0.5, 0, frequency=1)
@@ -379,6 +381,24 @@ def test_layers_with_kernels_are_pruned(tmp_path, family, prune, mask_only):
     outputs = model(x)
     stripped = granet_tf.strip(model)
     np.testing.assert_allclose(stripped(x), outputs, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in (*PRUNED, *LISTED) if hasattr(L, name)])
+def test_every_layer_that_trains_a_matrix_has_a_row_that_says_what_becomes_of_it(name):
+    if name in LISTED:
+        (make, x, _), call = LISTED[name], itself
+    else:
+        table, x = FAMILIES[PRUNED[name]]
+        make, call, _ = table[name]
+    layer = make()
+    call(layer, x)
+    owners = [
+        part
+        for part in walk(layer)
+        if any(w.trainable and len(w.shape) > 1 for w in own_weights(part))
+    ]
+    assert owners or name in LISTED
+    assert [part for part in owners if not (known(part).prunable or known(part).why_not)] == []
 
 
 @pytest.mark.parametrize("name", LISTED)

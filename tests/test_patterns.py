@@ -12,9 +12,8 @@ import granet_tf
 from granet_tf import GMP, NM, Block, ByKind, Element, Filter, GraNet, RigL
 from granet_tf.masks.pattern_names import PATTERNS
 from granet_tf.masks.units import best, ranked, units_to_keep
-from keras_layers.layouts import KINDS, Layout, layout_of
-from keras_layers.layouts import LAYOUTS as LAYOUTS_OF_LAYERS
-from keras_layers.prunable import PRUNABLE_WEIGHTS
+from keras_layers.known_layers import ROWS, layout_of
+from keras_layers.layouts import KINDS, Layout
 
 L = keras.layers
 SHAPES = [(5, 7), (8, 4), (3, 3, 6, 5), (1, 1, 4, 4), (3, 5, 2)]
@@ -367,4 +366,5 @@ def test_wrap_takes_a_pattern_by_name():
 
 
 def test_every_kind_that_is_pruned_has_a_layout():
-    assert set(PRUNABLE_WEIGHTS) <= set(LAYOUTS_OF_LAYERS)
+    pruned = {kind for row in ROWS if row.prunable for kind in row.classes}
+    assert pruned <= {kind for row in ROWS if row.layout for kind in row.classes}

@@ -5,9 +5,8 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -18,7 +17,10 @@ from granet_tf.optimizer import groups_of
 from granet_tf.reports.table import aligned
 from keras_layers.input_specs import input_specs
 from keras_layers.keras_internals import layers_of
+from keras_layers.known_layers import BY_CLASS
 from keras_layers.masking import PrunedWeight
+from keras_layers.multiply_adds import LayerCall as LayerCall
+from keras_layers.multiply_adds import MultiplyAdds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,36 +211,6 @@ def _path(layer: keras.Layer) -> str:
 
 # What one layer costs
 
-
-@dataclasses.dataclass(frozen=True)
-class LayerCall:
-    """One call of a layer: the shapes, batch included, of what went in and came out.
-
-    Attributes:
-        layer: The layer.
-        arguments: Arguments of `call` by name, with shapes in place of tensors.
-        output: What `call` returned, with shapes in place of tensors.
-    """
-
-    layer: keras.Layer
-    arguments: dict[str, Any]
-    output: Any
-
-    @property
-    def input(self) -> tuple[int, ...]:
-        """Shape of the first argument."""
-        return next(iter(self.arguments.values()))
-
-    def size(self, shape: tuple[int | None, ...]) -> int:
-        """Number of elements of a shape of this call."""
-        if None in shape:
-            raise ValueError(
-                f"The FLOPs of layer '{_path(self.layer)}' cannot be counted: a shape depends on "
-                f"the data. Received: shape={shape}"
-            )
-        return math.prod(shape)
-
-
 Costs = list[tuple[keras.Variable | None, int]]
 
 
@@ -282,125 +254,13 @@ def layer_flops(layer: keras.Layer, call: LayerCall) -> Costs:
     return []
 
 
-def _register(*names: str):
-    """Registers a rule for the Keras layers of these names."""
-
-    def register(rule):
-        for name in names:
-            layer_flops.register(getattr(keras.layers, name), rule)
-        return rule
-
-    return register
+def _twice(multiply_adds: MultiplyAdds) -> Callable[[keras.Layer, LayerCall], Costs]:
+    return lambda layer, call: [(weight, 2 * n) for weight, n in multiply_adds(layer, call)]
 
 
-def _every_weight(weight, times: int) -> tuple[Any, int]:
-    """One multiply-add with each element of the weight, this many times."""
-    return weight, 2 * math.prod(weight.shape) * times
-
-
-@_register("Dense")
-def _dense(layer, call: LayerCall) -> Costs:
-    return [_every_weight(layer.kernel, call.size(call.output) // layer.units)]
-
-
-@_register("EinsumDense")
-def _einsum_dense(layer, call: LayerCall) -> Costs:
-    # The product of the sizes of all the axes in the equation: those of the input, and those that
-    # only the kernel has.
-    inputs, kernel = layer.equation.split("->")[0].replace(" ", "").split(",")
-    extra = [
-        size for axis, size in zip(kernel, layer.kernel.shape, strict=True) if axis not in inputs
-    ]
-    return [(layer.kernel, 2 * call.size(call.input) * math.prod(extra))]
-
-
-@_register("Conv1D", "Conv2D", "Conv3D")
-def _conv(layer, call: LayerCall) -> Costs:
-    return [_every_weight(layer.kernel, call.size(call.output) // layer.filters)]
-
-
-@_register("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
-def _conv_transpose(layer, call: LayerCall) -> Costs:
-    # Each position of the input, not of the output, meets the whole kernel.
-    return [_every_weight(layer.kernel, call.size(call.input) // layer.kernel.shape[-1])]
-
-
-@_register("DepthwiseConv1D", "DepthwiseConv2D")
-def _depthwise_conv(layer, call: LayerCall) -> Costs:
-    channels = math.prod(layer.kernel.shape[-2:])
-    return [_every_weight(layer.kernel, call.size(call.output) // channels)]
-
-
-@_register("SeparableConv1D", "SeparableConv2D")
-def _separable_conv(layer, call: LayerCall) -> Costs:
-    positions = call.size(call.output) // layer.filters
-    return [
-        _every_weight(layer.depthwise_kernel, positions),
-        _every_weight(layer.pointwise_kernel, positions),
-    ]
-
-
-@_register("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D")
-def _global_average_pooling(layer, call: LayerCall) -> Costs:
-    return [(None, 2 * call.size(call.input))]
-
-
-@_register("AveragePooling1D", "AveragePooling2D", "AveragePooling3D")
-def _average_pooling(layer, call: LayerCall) -> Costs:
-    return [(None, 2 * math.prod(layer.pool_size) * call.size(call.output))]
-
-
-@_register("RNN")
-def _rnn(layer, call: LayerCall) -> Costs:
-    steps = call.size(call.input[:2])
-    return [
-        _every_weight(kernel, steps)
-        for cell in getattr(layer.cell, "cells", [layer.cell])
-        if type(cell) in _RNN_CELLS
-        for kernel in (cell.kernel, cell.recurrent_kernel)
-    ]
-
-
-_RNN_CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
-
-
-@_register("Attention")
-def _attention(layer, call: LayerCall) -> Costs:
-    query, value, *key = call.input
-    key = key[0] if key else value
-    return _attention_products(call, query[:-1], value[-2:-1], key[-1], value[-1])
-
-
-@_register("MultiHeadAttention")
-def _multi_head_attention(layer, call: LayerCall) -> Costs:
-    query, value = call.arguments["query"], call.arguments["value"]
-    axes = layer.attention_axes
-    heads = layer.num_heads
-    return _attention_products(
-        call, (*query[:-1], heads), [value[a] for a in axes], layer.key_dim, layer.value_dim
-    )
-
-
-@_register("GroupQueryAttention")
-def _grouped_query_attention(layer, call: LayerCall) -> Costs:
-    query, value = call.arguments["query"], call.arguments["value"]
-    queries = (*query[:-1], layer.num_query_heads)
-    return _attention_products(call, queries, value[1:2], layer.head_dim, layer.head_dim)
-
-
-def _attention_products(call: LayerCall, queries, values, key_dim: int, value_dim: int) -> Costs:
-    """Query · key for the scores, then score · value, for each pair of query and value."""
-    return [(None, 2 * call.size((*queries, *values)) * (key_dim + value_dim))]
-
-
-@_register("Embedding", "BatchNormalization", "LayerNormalization", "PReLU")
-def _free(layer, call: LayerCall) -> Costs:
-    return []
-
-
-@_register("SimpleRNNCell", "LSTMCell", "GRUCell")
-def _counted_by_the_rnn(layer, call: LayerCall) -> Costs:
-    return []
+for _class, _row in BY_CLASS.items():
+    if _row.multiply_adds is not None:
+        layer_flops.register(_class, _twice(_row.multiply_adds))
 
 
 # Which layers a model calls, and with what shapes
