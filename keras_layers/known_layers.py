@@ -109,11 +109,15 @@ ROWS: tuple[KnownLayer, ...] = (
         makes_pruned_layers=True,
     ),
     KnownLayer(
-        (layers.BatchNormalization, layers.LayerNormalization),
+        (
+            layers.BatchNormalization,
+            layers.GroupNormalization,
+            layers.LayerNormalization,
+            layers.RMSNormalization,
+        ),
         why_not="bias or scale",
         multiply_adds=multiply_adds.nothing,
     ),
-    KnownLayer((layers.GroupNormalization, layers.RMSNormalization), why_not="bias or scale"),
     KnownLayer(
         (layers.PReLU,), why_not="slope of an activation", multiply_adds=multiply_adds.nothing
     ),

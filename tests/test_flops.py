@@ -147,6 +147,8 @@ def test_resnet50_with_erk_masks_costs_the_published_fraction(resnet, sparsity, 
         # Free
         ((8, 8, 3), layers.BatchNormalization(), 0),
         ((8, 8, 3), layers.LayerNormalization(axis=(1, 2, 3)), 0),
+        ((8, 8, 3), layers.RMSNormalization(axis=(2, 3)), 0),
+        ((8, 8, 3), layers.GroupNormalization(3), 0),
         ((8, 8, 3), layers.MaxPooling2D(), 0),
         ((8, 8, 3), layers.PReLU(), 0),
         ((8,), layers.Embedding(10, 4), 0),
