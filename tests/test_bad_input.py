@@ -4,12 +4,12 @@ import re
 import warnings
 
 import keras
-import models
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import granet_tf
+from tests.support import models
 
 L = keras.layers
 G = granet_tf

@@ -6,13 +6,13 @@ import itertools
 import warnings
 
 import keras
-import models
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import granet_tf
 from granet_tf.compiling import sparse_part
+from tests.support import models
 
 api = granet_tf.sparsity.keras
 L = keras.layers

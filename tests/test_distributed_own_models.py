@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_distribution import assert_replicas_agree
 
 import granet_tf as tfmot
 from granet_tf.model import pruned_weights
+from tests.test_distribution import assert_replicas_agree
 
 L = keras.layers
 api = tfmot.sparsity.keras

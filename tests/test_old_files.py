@@ -5,14 +5,13 @@ import pathlib
 import shutil
 
 import keras
-import models
 import numpy as np
 import pytest
-import short_runs
 import tensorflow as tf
 
 import granet_tf
 from granet_tf.model import pruned_weights
+from tests.support import models, short_runs
 
 OLD = pathlib.Path(__file__).parent / "fixtures" / "v0_1"
 EXPECTED = json.loads((OLD / "expected.json").read_text())

@@ -5,14 +5,14 @@ import pickle
 import warnings
 
 import keras
-import models
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras.src.models import Functional
-from test_distribution import assert_replicas_agree
 
 import granet_tf
+from tests.support import models
+from tests.test_distribution import assert_replicas_agree
 
 L = keras.layers
 MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
@@ -209,12 +209,10 @@ def test_a_file_loads_in_another_process(tmp_path):
     model = subclassed()
     granet_tf.wrap(model, granet_tf.StaticSparse(0.5)).save(tmp_path / "model.keras")
     out = models.run_python(
-        "import sys; sys.path.insert(0, 'tests')\n"
-        "import keras, granet_tf, test_own_methods as t\n"
+        "import keras, granet_tf, tests.test_own_methods as t\n"
         f"model = keras.models.load_model({str(tmp_path / 'model.keras')!r})\n"
         "t.used(model, eager=True)\n"
         "print(isinstance(model, t.Subclassed), model.sparsity, 'test_step' in model.model.calls)",
-        PYTHONPATH=f"{models.ROOT}:{models.ROOT / 'tests'}",
     )
     assert out.split() == ["True", "0.5", "True"]
 

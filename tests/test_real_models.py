@@ -10,11 +10,11 @@ import math
 import keras
 import numpy as np
 import pytest
-import real_models
 from tensorflow.lite.tools import flatbuffer_utils
 
 import granet_tf
 from granet_tf.model import pruned_weights
+from tests.support import real_models
 
 api = granet_tf.sparsity.keras
 SPARSITY = 0.75

@@ -7,10 +7,10 @@ from typing import ClassVar
 import keras
 import numpy as np
 import pytest
-import reference
 import tensorflow as tf
 
 import granet_tf
+from tests.support import reference
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -5,13 +5,13 @@ import itertools
 import pickle
 
 import keras
-import models
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import granet_tf
 from granet_tf.model import masked_weights, pruned_weights
+from tests.support import models
 
 api = granet_tf.sparsity.keras
 MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])

@@ -1,13 +1,13 @@
 """What trains only a part of a sparse model, or has a sparse model as a part."""
 
 import keras
-import models
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers as L
 
 import granet_tf
+from tests.support import models
 
 api = granet_tf.sparsity.keras
 MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])

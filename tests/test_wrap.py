@@ -4,12 +4,12 @@ import dataclasses
 import warnings
 
 import keras
-import models
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import granet_tf
+from tests.support import models
 
 L = keras.layers
 # Due long after these trainings end: masks stay all True.

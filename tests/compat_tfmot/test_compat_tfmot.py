@@ -5,18 +5,18 @@ import subprocess
 import sys
 
 import keras
-import models
 import numpy as np
 import pytest
 
 import granet_tf
 from granet_tf.compat_tfmot import from_tfmot
 from granet_tf.compat_tfmot.layer_configs import NoCounterpart, converted
+from tests.support import ROOT, models
 
 pytest.importorskip("tensorflow_model_optimization")
 pytest.importorskip("tf_keras")
 
-SCRIPT = str(models.ROOT / "tests" / "tfmot_models.py")
+SCRIPT = str(ROOT / "tests" / "support" / "tfmot_models.py")
 SINGLE = [[1, 1], "AVG", None]
 
 
@@ -25,7 +25,7 @@ FORMATS = ["model.h5", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mode
 
 
 def run_script(*arguments):
-    """Runs tests/tfmot_models.py in a process of its own, as tfmot turns the legacy Keras on."""
+    """Runs `tfmot_models.py` in a process of its own, as tfmot turns the legacy Keras on."""
     script = f"import runpy, sys; sys.argv = {[SCRIPT, *map(str, arguments)]!r}; "
     return models.run_python(f"{script} runpy.run_path(sys.argv[0], run_name='__main__')")
 

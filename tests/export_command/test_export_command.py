@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,8 +15,7 @@ from granet_tf.export.report import _WRITERS
 from granet_tf.export_command import flags, main, models
 from granet_tf.training import main as training
 from granet_tf.training.errors import UsageError
-
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
 
 
 @pytest.fixture(scope="module")

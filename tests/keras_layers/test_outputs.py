@@ -3,15 +3,14 @@
 import dataclasses
 
 import keras
-import models
 import numpy as np
 import pytest
-import short_runs
 import tensorflow as tf
 
 import granet_tf
 from granet_tf import GMP, Block, ByKind, Filter, GraNet, StaticSparse
 from keras_layers.outputs import output_layers
+from tests.support import models, short_runs
 
 L, ops = keras.layers, keras.ops
 SPARED = "output of the model"

@@ -1,12 +1,12 @@
 """What is pruned when the user says nothing, what when they do, and how `summarize` tells."""
 
 import keras
-import models
 import numpy as np
 import pytest
 
 import granet_tf
 from keras_layers.prunable import weights_of
+from tests.support import models
 
 L = keras.layers
 IMAGE, VOLUME, SERIES = (6, 6, 2), (4, 4, 4, 2), (6, 3)

@@ -3,12 +3,12 @@
 import json
 
 import keras
-import models
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import granet_tf
+from tests.support import models
 
 L = keras.layers
 Wrapped = granet_tf.PruneLowMagnitude

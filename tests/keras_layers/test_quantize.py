@@ -1,12 +1,12 @@
 """Quantizing a model with masks: what is dormant is 0 first, as in the plain model."""
 
 import keras
-import models
 import numpy as np
 import pytest
 
 import granet_tf
 from granet_tf.model import masked_weights, pruned_weights
+from tests.support import models
 
 L = keras.layers
 api = granet_tf.sparsity.keras

@@ -4,11 +4,11 @@ import math
 import re
 
 import pytest
-import resnet50
 from hypothesis import given
 from hypothesis import strategies as st
 
 from granet_tf.masks import distributions
+from tests.support import resnet50
 
 THREE = {"a": (2, 4), "b": (3, 6), "c": (2, 4, 6)}
 RESNET50 = {name: shape for name, shape, _ in resnet50.KERNELS}

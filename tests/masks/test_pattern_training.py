@@ -7,13 +7,12 @@ from typing import ClassVar
 import keras
 import numpy as np
 import pytest
-import reference
-import slow_patterns
 import tensorflow as tf
 
 import granet_tf
 from granet_tf import GMP, NM, SET, Block, ByKind, Filter, GraNet, RigL, StaticSparse
 from keras_layers.layouts import Layout
+from tests.support import reference, slow_patterns
 
 L = keras.layers
 FAST = {"end_step": 20, "frequency": 4, "total_steps": 40}

@@ -5,7 +5,6 @@ import json
 import keras
 import numpy as np
 import pytest
-import slow_patterns
 import tensorflow as tf
 
 import granet_tf
@@ -14,6 +13,7 @@ from granet_tf.masks.pattern_names import PATTERNS
 from granet_tf.masks.units import best, ranked, units_to_keep
 from keras_layers.known_layers import ROWS, layout_of
 from keras_layers.layouts import KINDS, Layout
+from tests.support import slow_patterns
 
 L = keras.layers
 SHAPES = [(5, 7), (8, 4), (3, 3, 6, 5), (1, 1, 4, 4), (3, 5, 2)]

@@ -3,9 +3,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import top_k
 
 from granet_tf.masks.selection import count, select
+from tests.support.reference import top_k
 
 compiled = tf.function(select, jit_compile=True)
 in_graph = tf.function(select)

@@ -8,10 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-import short_runs
 import tensorflow as tf
-from reference import MLP, keep_count, top_k
-from test_training_distribution import environment, free_ports
 
 import granet_tf
 from granet_tf import first_batches
@@ -22,6 +19,9 @@ from granet_tf.methods.at_initialization import (
 )
 from granet_tf.methods.at_initialization.linearized import linearized
 from granet_tf.methods.at_initialization.temperature import at_temperature
+from tests.support import short_runs
+from tests.support.reference import MLP, keep_count, top_k
+from tests.training.test_training_distribution import environment, free_ports
 
 layers = keras.layers
 ALL = [

@@ -5,10 +5,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from reference import keep_count
 
 import granet_tf
 from granet_tf.methods import GMP, SET, GraNet, Method, RigL, StaticSparse
+from tests.support.reference import keep_count
 
 ALL_METHODS = [GraNet, GMP, RigL, SET, StaticSparse]
 

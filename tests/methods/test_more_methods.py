@@ -9,8 +9,6 @@ import signal
 import keras
 import numpy as np
 import pytest
-import reference
-import short_runs
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +22,7 @@ from granet_tf.training.errors import TrainingStopped
 from granet_tf.training.networks import small_dense
 from granet_tf.training.progress import Progress
 from keras_layers.layouts import Layout
+from tests.support import reference, short_runs
 
 # Keras casts the momentum by way of float32.
 RATE, MOMENTUM, STEPS = 0.05, float(np.float32(0.9)), 40

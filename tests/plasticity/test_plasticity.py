@@ -7,8 +7,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import sequential
-from reference import MLP, SGD, keep_count, top_k
 
 import granet_tf
 from granet_tf import plasticity
@@ -18,6 +16,8 @@ from granet_tf.studies.plasticity import figure, flags, main, run, table
 from granet_tf.training import files
 from granet_tf.training.errors import Interrupted, UsageError
 from granet_tf.training.stopping import Stop
+from tests.support.models import sequential
+from tests.support.reference import MLP, SGD, keep_count, top_k
 
 # 5 steps an epoch. The learning rate drops in the middle.
 RECIPE = (
@@ -459,7 +459,7 @@ def test_a_line_for_each_pruning(finished):
 
 
 def test_references_are_those_of_granet_train(finished, tmp_path):
-    from short_runs import QUIET, run, table
+    from tests.support.short_runs import QUIET, run, table
 
     run(
         *RECIPE, *QUIET, "--method=static", "--final_sparsity=0.5", "--distribution=uniform",

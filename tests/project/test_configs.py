@@ -3,7 +3,6 @@
 The numbers here were copied from the paper by hand, not from the flagfiles.
 """
 
-import pathlib
 import re
 
 import pytest
@@ -13,8 +12,9 @@ from granet_tf.studies.compare import flags as compare
 from granet_tf.studies.plasticity import flags as plasticity
 from granet_tf.training import flags, learning_rates, optimizers
 from granet_tf.training.durations import TrainingLength
+from tests.support import ROOT
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+CONFIGS = ROOT / "configs"
 STUDIES = ("compare", "plasticity")  # for other commands
 LEAVES = sorted(
     path for path in CONFIGS.glob("*/*.flags") if path.parent.name not in ("base", *STUDIES)

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from short_runs import QUIET, SHORT, run
 
 import granet_tf
 from granet_tf.export_command import data as export_data
@@ -22,6 +21,7 @@ from granet_tf.studies.plasticity import flags as plasticity_flags
 from granet_tf.training import advice, command_line, flag_definitions, flags
 from granet_tf.training.data import Wording
 from granet_tf.training.errors import UsageError
+from tests.support.short_runs import QUIET, SHORT, run
 
 PACKAGE = Path(granet_tf.__file__).parent
 FLAG = re.compile(r"--(?:\[no\])?([a-z]\w*)")

@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,8 @@ from granet_tf.export_command import flags as export_flags
 from granet_tf.studies.compare import flags as compare_flags
 from granet_tf.studies.plasticity import flags as plasticity_flags
 from granet_tf.training import flags
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = [path for path in PAGES if "```python\n" in path.read_text(encoding="utf-8")]

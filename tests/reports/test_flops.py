@@ -5,7 +5,6 @@ import re
 import keras
 import numpy as np
 import pytest
-import resnet50
 import tensorflow as tf
 from keras import layers
 
@@ -13,6 +12,7 @@ import granet_tf
 from granet_tf.masks import distributions
 from granet_tf.reports import flops
 from granet_tf.training import models
+from tests.support import resnet50
 
 
 def sequential(input_shape, *stack):

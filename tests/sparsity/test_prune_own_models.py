@@ -3,12 +3,12 @@
 import collections
 
 import keras
-import models
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import granet_tf as tfmot
+from tests.support import models
 
 L = keras.layers
 api = tfmot.sparsity.keras

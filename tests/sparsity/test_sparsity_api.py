@@ -7,13 +7,13 @@ import runpy
 import sys
 
 import keras
-import models
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import granet_tf as tfmot
 from granet_tf.sparsity.keras import callbacks
+from tests.support import models
 
 L = keras.layers
 api = tfmot.sparsity.keras

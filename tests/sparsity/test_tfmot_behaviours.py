@@ -6,12 +6,12 @@ The cases are tfmot's, the code is not. Where it does otherwise on purpose, the 
 import json
 
 import keras
-import models
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import granet_tf as tfmot
+from tests.support import models
 
 L = keras.layers
 api = tfmot.sparsity.keras

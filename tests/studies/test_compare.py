@@ -4,9 +4,6 @@ import csv
 import statistics
 
 import pytest
-from short_runs import run as train
-from short_runs import summary
-from short_runs import table as lines_of
 
 from granet_tf.studies import figures
 from granet_tf.studies.compare import figure, flags, main, run, table
@@ -15,6 +12,9 @@ from granet_tf.studies.grid import Grid
 from granet_tf.training import files
 from granet_tf.training import flags as training_flags
 from granet_tf.training.errors import UsageError
+from tests.support.short_runs import run as train
+from tests.support.short_runs import summary
+from tests.support.short_runs import table as lines_of
 
 RECIPE = ("--epochs=2", "--batch_size=256", "--learning_rate=0.05", "--momentum=0.9")
 NETWORK = (*RECIPE, "--width=0.25", "--frequency=2")

@@ -8,12 +8,12 @@ import subprocess
 import sys
 
 import pytest
-from jobs_to_run import Task, open_run
 
 from granet_tf.studies import jobs
 from granet_tf.studies.bar import Bar
 from granet_tf.studies.grid import Grid
 from granet_tf.training.errors import Interrupted, UsageError
+from tests.support.jobs_to_run import Task, open_run
 
 FIRST = Task("first")
 FAILS = Task("fails", "diverge")
@@ -83,7 +83,7 @@ def test_a_signal_saves_what_was_begun(tmp_path, monkeypatch, count):
 KILLED = """
 import sys
 from pathlib import Path
-from jobs_to_run import Task, open_run
+from tests.support.jobs_to_run import Task, open_run
 from granet_tf.studies import jobs
 from granet_tf.studies.grid import Grid
 

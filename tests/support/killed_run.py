@@ -1,6 +1,6 @@
 """Runs `granet-train` and ends this process with SIGKILL.
 
-    python tests/killed_run.py MOMENT STEP FLAGS...
+    python tests/support/killed_run.py MOMENT STEP FLAGS...
 
 MOMENT is a key of MOMENTS, STEP the step at which, or the first after which, it comes.
 """

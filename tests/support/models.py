@@ -1,15 +1,15 @@
 """Small models of every kind that Keras has, and what several tests ask of them."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
 import keras
 import numpy as np
 
+from tests.support import ROOT
+
 layers = keras.layers
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def sequential():

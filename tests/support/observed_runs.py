@@ -1,6 +1,6 @@
 """Runs `granet-train` and notes what it does to the state of every replica of this process.
 
-    python tests/observed_runs.py OUT RUNS
+    python tests/support/observed_runs.py OUT RUNS
 
 RUNS is JSON: a list of {"flags": [...]}, which run one after the other in this process. It has two
 logical CPUs, and one strategy of each kind. "signal" and "at" of a run: which signal this process

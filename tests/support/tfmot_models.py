@@ -1,6 +1,6 @@
 """Run as a script, beside Keras 3: makes models that tfmot has pruned.
 
-    python tests/tfmot_models.py FOLDER FILE...
+    python tests/support/tfmot_models.py FOLDER FILE...
 
 Saves one to FOLDER, as each FILE, with its inputs, outputs and masks beside it. Without a FILE,
 converts all others, and prints what it saw.

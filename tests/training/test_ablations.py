@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from short_runs import QUIET, SHORT, run, summary, table
 
 import granet_tf
 from granet_tf.training import files, flags, models, retraining
 from granet_tf.training.errors import UsageError
+from tests.support.short_runs import QUIET, SHORT, run, summary, table
 
 NETWORK = ("--width=0.25", *SHORT, *QUIET)
 INITIAL = ((8, 8, 1), 10, 0.25)

@@ -14,14 +14,23 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from short_runs import QUIET, SHORT, accuracy, checkpoint_steps, run, state, summary, table
 
 from granet_tf.training import device, files, loop, main
 from granet_tf.training.checkpoints import Checkpoints, Position
 from granet_tf.training.errors import TrainingStopped, UsageError
 from granet_tf.training.progress import Progress
+from tests.support import ROOT
+from tests.support.short_runs import (
+    QUIET,
+    SHORT,
+    accuracy,
+    checkpoint_steps,
+    run,
+    state,
+    summary,
+    table,
+)
 
-ROOT = pathlib.Path(__file__).parents[1]
 FLAGS = (
     *SHORT, *QUIET, "--weight_decay=5e-4", "--frequency=3", "--checkpoint_every=4",
     "--keep_checkpoints=2",
@@ -67,7 +76,7 @@ def draw():
 
 def test_killed_at_three_moments(tmp_path, uninterrupted):
     for moment, step in draw():
-        command = (sys.executable, "tests/killed_run.py", moment, str(step), *FLAGS)
+        command = (sys.executable, "tests/support/killed_run.py", moment, str(step), *FLAGS)
         killed = subprocess.run(
             [*command, f"--workdir={tmp_path}"],
             cwd=ROOT,

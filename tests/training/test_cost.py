@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 import pytest
-import resnet50
 from keras import layers
 
 import granet_tf
 from granet_tf.masks import distributions
 from granet_tf.training import cost, models
+from tests.support import resnet50
 
 SHAPES = {name: shape for name, shape, _ in resnet50.KERNELS}
 

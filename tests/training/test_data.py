@@ -13,12 +13,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.core.utils import gcs_utils
-from tfds_on_disk import batches, context, damage, record_starts, same, write
 
 from granet_tf.training import data
 from granet_tf.training.data import salvage
 from granet_tf.training.data.pixels import Scaling
 from granet_tf.training.errors import UsageError
+from tests.support.tfds_on_disk import batches, context, damage, record_starts, same, write
 
 TRAIN, TEST = 50, 13
 # The constants of CIFAR-10 that all repositories share.

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from tfds_on_disk import batches, context, same
 
 from granet_tf.training import data, flags
 from granet_tf.training import main as training
 from granet_tf.training.errors import UsageError
+from tests.support.tfds_on_disk import batches, context, same
 
 ONE = context()
 CLASSES = ("bee", "cat", "dog")

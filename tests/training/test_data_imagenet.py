@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from tfds_on_disk import batches, context, damage, same, write
 
 from granet_tf.training import data
 from granet_tf.training.data import images
 from granet_tf.training.errors import UsageError
+from tests.support.tfds_on_disk import batches, context, damage, same, write
 
 # {synset: class}, by the list that comes with ImageNet.
 SYNSETS = {"n01440764": 0, "n01443537": 1, "n01484850": 2}

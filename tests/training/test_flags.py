@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import pathlib
 import subprocess
 import sys
 from fractions import Fraction
@@ -25,8 +24,7 @@ from granet_tf.training import (
 )
 from granet_tf.training.durations import TrainingLength
 from granet_tf.training.errors import TrainingStopped, UsageError
-
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.support import ROOT
 
 
 def wrong(*argv):

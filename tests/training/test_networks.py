@@ -7,7 +7,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-import resnet50
 from ai_edge_litert import interpreter as litert
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -15,6 +14,7 @@ import granet_tf
 from granet_tf.training import models
 from granet_tf.training.errors import UsageError
 from granet_tf.training.networks import blocks
+from tests.support import resnet50
 
 CIFAR, IMAGENET = ((32, 32, 3), 10), ((224, 224, 3), 1000)
 

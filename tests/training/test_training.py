@@ -10,8 +10,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from reference import cubic, keep_count
-from short_runs import (
+
+import granet_tf
+from granet_tf.training import device, files, main, mask_updates, weight_decay
+from granet_tf.training import optimizers as optimizers_by_name
+from granet_tf.training.errors import TrainingStopped, UsageError
+from tests.support.reference import cubic, keep_count
+from tests.support.short_runs import (
     QUIET,
     SHORT,
     accuracy,
@@ -22,11 +27,6 @@ from short_runs import (
     summary,
     table,
 )
-
-import granet_tf
-from granet_tf.training import device, files, main, mask_updates, weight_decay
-from granet_tf.training import optimizers as optimizers_by_name
-from granet_tf.training.errors import TrainingStopped, UsageError
 
 ALL = 9 * (1 * 32 + 32 * 64 + 64 * 128) + 128 * 10  # the kernels of small_cnn
 LEFT = 9_373  # at 90 %

@@ -3,7 +3,6 @@
 import collections
 import json
 import os
-import pathlib
 import pickle
 import signal
 import socket
@@ -22,8 +21,8 @@ from granet_tf.training import data as data_sets
 from granet_tf.training import flags, rendezvous, strategies
 from granet_tf.training.device import Device
 from granet_tf.training.errors import UsageError
+from tests.support import ROOT
 
-ROOT = pathlib.Path(__file__).parents[1]
 STEPS_PER_EPOCH = 22  # 1,437 training images of digits in batches of 64
 UPDATES = range(0, 2 * STEPS_PER_EPOCH - 4 + 1, 4)
 COMMON = (
@@ -51,7 +50,7 @@ def environment():
 
 def start(out, runs):
     return subprocess.Popen(
-        [sys.executable, ROOT / "tests" / "observed_runs.py", out, json.dumps(runs)],
+        [sys.executable, ROOT / "tests" / "support" / "observed_runs.py", out, json.dumps(runs)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
