@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import granet_tf
 from tests.support import models
+from tests.support.processes import run_python
 
 L = keras.layers
 G = granet_tf
@@ -247,7 +248,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    assert models.run_python(script).strip().splitlines()[-1] == (
+    assert run_python(script).strip().splitlines()[-1] == (
         "granet_tf needs Keras on the TensorFlow backend: set the environment variable "
         "KERAS_BACKEND=tensorflow before Keras is imported. "
         "Received: keras.backend.backend()='jax'"

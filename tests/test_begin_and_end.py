@@ -13,11 +13,10 @@ import tensorflow as tf
 import granet_tf
 from granet_tf.compiling import sparse_part
 from tests.support import models
+from tests.support.cases import MODES
 
 api = granet_tf.sparsity.keras
 L = keras.layers
-MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
-HALF = granet_tf.ConstantSparsity(0.5, 0, frequency=1)
 X, Y = models.data(models.sequential, 16)  # Two batches of eight.
 
 

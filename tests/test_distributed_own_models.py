@@ -7,13 +7,13 @@ import tensorflow as tf
 
 import granet_tf as tfmot
 from granet_tf.model import pruned_weights
-from tests.test_distribution import assert_replicas_agree
+from tests.support.cases import MODES
+from tests.support.replicas import assert_replicas_agree
 
 L = keras.layers
 api = tfmot.sparsity.keras
 RISING = api.PolynomialDecay(0.0, 0.75, begin_step=0, end_step=6, frequency=2)
 GRANET = tfmot.GraNet(0.75, end_step=6, frequency=2, total_steps=8)
-MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
 X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 ALONE = tf.distribute.get_strategy()
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
+from tests.support.replicas import assert_replicas_agree
 
 METHODS = {
     "granet": granet_tf.GraNet(0.8, frequency=3),
@@ -39,13 +40,6 @@ def train(strategy, method, mask_only=False, policy="float32", **options):
     batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
     sparse.fit(batches, epochs=2, shuffle=False, verbose=0)
     return sparse
-
-
-def assert_replicas_agree(strategy, pruned_weights):
-    for pruned in pruned_weights:
-        for variable in (pruned.mask, pruned.variable):
-            first, second = strategy.experimental_local_results(variable.value)
-            np.testing.assert_array_equal(first.numpy(), second.numpy())
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,12 @@ from keras.src.models import Functional
 
 import granet_tf
 from tests.support import models
-from tests.test_distribution import assert_replicas_agree
+from tests.support.cases import MODES, NEVER
+from tests.support.processes import run_python
+from tests.support.replicas import assert_replicas_agree
 
 L = keras.layers
-MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
 EAGER = pytest.mark.parametrize("eager", [True, False], ids=["eager", "graph"])
-# Due long after these trainings end: masks stay as they are.
-NEVER = granet_tf.GMP(0.9, begin_step=10_000, end_step=20_000, total_steps=30_000)
 HALF = granet_tf.GMP(schedule=granet_tf.ConstantSparsity(0.5, 0, frequency=1))
 X, Y = models.data(models.sequential)
 
@@ -208,7 +207,7 @@ def test_it_is_pruned_saved_copied_and_stripped(tmp_path, build, mask_only):
 def test_a_file_loads_in_another_process(tmp_path):
     model = subclassed()
     granet_tf.wrap(model, granet_tf.StaticSparse(0.5)).save(tmp_path / "model.keras")
-    out = models.run_python(
+    out = run_python(
         "import keras, granet_tf, tests.test_own_methods as t\n"
         f"model = keras.models.load_model({str(tmp_path / 'model.keras')!r})\n"
         "t.used(model, eager=True)\n"

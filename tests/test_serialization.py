@@ -12,9 +12,10 @@ import tensorflow as tf
 import granet_tf
 from granet_tf.model import masked_weights, pruned_weights
 from tests.support import models
+from tests.support.cases import HALF, MODES
+from tests.support.processes import run_python
 
 api = granet_tf.sparsity.keras
-MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
 RISING = granet_tf.PolynomialDecay(0.0, 0.75, begin_step=0, end_step=8, frequency=1)
 GRANET = granet_tf.GraNet(0.75, end_step=8, frequency=1, total_steps=12)
 
@@ -191,9 +192,6 @@ def test_a_users_model_with_a_wrapped_layer_goes_on(tmp_path, compiled):
 # States that a model may be in when it is saved
 
 
-HALF = granet_tf.ConstantSparsity(0.5, 0, frequency=1)
-
-
 def wrapped_half(model, mask_only):
     method = granet_tf.GMP(schedule=HALF)
     return granet_tf.wrap(model, method, mask_only=mask_only)
@@ -310,7 +308,7 @@ def test_a_frozen_model_loads_in_another_process(tmp_path, prune):
     model.save(tmp_path / "model.keras")
     x, _ = models.data(models.sequential, 2)
     np.save(tmp_path / "x.npy", x)
-    out = models.run_python(
+    out = run_python(
         "import keras, granet_tf, numpy as np\n"
         f"model = keras.models.load_model({str(tmp_path / 'model.keras')!r})\n"
         f"np.save({str(tmp_path / 'y.npy')!r}, model(np.load({str(tmp_path / 'x.npy')!r})))\n"

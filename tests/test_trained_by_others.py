@@ -8,9 +8,9 @@ from keras import layers as L
 
 import granet_tf
 from tests.support import models
+from tests.support.cases import MODES
 
 api = granet_tf.sparsity.keras
-MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
 GMP = granet_tf.GMP(0.75, end_step=4, frequency=1)
 X, Y = models.data(models.sequential, 32)
 

@@ -10,11 +10,9 @@ import tensorflow as tf
 
 import granet_tf
 from tests.support import models
+from tests.support.cases import MODES, NEVER
 
 L = keras.layers
-# Due long after these trainings end: masks stay all True.
-NEVER = granet_tf.GMP(0.9, begin_step=10_000, end_step=20_000, total_steps=30_000)
-MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
 BUILDS = pytest.mark.parametrize("build", models.ALL, ids=lambda build: build.__name__)
 
 

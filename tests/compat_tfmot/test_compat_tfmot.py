@@ -11,7 +11,8 @@ import pytest
 import granet_tf
 from granet_tf.compat_tfmot import from_tfmot
 from granet_tf.compat_tfmot.layer_configs import NoCounterpart, converted
-from tests.support import ROOT, models
+from tests.support import ROOT
+from tests.support.processes import run_python
 
 pytest.importorskip("tensorflow_model_optimization")
 pytest.importorskip("tf_keras")
@@ -27,7 +28,7 @@ FORMATS = ["model.h5", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mode
 def run_script(*arguments):
     """Runs `tfmot_models.py` in a process of its own, as tfmot turns the legacy Keras on."""
     script = f"import runpy, sys; sys.argv = {[SCRIPT, *map(str, arguments)]!r}; "
-    return models.run_python(f"{script} runpy.run_path(sys.argv[0], run_name='__main__')")
+    return run_python(f"{script} runpy.run_path(sys.argv[0], run_name='__main__')")
 
 
 @pytest.fixture(scope="module")

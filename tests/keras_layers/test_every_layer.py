@@ -12,9 +12,9 @@ import pytest
 import granet_tf
 from keras_layers.known_layers import known
 from keras_layers.prunable import own_weights, walk
+from tests.support.cases import HALF
 
 L = keras.layers
-HALF = granet_tf.ConstantSparsity(0.5, 0, frequency=1)
 RNG = np.random.default_rng(0)
 
 

@@ -11,6 +11,7 @@ import granet_tf
 from granet_tf import GMP, Block, ByKind, Filter, GraNet, StaticSparse
 from keras_layers.outputs import output_layers
 from tests.support import models, short_runs
+from tests.support.cases import HALF
 
 L, ops = keras.layers, keras.ops
 SPARED = "output of the model"
@@ -288,7 +289,6 @@ def test_a_file_says_what_is_spared(tmp_path, prunable):
 
 # prune_low_magnitude
 
-HALF = granet_tf.ConstantSparsity(0.5, 0, frequency=1)
 prune_low_magnitude = granet_tf.sparsity.keras.prune_low_magnitude
 
 

@@ -9,11 +9,12 @@ import tensorflow as tf
 
 import granet_tf
 from tests.support import models
+from tests.support.cases import MODES
+from tests.support.processes import run_python
 
 L = keras.layers
 Wrapped = granet_tf.PruneLowMagnitude
 HALF = granet_tf.ConstantSparsity(0.5, begin_step=2, frequency=2)
-MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -246,7 +247,7 @@ print(json.dumps(report))
 
 def test_schedules_of_tfmot_work_here_and_ours_there():
     # In a process of its own, as tfmot turns the legacy Keras on.
-    report = json.loads(models.run_python(TFMOT).splitlines()[-1])
+    report = json.loads(run_python(TFMOT).splitlines()[-1])
     assert report["ours in tfmot"] == [25, 50, 40]
     assert report["theirs in ours"] == [25, 50]
     assert report["their configs"] == [

@@ -7,11 +7,10 @@ import pytest
 import granet_tf
 from granet_tf.model import masked_weights, pruned_weights
 from tests.support import models
+from tests.support.cases import HALF, MODES
 
 L = keras.layers
 api = granet_tf.sparsity.keras
-HALF = granet_tf.ConstantSparsity(0.5, 0, frequency=1)
-MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
 X, Y = models.data(models.sequential)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
+from tests.support.cases import MODES
 
 L, api = keras.layers, granet_tf.sparsity.keras
 Wrapped = api.PruneLowMagnitude
@@ -47,7 +48,6 @@ WAYS = pytest.mark.parametrize(
     [(way, mask_only) for way in (by_wrap, by_prune, by_layer) for mask_only in (False, True)],
     ids=lambda value: value.__name__ if callable(value) else ("zero", "mask_only")[value],
 )
-MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
 
 
 @pytest.fixture

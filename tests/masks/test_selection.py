@@ -5,14 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from granet_tf.masks.selection import count, select
+from tests.support.models import bits
 from tests.support.reference import top_k
 
 compiled = tf.function(select, jit_compile=True)
 in_graph = tf.function(select)
-
-
-def bits(mask):
-    return "".join(str(int(b)) for b in np.ravel(mask))
 
 
 def test_global_magnitude_ranks_all_tensors_together():

@@ -20,8 +20,8 @@ from granet_tf.methods.at_initialization import (
 from granet_tf.methods.at_initialization.linearized import linearized
 from granet_tf.methods.at_initialization.temperature import at_temperature
 from tests.support import short_runs
+from tests.support.processes import environment, free_ports
 from tests.support.reference import MLP, keep_count, top_k
-from tests.training.test_training_distribution import environment, free_ports
 
 layers = keras.layers
 ALL = [

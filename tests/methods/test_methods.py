@@ -8,13 +8,10 @@ import tensorflow as tf
 
 import granet_tf
 from granet_tf.methods import GMP, SET, GraNet, Method, RigL, StaticSparse
+from tests.support.models import bits
 from tests.support.reference import keep_count
 
 ALL_METHODS = [GraNet, GMP, RigL, SET, StaticSparse]
-
-
-def bits(mask):
-    return "".join(str(int(b)) for b in np.ravel(mask))
 
 
 def mask_of(text):

@@ -9,11 +9,10 @@ import tensorflow as tf
 
 import granet_tf as tfmot
 from tests.support import models
+from tests.support.cases import HALF, MODES
 
 L = keras.layers
 api = tfmot.sparsity.keras
-HALF = api.ConstantSparsity(0.5, 0, frequency=1)
-MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
 X, Y = models.data(models.subclassed, 16)
 
 

@@ -14,11 +14,13 @@ import tensorflow as tf
 import granet_tf as tfmot
 from granet_tf.sparsity.keras import callbacks
 from tests.support import models
+from tests.support.cases import HALF
+from tests.support.models import wrapped
+from tests.support.processes import run_python
 
 L = keras.layers
 api = tfmot.sparsity.keras
 Wrapped = api.PruneLowMagnitude
-HALF = api.ConstantSparsity(0.5, 0, frequency=1)
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -52,10 +54,6 @@ class OwnStep(keras.Model):
     def train_step(self, data):
         self.steps = getattr(self, "steps", 0) + 1
         return super().train_step(data)
-
-
-def wrapped(model):
-    return [x for x in model._flatten_layers() if isinstance(x, Wrapped)]
 
 
 def active(model):
@@ -965,7 +963,7 @@ print(json.dumps(report))
 
 
 def test_masks_are_those_of_tfmot():
-    report = json.loads(models.run_python(PARITY).splitlines()[-1])
+    report = json.loads(run_python(PARITY).splitlines()[-1])
     # Sparsity 0.75 of 288 + 2048 + 128 weights; of 144 · 16 and 16 · 8, in blocks; half; a quarter.
     assert report["single"] == [True, True, [72, 512, 32]]
     assert report["4x1 AVG"] == report["2x4 MAX"] == [True, True, [576, 32]]

@@ -12,16 +12,12 @@ import tensorflow as tf
 
 import granet_tf as tfmot
 from tests.support import models
+from tests.support.cases import HALF, MODES
+from tests.support.models import wrapped
 
 L = keras.layers
 api = tfmot.sparsity.keras
 Wrapped = api.PruneLowMagnitude
-HALF = api.ConstantSparsity(0.5, 0, frequency=1)
-MODES = pytest.mark.parametrize("mask_only", [False, True], ids=["zero", "mask_only"])
-
-
-def wrapped(model):
-    return [x for x in model._flatten_layers() if isinstance(x, Wrapped)]
 
 
 def fit(model, build=models.sequential, **options):

@@ -1,13 +1,9 @@
 """Small models of every kind that Keras has, and what several tests ask of them."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 
-from tests.support import ROOT
+import granet_tf
 
 layers = keras.layers
 
@@ -113,15 +109,11 @@ def counts(model):
     }
 
 
-def run_python(script, **environment):
-    """Runs `script` in a fresh interpreter and returns its standard output."""
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+def bits(mask):
+    """The mask in row-major order, such as "0110"."""
+    return "".join(str(int(b)) for b in np.ravel(mask))
+
+
+def wrapped(model):
+    """The layers that `prune_low_magnitude` has wrapped, also in models in the model."""
+    return [x for x in model._flatten_layers() if isinstance(x, granet_tf.PruneLowMagnitude)]

@@ -11,6 +11,9 @@ def context(replicas=1, host=0, hosts=1):
     return tf.distribute.InputContext(hosts, host, replicas)
 
 
+ONE = context()
+
+
 def write(name, data_dir, splits, shard=1000):
     """Writes a set with the features of tfds's own builder.
 

@@ -18,15 +18,12 @@ from granet_tf.training import data
 from granet_tf.training.data import salvage
 from granet_tf.training.data.pixels import Scaling
 from granet_tf.training.errors import UsageError
-from tests.support.tfds_on_disk import batches, context, damage, record_starts, same, write
+from tests.support.tfds_on_disk import ONE, batches, context, damage, record_starts, same, write
 
 TRAIN, TEST = 50, 13
 # The constants of CIFAR-10 that all repositories share.
 MEAN = np.array([0.4914, 0.4822, 0.4465])
 STD = np.array([0.2470, 0.2435, 0.2616])
-
-
-ONE = context()
 
 
 def some_images(count, shape, classes, **fields):

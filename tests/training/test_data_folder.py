@@ -10,9 +10,8 @@ import tensorflow_datasets as tfds
 from granet_tf.training import data, flags
 from granet_tf.training import main as training
 from granet_tf.training.errors import UsageError
-from tests.support.tfds_on_disk import batches, context, same
+from tests.support.tfds_on_disk import ONE, batches, context, same
 
-ONE = context()
 CLASSES = ("bee", "cat", "dog")
 
 

@@ -13,14 +13,13 @@ import tensorflow_datasets as tfds
 from granet_tf.training import data
 from granet_tf.training.data import images
 from granet_tf.training.errors import UsageError
-from tests.support.tfds_on_disk import batches, context, damage, same, write
+from tests.support.tfds_on_disk import ONE, batches, context, damage, same, write
 
 # {synset: class}, by the list that comes with ImageNet.
 SYNSETS = {"n01440764": 0, "n01443537": 1, "n01484850": 2}
 # Classes of the first validation images, by the same.
 VALIDATION = [65, 970, 230, 809, 516]
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-ONE = context()
 
 
 def picture(height, width, seed=0):

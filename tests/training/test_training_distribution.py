@@ -2,7 +2,6 @@
 
 import collections
 import json
-import os
 import pickle
 import signal
 import socket
@@ -22,6 +21,7 @@ from granet_tf.training import flags, rendezvous, strategies
 from granet_tf.training.device import Device
 from granet_tf.training.errors import UsageError
 from tests.support import ROOT
+from tests.support.processes import environment, free_ports
 
 STEPS_PER_EPOCH = 22  # 1,437 training images of digits in batches of 64
 UPDATES = range(0, 2 * STEPS_PER_EPOCH - 4 + 1, 4)
@@ -32,20 +32,8 @@ COMMON = (
 )
 
 
-def free_ports(count):
-    with_port = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in with_port]
-    for server in with_port:
-        server.close()
-    return ports
-
-
 def command(workdir, *more):
     return [*COMMON, f"--workdir={workdir}", *more]
-
-
-def environment():
-    return os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 def start(out, runs):

@@ -16,8 +16,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from keras_layers import keras_internals
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[1]
 FILE = Path(keras_internals.__file__)
 # Other processes run these, with tf_keras in the place of Keras.
 OF_TF_KERAS = {ROOT / "granet_tf" / "compat_tfmot" / "tf_keras_side.py"}

@@ -1,13 +1,12 @@
 """`import granet_tf`: what it imports, what it leaves until it is used, what files may name."""
 
 import json
-import subprocess
-import sys
 
 import keras
 import pytest
 
 import granet_tf
+from tests.support.processes import run_python
 
 PROGRAM = """
 import json, sys
@@ -61,10 +60,7 @@ REGISTERED = [
 
 
 def test_what_only_some_programs_use_is_left_out_and_what_files_name_is_there():
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
-    )
-    modules, registered = json.loads(done.stdout)
+    modules, registered = json.loads(run_python(PROGRAM))
     for left in ("compaction", "compat_tfmot", "export", "plasticity", "studies", "training"):
         assert f"granet_tf.{left}" not in modules
     assert {f"granet_tf>{name}" for name in REGISTERED} <= set(registered)
