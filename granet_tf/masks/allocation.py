@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from granet_tf.masks.scopes import alike, match
-from granet_tf.masks.selection import count
-from granet_tf.masks.units import Units, share, units_to_keep
+from granet_tf.masks.joined import Joined
+from granet_tf.masks.scopes import match
+from granet_tf.masks.selection import count_all, count_each
+from granet_tf.masks.units import Units, paths_of, share, units_of_each_to_keep
 from granet_tf.methods.base import Method
 
 
@@ -61,10 +62,9 @@ def allocate(total: tf.Tensor, shares: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
 
 def share_out(
     method: Method,
-    paths: Sequence[str],
-    units: Sequence[Units],
-    kept: Sequence[tf.Tensor],
-    shares: tf.Tensor,
+    groups: Sequence[Units],
+    kept: Sequence[Joined],
+    shares: Sequence[tf.Tensor],
 ) -> list[tf.Tensor]:
     """How many units each weight grows, where all that was dropped is shared out.
 
@@ -72,52 +72,56 @@ def share_out(
 
     Args:
         method: Its pins and caps are obeyed.
-        paths: Names of the weights.
-        units: Their units.
+        groups: The units of all weights, by pattern.
         kept: Which of these are left.
-        shares: As for `allocate`.
+        shares: As for `allocate`, of each group.
+
+    Returns:
+        An int64 vector for each group.
 
     Example:
 
     >>> from granet_tf.masks.patterns import Element
-    >>> method, shares = Method(0.5, pinned={1: 0.5}), tf.constant([9, 9, 0])
-    >>> units = [Units(Element(), (4,), tf.constant([True, True, False, False]))] * 3
-    >>> kept = [units[0].active, *[tf.constant([True, False, False, False])] * 2]
-    >>> [int(n) for n in share_out(method, "abc", units, kept, shares)]
+    >>> method, patterns = Method(0.5, pinned={1: 0.5}), [(Element(), Element())] * 3
+    >>> groups = Units.of("abc", patterns, [tf.constant([True, True, False, False])] * 3)
+    >>> first = [[True, True, False, False], *[[True, False, False, False]] * 2]
+    >>> kept = [groups[0].parts.join(first)]
+    >>> share_out(method, groups, kept, [tf.constant([9, 9, 0])])[0].numpy().tolist()
     [1, 1, 0]
     """
-    own, is_pinned = owed(method, paths, units, kept)
-    lost = tf.stack([count(u.active) - count(k) for u, k in zip(units, kept, strict=True)])
-    room = tf.stack([u.room(k) for u, k in zip(units, kept, strict=True)]) - own
-    room = tf.where(is_pinned, tf.zeros_like(room), room)
-    numbers = [None] * len(units)
-    for group in alike([u.given for u in units]):
-        mine = tf.gather(own, group)
-        rest = tf.reduce_sum(tf.gather(lost, group) - mine)
-        more = allocate(rest, tf.gather(shares, group), tf.gather(room, group))
-        for i, number in zip(group, tf.unstack(mine + more), strict=True):
-            numbers[i] = number
+    numbers = []
+    for units, k, of_group, (own, is_pinned) in zip(
+        groups, kept, shares, owed(method, groups, kept), strict=True
+    ):
+        room = units.room(k) - own
+        room = tf.where(is_pinned, tf.zeros_like(room), room)
+        rest = count_all(units.active) - count_all(k) - tf.reduce_sum(own)
+        numbers.append(own + allocate(rest, of_group, room))
     return numbers
 
 
 def owed(
-    method: Method, paths: Sequence[str], units: Sequence[Units], kept: Sequence[tf.Tensor]
-) -> tuple[tf.Tensor, list[bool]]:
-    """How many units each weight must grow itself, and whether it may grow no others.
+    method: Method, groups: Sequence[Units], kept: Sequence[Joined]
+) -> list[tuple[tf.Tensor, list[bool]]]:
+    """How many units each weight must grow itself, and whether it may grow no others, by group.
 
     One that is pinned grows what it lost, one that is capped what its cap demands.
     """
-    by_path = dict.fromkeys(paths)
+    by_path = dict.fromkeys(paths_of(groups))
     pinned = match(method.pinned, by_path, "pinned")
     capped = match(method.capped, by_path, "capped")
-    numbers = []
-    for path, u, k in zip(paths, units, kept, strict=True):
-        lost = count(u.active) - count(k)
-        least = tf.zeros((), tf.int64)
-        if path in capped:
-            least = units_to_keep([u.capacity], capped[path]) - count(k)
-        numbers.append(lost if path in pinned else tf.clip_by_value(least, 0, lost))
-    return tf.stack(numbers), [path in pinned for path in paths]
+    found = []
+    for units, k in zip(groups, kept, strict=True):
+        is_pinned, is_capped = ([p in these for p in units.paths] for these in (pinned, capped))
+        left = count_each(k)
+        lost = count_each(units.active) - left
+        demanded = units_of_each_to_keep(
+            units.capacities, tf.constant([capped.get(p, 0.0) for p in units.paths], tf.float64)
+        )
+        least = tf.clip_by_value(demanded - left, 0, lost)
+        least = tf.where(is_capped, least, tf.zeros_like(least))
+        found.append((tf.where(is_pinned, lost, least), is_pinned))
+    return found
 
 
 def drop_count(fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:

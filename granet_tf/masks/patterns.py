@@ -53,6 +53,11 @@ class Pattern:
         """Whether any units may be active together, so that `tiers` has one tier only."""
         return type(self).tiers is Pattern.tiers
 
+    @property
+    def is_comparable(self) -> bool:
+        """Whether units of several weights are ranked together by their own scores."""
+        return type(self).comparable is Pattern.comparable
+
     def pool(self, score: tf.Tensor) -> tf.Tensor:
         """Scores of single weights -> scores of units."""
         raise NotImplementedError(f"{type(self).__name__} must implement pool()")

@@ -1,4 +1,4 @@
-"""Pruning to an overall sparsity: across all tensors, or each tensor for itself.
+"""Pruning to an overall sparsity: across all weights, or each for itself.
 
 Pins and caps are obeyed in both. Weights of different patterns are never ranked together.
 """
@@ -6,20 +6,31 @@ Pins and caps are obeyed in both. Weights of different patterns are never ranked
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from granet_tf.masks.patterns import Pattern
-from granet_tf.masks.selection import count
-from granet_tf.masks.units import Tiers, Units, best, ranked, units_to_keep
+from granet_tf.masks.joined import Joined
+from granet_tf.masks.selection import count_all, count_each
+from granet_tf.masks.units import (
+    Tiers,
+    Units,
+    best,
+    best_of_each,
+    in_order,
+    paths_of,
+    ranked,
+    units_of_each_to_keep,
+    units_to_keep,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
-    """The units of one weight, ranked to be kept.
+    """The units of one pattern, ranked to be kept.
 
     Attributes:
         units: The units.
@@ -30,80 +41,53 @@ class Candidates:
     """
 
     units: Units
-    score: tf.Tensor
-    eligible: tuple[tf.Tensor, ...]
+    score: Joined
+    eligible: tuple[Joined, ...]
     rankings: Tiers
-    all_eligible: tf.Tensor
+    all_eligible: Joined
 
     @classmethod
-    def of(cls, units: Units, score: tf.Tensor, eligible: tf.Tensor | None = None) -> Candidates:
-        """Of one weight.
+    def of(cls, units: Units, score: Joined, eligible: Joined | None = None) -> Candidates:
+        """Of some units.
 
         Args:
-            units: Its units.
+            units: The units.
             score: The score of each.
             eligible: Which of them are ranked; None is those that are active.
         """
         eligible = units.active if eligible is None else eligible
-        tiers = units.pattern.tiers(score, eligible)
+        tiers = units.tiers(score, eligible)
         return cls(units, score, tiers, ranked(score, tiers), eligible)
 
-    @property
-    def path(self) -> str:
-        return self.units.path
-
-    def without(self, taken: tf.Tensor, closed: bool) -> Candidates:
-        """Those that are left where some are `taken`; none if it is `closed`."""
-        tiers = tuple(each & ~taken & (not closed) for each in self.eligible)
+    def without(self, taken: Joined) -> Candidates:
+        """Those that are left where some are `taken`."""
+        tiers = tuple(each & ~taken for each in self.eligible)
         return dataclasses.replace(self, eligible=tiers, rankings=ranked(self.score, tiers))
 
-    @property
-    def comparable(self) -> Tiers:
-        """The rankings among units of other weights of its pattern."""
-        score = self.units.given.comparable(self.score, self.all_eligible)
-        return self.rankings if score is self.score else ranked(score, self.eligible)
+    def best_of_each(self, k: tf.Tensor) -> Joined:
+        """Mask of the best units of each weight, as many as the vector `k` says."""
+        return best_of_each(self.rankings, k)
 
+    def best_together(self, k: int | tf.Tensor) -> Joined:
+        """Mask of the k best units of all these weights.
 
-def best_together(weights: Sequence[Candidates], k: int | tf.Tensor) -> list[tf.Tensor]:
-    """Masks of the k best units of all these weights, which are of equal patterns.
+        How many units each weight keeps is found by what `Pattern.comparable` makes of the scores;
+        in a weight, those of the highest scores stay.
 
-    How many units each weight keeps is found by what `Pattern.comparable` makes of the scores; in a
-    weight, those of the highest scores stay.
+        Example:
 
-    Example:
-
-    >>> from granet_tf.masks.patterns import Filter
-    >>> units = Units.of((Filter(), Filter()), tf.ones((2, 2), tf.bool))
-    >>> scores = [tf.constant([1.0, 3.0]), tf.constant([400.0, 300.0])]
-    >>> weights = [Candidates.of(units, score) for score in scores]
-    >>> [mask.numpy().tolist() for mask in best_together(weights, 2)]
-    [[False, True], [True, False]]
-    """
-    together = [w.comparable for w in weights]
-    masks = best(together, k)
-    # Rounding may make equal what was not, so the order in a weight is that of its own scores.
-    return [
-        mask if ranking is w.rankings else best([w.rankings], count(mask))[0]
-        for w, ranking, mask in zip(weights, together, masks, strict=True)
-    ]
-
-
-def alike(patterns: Sequence[Pattern]) -> list[list[int]]:
-    """Positions of equal patterns, whose units may be ranked together and exchanged.
-
-    A block of four weights and a single weight are not compared: a unit of the one would be paid
-    for with one of the other.
-
-    Example:
-
-    >>> from granet_tf.masks.patterns import Block, Element
-    >>> alike([Element(), Block((4, 1)), Element()])
-    [[0, 2], [1]]
-    """
-    groups: dict[Pattern, list[int]] = {}
-    for i, pattern in enumerate(patterns):
-        groups.setdefault(pattern, []).append(i)
-    return list(groups.values())
+        >>> from granet_tf.masks.patterns import Filter
+        >>> [units] = Units.of("ab", [(Filter(), Filter())] * 2, [tf.ones((2, 2), tf.bool)] * 2)
+        >>> score = units.parts.join([tf.constant([1.0, 3.0]), tf.constant([400.0, 300.0])])
+        >>> mask = Candidates.of(units, score).best_together(2)
+        >>> [kept.numpy().tolist() for kept in mask.split()]
+        [[False, True], [True, False]]
+        """
+        score = self.units.comparable(self.score, self.all_eligible)
+        if score is self.score:
+            return best(self.rankings, k)
+        # Rounding may make equal what was not, so the order in a weight is that of its own scores.
+        return self.best_of_each(count_each(best(ranked(score, self.eligible), k)))
 
 
 def match(
@@ -130,65 +114,70 @@ def match(
     return found
 
 
-def _keep_layer(method, weights, sparsity):
-    """Prunes each tensor to its own count."""
-    targets = _targets(method, weights, sparsity)
+def _keep_layer(method, groups, sparsity):
+    """Prunes each weight to its own count."""
+    targets = _targets(method, groups, sparsity)
     return [
-        best([w.rankings], units_to_keep([w.units.capacity], targets[w.path]))[0] for w in weights
+        c.best_of_each(units_of_each_to_keep(c.units.capacities, _of_group(targets, c)))
+        for c in groups
     ]
 
 
-def _keep_global(method, weights, sparsity):
-    """Prunes all tensors of a pattern together."""
-    paths = {w.path: w for w in weights}
-    pinned = match(method.pinned, paths, "pinned")
-    capped = match(method.capped, paths, "capped")
-    targets = _targets(method, weights, sparsity) if pinned else {}
-    least = {**capped, **{path: targets[path] for path in pinned}}
-    masks = {}
-    for group in alike([w.units.given for w in weights]):
-        kept = _keep_together([weights[i] for i in group], sparsity, least, pinned)
-        masks |= dict(zip(group, kept, strict=True))
-    return [masks[i] for i in range(len(weights))]
+def _keep_global(method, groups, sparsity):
+    """Prunes all weights of a pattern together."""
+    pinned, capped = (_matched(method, groups, name) for name in ("pinned", "capped"))
+    if not (pinned or capped):
+        return [c.best_together(units_to_keep(c.units.capacities, sparsity)) for c in groups]
+    places = range(sum(len(c.units.indices) for c in groups))
+    # What is pinned or capped gets the number first that it must have.
+    least = tf.constant([capped.get(i, 0.0) for i in places], tf.float64)
+    is_pinned = np.array([i in pinned for i in places])
+    if pinned:
+        least = tf.where(is_pinned, _targets(method, groups, sparsity), least)
+    must = np.array([i in pinned or i in capped for i in places])
+    return [_keep_together(c, sparsity, least, must, is_pinned) for c in groups]
 
 
-def _keep_together(weights, sparsity, least, pinned):
-    """What is pinned or capped first gets the count it must have."""
-    k = units_to_keep([w.units.capacity for w in weights], sparsity)
-    if not any(w.path in least for w in weights):
-        return best_together(weights, k)
-    masks = [
-        best([w.rankings], units_to_keep([w.units.capacity], least[w.path]))[0]
-        if w.path in least
-        else tf.zeros_like(w.all_eligible)
-        for w in weights
-    ]
-    others = [w.without(m, w.path in pinned) for w, m in zip(weights, masks, strict=True)]
-    rest = tf.maximum(k - tf.add_n([count(m) for m in masks]), 0)
-    return [m | r for m, r in zip(masks, best_together(others, rest), strict=True)]
+def _keep_together(candidates, sparsity, *of_all):
+    units = candidates.units
+    least, must, is_pinned = (_of_group(values, candidates) for values in of_all)
+    own = units_of_each_to_keep(units.capacities, least)
+    first = candidates.best_of_each(tf.where(must, own, tf.zeros_like(own)))
+    rest = tf.maximum(units_to_keep(units.capacities, sparsity) - count_all(first), 0)
+    others = candidates.without(first | units.parts.spread(is_pinned))
+    return first | others.best_together(rest)
 
 
-# {scope: (method, candidates of all weights, overall sparsity) -> masks of the units that stay}
+# {scope: (method, candidates by pattern, overall sparsity) -> masks of the units that stay}
 SCOPES: dict[str, Callable] = {"global": _keep_global, "layer": _keep_layer}
 
 
-def _targets(method, weights, sparsity):
-    """Sparsity of each tensor at the overall `sparsity`, a scalar tensor.
+def _of_group(values, candidates):
+    return tf.gather(values, candidates.units.indices)
+
+
+def _matched(method, groups, name):
+    """{place: value} of the weights that are pinned or capped."""
+    places = {path: i for i, path in enumerate(paths_of([c.units for c in groups]))}
+    found = match(getattr(method, name), places, name)
+    return {places[path]: value for path, value in found.items()}
+
+
+def _targets(method, groups, sparsity):
+    """Sparsity of each weight at the overall `sparsity`, a scalar tensor.
 
     Linear between the distributions at the initial and the final sparsity, which keeps the overall
     sparsity exact.
     """
-    shapes = {w.path: w.units.shape for w in weights}
-    floors = {w.path: w.units.capacity.least_sparsity for w in weights}
-    first = method.distribute(shapes, method.initial_sparsity, floors)
-    last = method.distribute(shapes, method.final_sparsity, floors)
-    span = method.final_sparsity - method.initial_sparsity
-    share = (sparsity - method.initial_sparsity) / span if span else 1.0
-
-    def target(path):
-        if (first[path], last[path]) == (method.initial_sparsity, method.final_sparsity):
-            return sparsity
-        # Written so that a share of 1 gives `last` itself, not its neighbour in float64.
-        return tf.clip_by_value(last[path] - (1.0 - share) * (last[path] - first[path]), 0.0, 1.0)
-
-    return {path: target(path) for path in shapes}
+    units = [c.units for c in groups]
+    paths = paths_of(units)
+    shapes = dict(zip(paths, in_order(units, [u.shapes for u in units]), strict=True))
+    capacities = in_order(units, [u.capacities for u in units])
+    floors = {p: c.least_sparsity for p, c in zip(paths, capacities, strict=True)}
+    initial, final = method.initial_sparsity, method.final_sparsity
+    spreads = [method.distribute(shapes, s, floors) for s in (initial, final)]
+    first, last = (np.array([spread[path] for path in paths]) for spread in spreads)
+    share = (sparsity - initial) / (final - initial) if final != initial else 1.0
+    # Written so that a share of 1 gives `last` itself, not its neighbour in float64.
+    targets = tf.clip_by_value(last - (1.0 - share) * (last - first), 0.0, 1.0)
+    return tf.where((first == initial) & (last == final), sparsity, targets)

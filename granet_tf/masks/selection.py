@@ -1,4 +1,4 @@
-"""Exact top-k masks, within a tensor or across several, without sorting.
+"""Exact top-k masks, within a weight or across several, without sorting.
 
 A float32 orders as an integer made of its bits. Two histograms of 2**16 bins (the upper half of
 that integer, then the lower half of those in the bin that holds the k-th largest) find the k-th
@@ -8,11 +8,12 @@ and scatters slowly; for it the same is found by bisection.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from granet_tf.masks.joined import Joined, Parts
 from granet_tf.masks.traced import is_compiled, shared
 
 _BINS = 1 << 16
@@ -24,17 +25,17 @@ _BLOCK = 4096
 
 
 class Ranking(NamedTuple):
-    """Scores made ready for `top`, which may be asked more than once.
+    """Scores made ready to choose by, more than once.
 
     Attributes:
-        bits: int32, flat: the bits of the scores, and what orders below all of them.
-        histogram: int32 counts of the upper halves of the scores' bits.
-        eligible: Which entries are ranked, in their shape.
+        bits: int32: the bits of the scores, and what orders below all of them.
+        histograms: Of each part: int32 counts of the upper halves of the bits.
+        eligible: Which units are ranked.
     """
 
-    bits: tf.Tensor
-    histogram: tf.Tensor
-    eligible: tf.Tensor
+    bits: Joined
+    histograms: tuple[tf.Tensor, ...]
+    eligible: Joined
 
 
 def select(
@@ -59,32 +60,62 @@ def select(
     >>> mask.numpy().astype(int).tolist()
     [0, 1, 0, 1]
     """
-    return top([rank(s, e) for s, e in zip(scores, eligible, strict=True)], k)
+    parts = Parts.of([tuple(score.shape) for score in scores])
+    joined = parts.join([tf.cast(score, tf.float32) for score in scores])
+    return top(rank(joined, parts.join(eligible)), k).split()
 
 
-def rank(score: tf.Tensor, eligible: tf.Tensor) -> Ranking:
-    """Ranks the eligible entries of one tensor, as `select` does.
+def rank(score: Joined, eligible: Joined) -> Ranking:
+    """Ranks the eligible units by their float32 scores.
 
-    The best k entries of a tensor are also the best of those that a larger k selects in it, so one
-    ranking serves to prune and then to drop.
+    The best k are also the best of those that a larger k selects, so one ranking serves to prune
+    and then to drop.
     """
-    eligible = tf.convert_to_tensor(eligible)
-    return Ranking(*_rank(tf.cast(score, tf.float32), eligible), eligible)
+    each = zip(score.tensors, eligible.tensors, strict=True)
+    bits, histograms = zip(*(_rank(s, e) for s, e in each), strict=True)
+    return Ranking(Joined(score.parts, bits), histograms, eligible)
 
 
-def top(rankings: Sequence[Ranking], k: int | tf.Tensor) -> list[tf.Tensor]:
-    """`select`, of what has been ranked already."""
+def top(ranking: Ranking, k: int | tf.Tensor) -> Joined:
+    """Mask of the k best of all weights together, as of `select`.
+
+    Example:
+
+    >>> parts = Parts.of([(2,), (2,)])
+    >>> score = parts.join([tf.constant([4.0, 3.0]), tf.constant([2.0, 1.0])])
+    >>> ranking = rank(score, score.map(lambda s: s > 0.0))
+    >>> [mask.numpy().tolist() for mask in top(ranking, 1).split()]
+    [[True, False], [False, False]]
+    >>> [mask.numpy().tolist() for mask in top_of_each(ranking, tf.constant([0, 1])).split()]
+    [[False, False], [True, False]]
+    """
     k = tf.cast(k, tf.int64)
-    if len(rankings) == 1:
-        masks = [top_of_ranked(*rankings[0], k)]
+    flat = list(
+        zip(ranking.bits.tensors, ranking.histograms, ranking.eligible.tensors, strict=True)
+    )
+    if len(flat) == 1:
+        masks = [top_of_ranked(*flat[0], k)]
     else:
-        masks = (_top_by_bisection if is_compiled() else _top_of_several)(rankings, k)
-    for mask, ranking in zip(masks, rankings, strict=True):
-        mask.set_shape(ranking.eligible.shape)  # Functions that are traced once do not know it.
-    return masks
+        masks = (_top_by_bisection if is_compiled() else _top_of_several)(flat, k)
+    return Joined(ranking.bits.parts, tuple(masks))
 
 
-BITS, HISTOGRAM, MASK = ([None], tf.int32), ([_BINS], tf.int32), (None, tf.bool)
+def top_of_each(ranking: Ranking, k: tf.Tensor) -> Joined:
+    """Mask of the best of each weight, as many as the vector `k` says."""
+    k = tf.cast(k, tf.int64)
+    parts = ranking.bits.parts
+    masks = []
+    for i, ((first, end), sizes) in enumerate(zip(parts.bounds, parts.sizes, strict=True)):
+        bits, eligible = ranking.bits.tensors[i], ranking.eligible.tensors[i]
+        if len(sizes) == 1:
+            masks.append(top_of_ranked(bits, ranking.histograms[i], eligible, k[first]))
+        else:
+            masks.append(_top_of_segments(bits, eligible, sizes, k[first:end]))
+    return Joined(parts, tuple(masks))
+
+
+BITS, HISTOGRAM, MASK = ([None], tf.int32), ([_BINS], tf.int32), ([None], tf.bool)
+SCORE, SIZES, NUMBERS = ([None], tf.float32), ([None], tf.int32), ([None], tf.int64)
 _KEY, _NUMBER, _BOOL = ([], tf.int32), ([], tf.int64), ([], tf.bool)
 
 
@@ -93,39 +124,109 @@ def count(mask: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.reduce_sum(tf.cast(mask, tf.int32)), tf.int64)
 
 
+def count_all(mask: Joined) -> tf.Tensor:
+    """Number of True entries of all weights, int64."""
+    return tf.add_n([count(tensor) for tensor in mask.tensors])
+
+
+def count_each(mask: Joined) -> tf.Tensor:
+    """Number of True entries of each weight, an int64 vector.
+
+    Example:
+
+    >>> mask = Parts.of([(2,), (1,)]).join([tf.constant([True, False]), tf.constant([False])])
+    >>> count_each(mask).numpy().tolist(), int(count_all(mask))
+    ([1, 0], 1)
+    """
+    counts = [
+        count(tensor)[tf.newaxis] if len(sizes) == 1 else _count_segments(tensor, sizes)
+        for tensor, sizes in zip(mask.tensors, mask.parts.sizes, strict=True)
+    ]
+    return tf.concat(counts, 0)
+
+
 # By two histograms.
 
 
-@shared((None, tf.float32), MASK)
+@shared(SCORE, MASK)
 def _rank(score, eligible):
-    score, eligible = tf.reshape(score, [-1]), tf.reshape(eligible, [-1])
     bits = tf.where(eligible, tf.bitcast(score, tf.int32), _INELIGIBLE)
-    if is_compiled():
-        return bits, tf.zeros(_BINS, tf.int32)
+    return bits, tf.zeros(_BINS, tf.int32) if is_compiled() else histogram_of(bits)
+
+
+def histogram_of(bits: tf.Tensor) -> tf.Tensor:
+    """How many there are of each upper half of the bits."""
     # A logical shift leaves the negative scores in the upper half of the bins: one pass less.
     halves = tf.bitwise.right_shift(tf.bitcast(bits, tf.uint32), 16)
-    return bits, _histogram(tf.bitcast(halves, tf.int32))
+    return _histogram(tf.bitcast(halves, tf.int32))
 
 
 @shared(BITS, HISTOGRAM, MASK, _NUMBER)
 def top_of_ranked(bits, histogram, eligible, k):
-    """`top` of one ranking, to be called in functions that are `shared`."""
+    """`top` of one part, to be called in functions that are `shared`."""
     if is_compiled():
         return _bisected(bits, eligible, k)
     base, k_in_bin, signed = _upper(histogram, k)
     lower, wanted, ties = _bin_of_kth(_lower(bits, signed, base), k_in_bin)
-    return _cut(bits, signed, eligible, base + lower, wanted, ties)
+    return _cut(bits, signed, base + lower, wanted, ties)
 
 
-def _top_of_several(rankings, k):
-    base, k_in_bin, signed = _upper(_sum([r.histogram for r in rankings]), k)
-    histograms = [_lower(r.bits, signed, base) for r in rankings]
+@shared(BITS, MASK, SIZES, NUMBERS)
+def _top_of_segments(bits, eligible, sizes, k):
+    def one(bits, eligible, k):
+        return top_of_ranked(bits, histogram_of(bits), eligible, k)
+
+    return each_segment(one, sizes, [bits, eligible], [k])
+
+
+@shared(MASK, SIZES)
+def _count_segments(mask, sizes):
+    up_to = tf.cumsum(tf.cast(mask, tf.int64))
+    at_ends = tf.gather(tf.concat([[0], up_to], 0), tf.cumsum(sizes))
+    return at_ends - tf.concat([[0], at_ends[:-1]], 0)
+
+
+def each_segment(
+    function: Callable[..., tf.Tensor],
+    sizes: tf.Tensor,
+    flat: Sequence[tf.Tensor],
+    numbers: Sequence[tf.Tensor] = (),
+) -> tf.Tensor:
+    """Applies `function` to one segment after the other, and joins the masks that it returns.
+
+    Args:
+        function: Takes a segment of each flat tensor, then one of each of the `numbers`.
+        sizes: int32 vector, the sizes of the segments.
+        flat: Flat tensors, as long as all segments together.
+        numbers: Vectors, as long as there are segments.
+
+    Example:
+
+    >>> flat = tf.constant([1, 5, 2, 3])
+    >>> largest = lambda values: values == tf.reduce_max(values)
+    >>> each_segment(largest, tf.constant([2, 2]), [flat]).numpy().tolist()
+    [False, True, False, True]
+    """
+    starts = tf.cumsum(sizes, exclusive=True)
+    masks = tf.TensorArray(tf.bool, tf.size(sizes), infer_shape=False, element_shape=[None])
+
+    def one(i, masks):
+        segments = [tf.slice(tensor, [starts[i]], [sizes[i]]) for tensor in flat]
+        return i + 1, masks.write(i, function(*segments, *(vector[i] for vector in numbers)))
+
+    return tf.while_loop(lambda i, _: i < tf.size(sizes), one, [0, masks])[1].concat()
+
+
+def _top_of_several(flat, k):
+    all_bits, histograms, _ = zip(*flat, strict=True)
+    base, k_in_bin, signed = _upper(_sum(histograms), k)
+    histograms = [_lower(bits, signed, base) for bits in all_bits]
     lower, wanted, _ = _bin_of_kth(_sum(histograms), k_in_bin)
     # How many of each are tied with the k-th largest, and how many of these are selected.
     ties = tf.cast(tf.gather(tf.stack(histograms), lower, axis=1), tf.int64)
     here = tf.clip_by_value(wanted - tf.cumsum(ties, exclusive=True), 0, ties)
-    each = zip(rankings, tf.unstack(here), tf.unstack(ties), strict=True)
-    return [_cut(r.bits, signed, r.eligible, base + lower, n, of) for r, n, of in each]
+    each = zip(all_bits, tf.unstack(here), tf.unstack(ties), strict=True)
+    return [_cut(bits, signed, base + lower, n, of) for bits, n, of in each]
 
 
 def _sum(histograms: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -151,15 +252,14 @@ def _lower(bits, signed, base):
     return _histogram(tf.bitcast(tf.minimum(offsets, _BINS), tf.int32))
 
 
-@shared(BITS, _BOOL, MASK, _KEY, _NUMBER, _NUMBER)
-def _cut(bits, signed, eligible, kth, wanted, ties):
+@shared(BITS, _BOOL, _KEY, _NUMBER, _NUMBER)
+def _cut(bits, signed, kth, wanted, ties):
     keys = _keys(bits, signed)
-    chosen = tf.cond(
+    return tf.cond(
         ties == wanted,
         lambda: keys >= kth,
         lambda: (keys > kth) | _first(keys == kth, wanted),
     )
-    return tf.reshape(chosen, tf.shape(eligible))
 
 
 def _keys(bits, signed):
@@ -220,23 +320,21 @@ def _first(mask: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
 # By bisection.
 
 
-def _top_by_bisection(rankings, k):
-    bits = tf.concat([r.bits for r in rankings], 0)
-    flat = [tf.reshape(r.eligible, [-1]) for r in rankings]
-    chosen = tf.split(_bisected(bits, tf.concat(flat, 0), k), [part.shape[0] for part in flat])
-    return [tf.reshape(c, r.eligible.shape) for c, r in zip(chosen, rankings, strict=True)]
+def _top_by_bisection(flat, k):
+    bits, _, eligible = zip(*flat, strict=True)
+    chosen = _bisected(tf.concat(bits, 0), tf.concat(eligible, 0), k)
+    return tf.split(chosen, [part.shape[0] for part in bits])
 
 
 def _bisected(bits, eligible, k):
-    allowed = tf.reshape(eligible, [-1])
-    keys = tf.where(allowed, _sortable(bits), tf.int32.min)
-    k = tf.minimum(k, count(allowed))
+    keys = tf.where(eligible, _sortable(bits), tf.int32.min)
+    k = tf.minimum(k, count(eligible))
     kth = _largest(lambda key: count(keys >= key) >= k, tf.int32.min, tf.int32.max)
-    above, tied = keys > kth, (keys == kth) & allowed
+    above, tied = keys > kth, (keys == kth) & eligible
     wanted, index = k - count(above), tf.range(tf.size(keys))
     # The first of those that are tied.
     last = _largest(lambda i: count(tied & (index < i)) <= wanted, 0, tf.size(keys))
-    return tf.reshape(above | (tied & (index < last)), tf.shape(eligible))
+    return above | (tied & (index < last))
 
 
 def _largest(holds, low, high):

@@ -1,7 +1,8 @@
 """The algebra of units: choose, prune to a number, drop, grow, exchange.
 
 A unit is what a pattern prunes as one: a weight, a block, a filter, a slot of an N:M group.
-Methods, studies and conversions see units only, and all of them choose by what is here.
+Methods, studies and conversions see units only, and all of them choose by what is here, for all
+weights of a pattern at once.
 """
 
 from __future__ import annotations
@@ -9,118 +10,180 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
+from granet_tf.masks.joined import Joined, Parts
 from granet_tf.masks.patterns import Capacity, Pattern
 from granet_tf.masks.selection import (
     BITS,
     HISTOGRAM,
     MASK,
+    SCORE,
+    SIZES,
     Ranking,
     count,
+    count_all,
+    count_each,
+    each_segment,
+    histogram_of,
     rank,
     top,
+    top_of_each,
     top_of_ranked,
 )
 from granet_tf.masks.traced import shared
 
-# The rankings of one weight's units, in the order in which they may be chosen; see `Pattern.tiers`.
+# Rankings of the same units, in the order in which they may be chosen; see `Pattern.tiers`.
 Tiers = Sequence[Ranking]
 
 
-def ranked(score: tf.Tensor, tiers: Sequence[tf.Tensor]) -> Tiers:
-    """Makes the tiers of one weight ready for `best`."""
+def ranked(score: Joined, tiers: Sequence[Joined]) -> Tiers:
+    """Makes the tiers ready for `best` and `best_of_each`."""
     return tuple(rank(score, eligible) for eligible in tiers)
 
 
-def best(weights: Sequence[Tiers], k: int | tf.Tensor) -> list[tf.Tensor]:
-    """Masks of the k best units of all weights together: of the first tiers while these last.
+def best(tiers: Tiers, k: int | tf.Tensor) -> Joined:
+    """Mask of the k best units of all weights together: of the first tiers while these last.
 
     Example:
 
-    >>> score, first = tf.constant([5.0, 1.0, 2.0]), tf.constant([False, True, True])
-    >>> [mask] = best([ranked(score, [first, ~first])], 1)
+    >>> parts = Parts.of([(3,)])
+    >>> score, first = map(parts.join, ([[5.0, 1.0, 2.0]], [[False, True, True]]))
+    >>> [mask] = best(ranked(score, [first, ~first]), 1).split()
     >>> mask.numpy().astype(int).tolist()
     [0, 0, 1]
     """
-    masks = top([tiers[0] for tiers in weights], k)
-    for depth in range(1, max(map(len, weights))):
-        rest = tf.cast(k, tf.int64) - tf.add_n([count(m) for m in masks])
-        deep = [i for i, tiers in enumerate(weights) if depth < len(tiers)]
-        more = top([weights[i][depth] for i in deep], tf.maximum(rest, 0))
-        for i, mask in zip(deep, more, strict=True):
-            masks[i] |= mask
-    return masks
+    return _best(tiers, tf.cast(k, tf.int64), top, count_all)
+
+
+def best_of_each(tiers: Tiers, k: tf.Tensor) -> Joined:
+    """Mask of the best units of each weight, as many as the vector `k` says."""
+    return _best(tiers, tf.cast(k, tf.int64), top_of_each, count_each)
+
+
+def _best(tiers, k, top, count):
+    mask = top(tiers[0], k)
+    for ranking in tiers[1:]:
+        mask |= top(ranking, tf.maximum(k - count(mask), 0))
+    return mask
 
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """What is active of one weight, and what may become so, counted in units of its pattern.
+    """What is active of the weights of one pattern, and what may become so, counted in units.
 
     Attributes:
-        pattern: The pattern, with the axes of the weight.
-        shape: Shape of the weight.
-        active: Which units are active.
+        paths: Paths of the weights.
         given: The pattern as it was given, without axes: units of equal ones may be ranked together
-            and exchanged. None is that of all the others that say nothing.
-        path: Path of the weight.
+            and exchanged.
+        patterns: The pattern with the axes of each weight.
+        shapes: Shapes of the weights.
+        indices: Places of the weights among all that the method has.
+        active: Which units are active.
 
     Example:
 
     >>> from granet_tf.masks.patterns import Element
-    >>> units = Units(Element(), (4,), tf.constant([True, True, False, False]))
-    >>> kept = units.choose(tf.constant([1.0, 2.0, 3.0, 4.0]), 1, units.active)
-    >>> kept.numpy().tolist(), int(units.room(kept))
-    ([False, True, False, False], 3)
+    >>> masks = [tf.constant([True, True, False, False])]
+    >>> [units] = Units.of(["kernel"], [(Element(), Element())], masks)
+    >>> score = units.pool([tf.constant([1.0, 2.0, 3.0, 4.0])])
+    >>> kept = units.choose(score, tf.constant([1]), units.active)
+    >>> units.expand(kept)[0].numpy().tolist(), units.room(kept).numpy().tolist()
+    ([False, True, False, False], [3])
     """
 
-    pattern: Pattern
-    shape: tuple[int, ...]
-    active: tf.Tensor
-    given: Pattern | None = None
-    path: str = ""
+    paths: tuple[str, ...]
+    given: Pattern
+    patterns: tuple[Pattern, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    indices: tuple[int, ...]
+    active: Joined
 
     @classmethod
-    def of(cls, patterns: tuple[Pattern, Pattern], mask: tf.Tensor, path: str = "") -> Units:
-        """The units of a weight with this mask.
+    def of(
+        cls,
+        paths: Sequence[str],
+        patterns: Sequence[tuple[Pattern, Pattern]],
+        masks: Sequence[tf.Tensor],
+    ) -> list[Units]:
+        """The units of weights with these masks, those of equal patterns together.
+
+        A block of four weights and a single weight are not compared: a unit of the one would be
+        paid for with one of the other.
 
         Args:
-            patterns: The pattern as it was given and with the weight's axes, as from
-                `Method.patterns_of`.
-            mask: The weight's mask.
-            path: The weight's path.
+            paths: Paths of the weights.
+            patterns: The pattern of each weight, as it was given and with the weight's axes, as
+                from `Method.patterns_of`.
+            masks: The weights' masks.
         """
-        given, bound = patterns
-        return cls(bound, tuple(mask.shape), bound.units(mask), given, path)
+        made = []
+        for indices in alike([given for given, _ in patterns]):
+            bound = tuple(patterns[i][1] for i in indices)
+            units = [pattern.units(masks[i]) for pattern, i in zip(bound, indices, strict=True)]
+            parts = Parts.of([tuple(each.shape) for each in units])
+            shapes = tuple(tuple(masks[i].shape) for i in indices)
+            names, given = tuple(paths[i] for i in indices), patterns[indices[0]][0]
+            made.append(cls(names, given, bound, shapes, tuple(indices), parts.join(units)))
+        return made
 
     @property
-    def capacity(self) -> Capacity:
-        """How many units the pattern has room for."""
-        return self.pattern.capacity(self.shape)
+    def parts(self) -> Parts:
+        return self.active.parts
 
-    def pool(self, score: tf.Tensor) -> tf.Tensor:
-        """Scores of single weights -> scores of units."""
-        return self.pattern.pool(score)
+    @property
+    def capacities(self) -> list[Capacity]:
+        """How many units the pattern has room for, of each weight."""
+        return [p.capacity(shape) for p, shape in zip(self.patterns, self.shapes, strict=True)]
 
-    def mean(self, score: tf.Tensor) -> tf.Tensor:
-        """Scores of single weights -> scores of units, for one weight of each: comparable between
-        filters, or blocks, of different sizes."""
-        return self.pattern.pool(score) / self.pattern.pool(tf.ones_like(score))
+    def pool(self, scores: Sequence[tf.Tensor]) -> Joined:
+        """Scores of single weights, of all weights that the method has -> float32 of units."""
+        each = zip(self.patterns, self.indices, strict=True)
+        return self.parts.join([tf.cast(p.pool(scores[i]), tf.float32) for p, i in each])
 
-    def choose(self, score: tf.Tensor, k: tf.Tensor, eligible: tf.Tensor) -> tf.Tensor:
-        """Mask of the k best of the `eligible` units."""
-        return best([ranked(score, self.pattern.tiers(score, eligible))], k)[0]
+    def mean(self, scores: Sequence[tf.Tensor]) -> Joined:
+        """As `pool`, for one weight of each unit: comparable between filters, or blocks, of
+        different sizes."""
+        return self.pool(scores).map(tf.divide, self.pool([tf.ones_like(s) for s in scores]))
 
-    def add(self, score: tf.Tensor, k: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-        """`kept`, and the k best units that fit beside it."""
-        return kept | best([ranked(score, self.pattern.tiers(score, ~kept, kept))], k)[0]
+    def expand(self, units: Joined) -> list[tf.Tensor]:
+        """Mask of units -> masks of these weights."""
+        each = zip(self.patterns, units.split(), self.shapes, strict=True)
+        return [pattern.expand(mask, shape) for pattern, mask, shape in each]
+
+    def tiers(
+        self, score: Joined, eligible: Joined, kept: Joined | None = None
+    ) -> tuple[Joined, ...]:
+        """`Pattern.tiers` of all weights."""
+        if self.given.is_free:
+            return (eligible,)
+        of_weights = [each.split() for each in (score, eligible, kept) if each is not None]
+        each = zip(self.patterns, *of_weights, strict=True)
+        tiers = [pattern.tiers(*values) for pattern, *values in each]
+        return tuple(self.parts.join(tier) for tier in zip(*tiers, strict=True))
+
+    def comparable(self, score: Joined, eligible: Joined) -> Joined:
+        """`Pattern.comparable` of all weights."""
+        if self.given.is_comparable:
+            return score
+        each = zip(self.patterns, score.split(), eligible.split(), strict=True)
+        return self.parts.join([pattern.comparable(s, e) for pattern, s, e in each])
+
+    def choose(self, score: Joined, k: tf.Tensor, eligible: Joined) -> Joined:
+        """Mask of the best of the `eligible` units, as many of each weight as the vector says."""
+        return best_of_each(ranked(score, self.tiers(score, eligible)), k)
+
+    def add(self, score: Joined, k: tf.Tensor, kept: Joined) -> Joined:
+        """`kept`, and the best units that fit beside it, as many of each weight as `k` says."""
+        return kept | best_of_each(ranked(score, self.tiers(score, ~kept, kept)), k)
 
     def exchange(
-        self, tiers: Tiers, grow_score: tf.Tensor, fraction: tf.Tensor, active: tf.Tensor
-    ) -> tf.Tensor:
+        self, tiers: Tiers, grow_score: Joined, fraction: tf.Tensor, active: Joined
+    ) -> Joined:
         """Mask of units after the weakest share is dropped and as many are grown (Eq. 2 and 3).
 
-        What has just been dropped may be grown again.
+        Each weight exchanges its own. What has just been dropped may be grown again.
 
         Args:
             tiers: Units, those that are active among them as the best, ranked to be kept.
@@ -131,37 +194,101 @@ class Units:
         Example:
 
         >>> from granet_tf.masks.patterns import Element
-        >>> units = Units(Element(), (3,), tf.constant([True, True, False]))
-        >>> weakest_second = ranked(tf.constant([2.0, 1.0, 0.0]), [units.active])
-        >>> growth, half = tf.constant([0.0, 1.0, 2.0]), tf.constant(0.5, tf.float64)
-        >>> units.exchange(weakest_second, growth, half, units.active).numpy().tolist()
+        >>> masks, element = [tf.constant([True, True, False])], Element()
+        >>> [units] = Units.of(["kernel"], [(element, element)], masks)
+        >>> weakest_second = ranked(units.pool([tf.constant([2.0, 1.0, 0.0])]), [units.active])
+        >>> growth, half = units.pool([tf.constant([0.0, 1.0, 2.0])]), tf.constant(0.5, tf.float64)
+        >>> new = units.exchange(weakest_second, growth, half, units.active)
+        >>> units.expand(new)[0].numpy().tolist()
         [True, False, True]
         """
-        if self.pattern.is_free:
-            [ranking], growth = tiers, tf.cast(grow_score, tf.float32)
-            new = _exchange(ranking.bits, ranking.histogram, growth, fraction, active)
-            new.set_shape(active.shape)
-            return new
-        alive = count(active)
+        if self.given.is_free:
+            return _exchange(tiers[0], grow_score, fraction, active)
+        alive = count_each(active)
         dropped = share(fraction, alive)
-        return self.add(grow_score, dropped, best([tiers], alive - dropped)[0])
+        return self.add(grow_score, dropped, best_of_each(tiers, alive - dropped))
 
-    def room(self, kept: tf.Tensor) -> tf.Tensor:
-        """How many units fit beside `kept`."""
-        anything = tf.zeros(kept.shape)
-        return count(self.pattern.tiers(anything, ~kept, kept)[0])
-
-    def expand(self, units: tf.Tensor) -> tf.Tensor:
-        """Mask of units -> mask of the weight."""
-        return self.pattern.expand(units, self.shape)
+    def room(self, kept: Joined) -> tf.Tensor:
+        """How many units of each weight fit beside `kept`."""
+        anything = kept.map(lambda mask: tf.zeros(tf.shape(mask)))
+        return count_each(self.tiers(anything, ~kept, kept)[0])
 
 
-@shared(BITS, HISTOGRAM, (None, tf.float32), ([], tf.float64), MASK)
-def _exchange(bits, histogram, grow_score, fraction, active):
+def alike(patterns: Sequence[Pattern]) -> list[list[int]]:
+    """Positions of equal patterns.
+
+    Example:
+
+    >>> from granet_tf.masks.patterns import Block, Element
+    >>> alike([Element(), Block((4, 1)), Element()])
+    [[0, 2], [1]]
+    """
+    groups: dict[Pattern, list[int]] = {}
+    for i, pattern in enumerate(patterns):
+        groups.setdefault(pattern, []).append(i)
+    return list(groups.values())
+
+
+def in_order(groups: Sequence[Units], values: Sequence[Sequence]) -> list:
+    """What each group has for its weights, in the order of all weights.
+
+    Example:
+
+    >>> from granet_tf.masks.patterns import Element, Filter
+    >>> patterns = [(p, p) for p in (Element(), Filter(), Element())]
+    >>> groups = Units.of("abc", patterns, [tf.ones((2, 2), tf.bool)] * 3)
+    >>> in_order(groups, [["first", "third"], ["second"]])
+    ['first', 'second', 'third']
+    """
+    places = [i for units in groups for i in units.indices]
+    flat = [value for of_group in values for value in of_group]
+    return [value for _, value in sorted(zip(places, flat, strict=True), key=lambda each: each[0])]
+
+
+def paths_of(groups: Sequence[Units]) -> list[str]:
+    """Paths of all weights, in their order."""
+    return in_order(groups, [units.paths for units in groups])
+
+
+def expanded(groups: Sequence[Units], masks: Sequence[Joined]) -> list[tf.Tensor]:
+    """Masks of units, by group -> masks of all weights, in their order."""
+    each = zip(groups, masks, strict=True)
+    return in_order(groups, [units.expand(mask) for units, mask in each])
+
+
+def _exchange(ranking, grow_score, fraction, active):
+    flat = zip(
+        ranking.bits.tensors,
+        ranking.histograms,
+        grow_score.tensors,
+        active.tensors,
+        active.parts.sizes,
+        strict=True,
+    )
+    exchanged = [
+        _exchange_one(bits, histogram, growth, mask, fraction)
+        if len(sizes) == 1
+        else _exchange_segments(bits, growth, mask, sizes, fraction)
+        for bits, histogram, growth, mask, sizes in flat
+    ]
+    return Joined(active.parts, tuple(exchanged))
+
+
+@shared(BITS, HISTOGRAM, SCORE, MASK, ([], tf.float64))
+def _exchange_one(bits, histogram, grow_score, active, fraction):
     alive = count(active)
     dropped = share(fraction, alive)
     kept = top_of_ranked(bits, histogram, active, alive - dropped)
-    return kept | top_of_ranked(*rank(grow_score, ~kept), dropped)
+    dormant = tf.where(~kept, tf.bitcast(grow_score, tf.int32), -1)
+    return kept | top_of_ranked(dormant, histogram_of(dormant), ~kept, dropped)
+
+
+@shared(BITS, SCORE, MASK, SIZES, ([], tf.float64))
+def _exchange_segments(bits, grow_score, active, sizes, fraction):
+    def one(bits, grow_score, active):
+        return _exchange_one(bits, histogram_of(bits), grow_score, active, fraction)
+
+    return each_segment(one, sizes, [bits, grow_score, active])
 
 
 def share(fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
@@ -176,15 +303,19 @@ def share(fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.math.ceil(fraction * tf.cast(alive, tf.float64) - 1e-9), tf.int64)
 
 
-def keep_count(size: int, sparsity: float | tf.Tensor) -> tf.Tensor:
+def keep_count(size: int | Sequence[int], sparsity: float | tf.Tensor) -> tf.Tensor:
     """k = max(1, round_half_even(size · (1 − sparsity))): int64, computed in float64.
+
+    Args:
+        size: A number of units, or several.
+        sparsity: Fraction of zeros, one for all or one for each.
 
     Example:
 
     >>> [int(keep_count(100, s)) for s in (0.0, 0.1, 0.9999)]
     [100, 90, 1]
     """
-    kept = size * (1.0 - tf.cast(sparsity, tf.float64))
+    kept = tf.cast(size, tf.float64) * (1.0 - tf.cast(sparsity, tf.float64))
     # TensorFlow's graph optimizer reorders sums, which moves a half off by a rounding error; in
     # steps of 2**-20 it is a half again, in graphs as in eager execution.
     kept = tf.round(kept * 2.0**20) / 2.0**20
@@ -201,8 +332,18 @@ def units_to_keep(capacities: Sequence[Capacity], sparsity: float | tf.Tensor) -
     >>> [int(units_to_keep([capacity], s)) for s in (0.25, 0.5, 0.75)]
     [3, 2, 1]
     """
-    k = keep_count(sum(c.slots for c in capacities), sparsity)
-    fitting = sum(c.fitting for c in capacities)
+    whole = Capacity(*(sum(numbers) for numbers in _numbers(capacities)))
+    return units_of_each_to_keep([whole], sparsity)[0]
+
+
+def units_of_each_to_keep(capacities: Sequence[Capacity], sparsity: float | tf.Tensor) -> tf.Tensor:
+    """How many units of each weight stay at `sparsity`, one for all or one for each."""
+    slots, open_slots, fitting = (np.array(n, np.int64) for n in _numbers(capacities))
+    k = keep_count(slots, sparsity)
     # Slots that are open, and have nothing but what fills up to take them.
-    empty = sum(c.open for c in capacities) - fitting
-    return k - tf.clip_by_value(k - fitting, 0, empty) if empty else k
+    empty = open_slots - fitting
+    return k - tf.clip_by_value(k - fitting, 0, empty) if empty.any() else k
+
+
+def _numbers(capacities):
+    return zip(*((c.slots, c.open, c.fitting) for c in capacities), strict=True)

@@ -21,8 +21,8 @@ import tensorflow as tf
 from granet_tf.masks import distributions
 from granet_tf.masks.pattern_names import as_pattern
 from granet_tf.masks.patterns import Capacity, Element, Pattern
-from granet_tf.masks.scopes import SCOPES, Candidates, alike, match
-from granet_tf.masks.units import Units, best, ranked, units_to_keep
+from granet_tf.masks.scopes import SCOPES, Candidates, match
+from granet_tf.masks.units import Units, alike, expanded, in_order, units_of_each_to_keep
 from granet_tf.methods.parameters import check, parameter
 from granet_tf.methods.records import State, Tensors
 from granet_tf.schedules import PruningSchedule
@@ -315,15 +315,19 @@ class Method:
         self.check_fits(shapes, layouts)
         capacities = self.capacities(shapes, layouts)
         sparsities = self._initial_sparsities(shapes, capacities, layouts)
-        masks = {}
-        for (path, shape), seed in zip(shapes.items(), self._seeds(shapes, 0), strict=True):
-            _, pattern = self._pattern(path, layouts)
-            units = pattern.units(tf.ones(shape, tf.bool))
-            score = tf.random.stateless_uniform(units.shape, seed, alg="philox")
-            kept = units_to_keep([capacities[path]], sparsities[path])
-            [chosen] = best([ranked(score, pattern.tiers(score, units))], kept)
-            masks[path] = pattern.expand(chosen, shape)
-        return masks
+        everything = [tf.ones(shape, tf.bool) for shape in shapes.values()]
+        groups = self.units_of(list(shapes), everything, layouts)
+        seeds = self._seeds(shapes, 0)
+        masks = []
+        for units in groups:
+            drawn = [
+                tf.random.stateless_uniform(shape, seeds[i], alg="philox")
+                for i, shape in zip(units.indices, units.parts.shapes, strict=True)
+            ]
+            wanted = tf.constant([sparsities[path] for path in units.paths], tf.float64)
+            kept = units_of_each_to_keep(units.capacities, wanted)
+            masks.append(units.expand(units.choose(units.parts.join(drawn), kept, units.active)))
+        return dict(zip(shapes, in_order(groups, masks), strict=True))
 
     def _initial_sparsities(self, shapes, capacities, layouts):
         """That of each weight; where patterns are ranked apart, each pattern for itself has it."""
@@ -379,30 +383,36 @@ class Method:
             every other entry starts afresh.
         """
         schedule = self.make_schedule()
-        should_prune, _ = schedule(step)
-        inputs = list(zip(weights, gradients, self._seeds(paths, step), strict=True))
-        units = self.units_of(paths, masks, layouts)
-        active = [u.active for u in units]
-        scores = [u.pool(self.drop_score(*each)) for u, each in zip(units, inputs, strict=True)]
-
         # A schedule of one's own may say a plain True.
-        should_prune = tf.convert_to_tensor(should_prune)
-        eligible = [a | should_prune for a in active] if dormant_compete else active
-        candidates = list(map(Candidates.of, units, scores, eligible))
+        should_prune = tf.convert_to_tensor(schedule(step)[0])
+        groups = self.units_of(paths, masks, layouts)
+        inputs = list(zip(weights, gradients, self._seeds(paths, step), strict=True))
+        scores = [self.drop_score(*each) for each in inputs]
+        candidates = [
+            Candidates.of(
+                units,
+                units.pool(scores),
+                units.active.map(lambda a: a | should_prune) if dormant_compete else None,
+            )
+            for units in groups
+        ]
         kept = SCOPES[self.scope](self, candidates, schedule.exact_sparsity(step))
         # Where only regeneration is due, this is less to trace than a condition around the above.
-        new = pruned = [tf.where(should_prune, k, a) for k, a in zip(kept, active, strict=True)]
+        new = pruned = [
+            k.map(lambda k, a: tf.where(should_prune, k, a), u.active)
+            for k, u in zip(kept, groups, strict=True)
+        ]
         if schedule.regenerates:
             should_regenerate, fraction = schedule.regenerate(step)
             fraction = tf.where(should_regenerate, tf.cast(fraction, tf.float64), 0.0)
-            growth = [u.pool(self.grow_score(*each)) for u, each in zip(units, inputs, strict=True)]
+            growth = [self.grow_score(*each) for each in inputs]
             new = [
-                u.exchange(c.rankings, growth, fraction, left)
-                for u, c, growth, left in zip(units, candidates, growth, pruned, strict=True)
+                c.units.exchange(c.rankings, c.units.pool(growth), fraction, left)
+                for c, left in zip(candidates, pruned, strict=True)
             ]
-        new_masks = [u.expand(n) for u, n in zip(units, new, strict=True)]
+        new_masks = expanded(groups, new)
         # Units are active or not as a whole.
-        survivors = [u.expand(n & p) for u, n, p in zip(units, new, pruned, strict=True)]
+        survivors = expanded(groups, [n & p for n, p in zip(new, pruned, strict=True)])
         if dormant_compete:  # Else what pruning leaves was active before.
             survivors = [s & m for s, m in zip(survivors, masks, strict=True)]
         return new_masks, survivors
@@ -437,9 +447,8 @@ class Method:
         masks: Sequence[tf.Tensor],
         layouts: Mapping[str, Layout] | None = None,
     ) -> list[Units]:
-        """The units of each weight, by the pattern."""
-        patterns = [self._pattern(path, layouts) for path in paths]
-        return [Units.of(*each) for each in zip(patterns, masks, paths, strict=True)]
+        """The units of all weights, by the pattern."""
+        return Units.of(paths, [self._pattern(path, layouts) for path in paths], masks)
 
     def _seeds(self, paths, step):
         """A seed for each weight, from `seed`, its path and the step."""

@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from granet_tf.masks.allocation import owed
 from granet_tf.masks.patterns import Element
-from granet_tf.masks.selection import count, select
+from granet_tf.masks.scopes import Candidates
+from granet_tf.masks.selection import count_all, count_each
+from granet_tf.masks.units import expanded
 from granet_tf.methods.base import Method
 from granet_tf.methods.draws import normal, uniform
 from granet_tf.methods.parameters import parameter
@@ -103,37 +105,28 @@ class DeepR(Method):
         # Another stream than that of the noise.
         seeds = [seed + tf.constant([1, 0]) for seed in self._seeds(tensors.paths, step)]
         scores = [uniform(w, seed) for w, seed in zip(tensors.weights, seeds, strict=True)]
-        grown = _GROWTH[self.scope](self, tensors, kept, scores)
-        masks = [k | g for k, g in zip(kept, grown, strict=True)]
-        return masks, kept, tensors.states
+        groups = self.units_of(tensors.paths, tensors.masks, tensors.layouts_by_path)
+        [units] = groups  # Of single weights.
+        left = units.parts.join(kept)
+        grown = _GROWTH[self.scope](self, units, left, units.pool(scores))
+        return expanded(groups, [left | grown]), kept, tensors.states
 
 
-def _grow_layer(method, tensors, kept, scores):
+def _grow_layer(method, units, kept, scores):
     """Each layer as many as it lost."""
-    return [
-        select([score], [~k], count(mask) - count(k))[0]
-        for score, mask, k in zip(scores, tensors.masks, kept, strict=True)
-    ]
+    return units.choose(scores, count_each(units.active) - count_each(kept), ~kept)
 
 
-def _grow_global(method, tensors, kept, scores):
+def _grow_global(method, units, kept, scores):
     """As many as were lost in all, anywhere, but where pins and caps are obeyed."""
-    dormant = [~k for k in kept]
-    lost = tf.add_n([count(m) - count(k) for m, k in zip(tensors.masks, kept, strict=True)])
+    lost = count_all(units.active) - count_all(kept)
+    dormant = Candidates.of(units, scores, ~kept)
     if not (method.pinned or method.capped):
-        return select(scores, dormant, lost)
-    own, is_pinned = owed(
-        method,
-        tensors.paths,
-        method.units_of(tensors.paths, tensors.masks, tensors.layouts_by_path),
-        kept,
-    )
-    first = [
-        select([s], [d], n)[0] for s, d, n in zip(scores, dormant, tf.unstack(own), strict=True)
-    ]
-    others = [d & ~f & (not p) for d, f, p in zip(dormant, first, is_pinned, strict=True)]
-    rest = select(scores, others, lost - tf.reduce_sum(own))
-    return [f | r for f, r in zip(first, rest, strict=True)]
+        return dormant.best_together(lost)
+    [(own, is_pinned)] = owed(method, [units], [kept])
+    first = dormant.best_of_each(own)
+    others = dormant.without(first | units.parts.spread(tf.constant(is_pinned)))
+    return first | others.best_together(lost - tf.reduce_sum(own))
 
 
 _GROWTH = {"layer": _grow_layer, "global": _grow_global}

@@ -8,7 +8,8 @@ import keras
 import tensorflow as tf
 
 from granet_tf.masks.allocation import share_out
-from granet_tf.masks.selection import count
+from granet_tf.masks.selection import count_all, count_each
+from granet_tf.masks.units import expanded
 from granet_tf.methods.parameters import parameter
 from granet_tf.methods.records import State
 from granet_tf.methods.rigl import SET
@@ -65,29 +66,24 @@ class DSR(SET):
     def update(self, step, tensors, *, dormant_compete):
         threshold = tensors.states[0]["threshold"]
         _, fraction = self.make_schedule().regenerate(step)
-        units = self.units_of(tensors.paths, tensors.masks, tensors.layouts_by_path)
-        kept = [
-            _above(threshold, u, u.mean(tf.abs(weight)))
-            for u, weight in zip(units, tensors.weights, strict=True)
-        ]
-        survived = tf.stack([count(k) for k in kept])
-        alive = tf.add_n([count(u.active) for u in units])
-        dropped = alive - tf.reduce_sum(survived)
-        numbers = share_out(self, tensors.paths, units, kept, survived)
-        scores = [
-            u.pool(self.grow_score(weight, None, seed))
-            for u, weight, seed in zip(
-                units, tensors.weights, self._seeds(tensors.paths, step), strict=True
-            )
-        ]
+        groups = self.units_of(tensors.paths, tensors.masks, tensors.layouts_by_path)
+        sizes = [tf.abs(weight) for weight in tensors.weights]
+        kept = [_above(threshold, units, units.mean(sizes)) for units in groups]
+        survived = [count_each(k) for k in kept]
+        alive = tf.add_n([count_all(units.active) for units in groups])
+        dropped = alive - tf.add_n([tf.reduce_sum(number) for number in survived])
+        numbers = share_out(self, groups, kept, survived)
+        seeds = self._seeds(tensors.paths, step)
+        each = zip(tensors.weights, seeds, strict=True)
+        scores = [self.grow_score(weight, None, seed) for weight, seed in each]
         masks = [
-            u.expand(u.add(s, n, k))
-            for u, s, n, k in zip(units, scores, numbers, kept, strict=True)
+            units.add(units.pool(scores), n, k)
+            for units, n, k in zip(groups, numbers, kept, strict=True)
         ]
-        survivors = [u.expand(k) for u, k in zip(units, kept, strict=True)]
         wanted = tf.cast(fraction, tf.float64) * tf.cast(alive, tf.float64)
         adapted = self._adapt(threshold, tf.cast(dropped, tf.float64), wanted)
-        return masks, survivors, [{"threshold": adapted} for _ in masks]
+        states = [{"threshold": adapted} for _ in tensors.masks]
+        return expanded(groups, masks), expanded(groups, kept), states
 
     def _adapt(self, threshold, dropped, wanted):
         few = dropped < (1.0 - self.threshold_tolerance) * wanted
@@ -96,6 +92,6 @@ class DSR(SET):
 
 
 def _above(threshold, units, size):
-    """Which active units stay: those of at least the threshold, and the largest."""
-    large = units.active & (size >= tf.cast(threshold, size.dtype))
-    return large | units.choose(size, 1, units.active)
+    """Which active units stay: those of at least the threshold, and the largest of each weight."""
+    large = units.active & size.map(lambda values: values >= threshold)
+    return large | units.choose(size, tf.ones(len(units.paths), tf.int64), units.active)

@@ -10,7 +10,8 @@ import keras
 import tensorflow as tf
 
 from granet_tf.masks.allocation import drop_count, share_out
-from granet_tf.masks.selection import count
+from granet_tf.masks.selection import count, count_each
+from granet_tf.masks.units import expanded
 from granet_tf.methods.parameters import parameter
 from granet_tf.methods.records import State
 from granet_tf.methods.rigl import RigL
@@ -76,27 +77,22 @@ class SNFS(RigL):
 
     def update(self, step, tensors, *, dormant_compete):
         _, fraction = self.make_schedule().regenerate(step)
-        units = self.units_of(tensors.paths, tensors.masks, tensors.layouts_by_path)
-        momenta = [
-            u.pool(tf.abs(s["momentum"])) for u, s in zip(units, tensors.states, strict=True)
+        groups = self.units_of(tensors.paths, tensors.masks, tensors.layouts_by_path)
+        momenta = [tf.abs(state["momentum"]) for state in tensors.states]
+        sizes = [tf.abs(weight) for weight in tensors.weights]
+        kept, shares = [], []
+        for units in groups:
+            alive = count_each(units.active)
+            left = alive - drop_count(fraction, alive)
+            kept.append(units.choose(units.pool(sizes), left, units.active))
+            each = zip(units.mean(momenta).split(), units.active.split(), strict=True)
+            shares.append(tf.stack([mean(values, mask) for values, mask in each]))
+        numbers = share_out(self, groups, kept, shares)
+        new = [
+            units.add(units.pool(momenta), n, k)
+            for units, n, k in zip(groups, numbers, kept, strict=True)
         ]
-        alive = tf.stack([count(u.active) for u in units])
-        dropped = drop_count(fraction, alive)
-        kept = [
-            u.choose(u.pool(tf.abs(weight)), k, u.active)
-            for u, weight, k in zip(
-                units, tensors.weights, tf.unstack(alive - dropped), strict=True
-            )
-        ]
-        means = [
-            mean(u.mean(tf.abs(s["momentum"])), u.active)
-            for u, s in zip(units, tensors.states, strict=True)
-        ]
-        numbers = share_out(self, tensors.paths, units, kept, tf.stack(means))
-        masks = [
-            u.expand(u.add(m, n, k))
-            for u, m, n, k in zip(units, momenta, numbers, kept, strict=True)
-        ]
+        masks = expanded(groups, new)
         survivors = [new & old for new, old in zip(masks, tensors.masks, strict=True)]
         return masks, survivors, tensors.states
 

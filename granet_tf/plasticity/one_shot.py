@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import tensorflow as tf
 
 from granet_tf.masks.patterns import Element
-from granet_tf.masks.scopes import Candidates, alike, best_together, match
-from granet_tf.masks.selection import count
-from granet_tf.masks.units import best, keep_count
+from granet_tf.masks.scopes import Candidates, match
+from granet_tf.masks.selection import count, count_all, count_each
+from granet_tf.masks.units import expanded, keep_count
 from granet_tf.model import SparseModel
 from granet_tf.optimizer import SparseOptimizer, record_slots
 from keras_layers.masking import PrunedWeight
@@ -86,22 +86,19 @@ def prune_once(
     pruned = _free(model)
     before = [tf.convert_to_tensor(p.mask) for p in pruned]
     layouts = {p.path: p.layout for p in pruned}
-    units = model.method.units_of(list(layouts), before, layouts)
-    weights = [
-        Candidates.of(u, u.pool(tf.abs(tf.convert_to_tensor(p.variable))))
-        for p, u in zip(pruned, units, strict=True)
-    ]
-    kept = SCOPES[scope](weights, rate)
+    groups = model.method.units_of(list(layouts), before, layouts)
+    sizes = [tf.abs(tf.convert_to_tensor(p.variable)) for p in pruned]
+    kept = SCOPES[scope]([Candidates.of(units, units.pool(sizes)) for units in groups], rate)
     after = kept
     if gradients is not None:
+        growth = [tf.abs(_gradient(gradients, p)) for p in pruned]
         after = [
-            u.add(u.pool(tf.abs(_gradient(gradients, p))), count(u.active) - count(k), k)
-            for p, u, k in zip(pruned, units, kept, strict=True)
+            units.add(units.pool(growth), count_each(units.active) - count_each(k), k)
+            for units, k in zip(groups, kept, strict=True)
         ]
-    emptied = tuple(p.path for p, mask in zip(pruned, after, strict=True) if not int(count(mask)))
-    _check_left(weights, emptied, rate, scope)
-    survivors = [u.expand(mask) for u, mask in zip(units, kept, strict=True)]
-    masks = [u.expand(mask) for u, mask in zip(units, after, strict=True)]
+    masks, survivors = expanded(groups, after), expanded(groups, kept)
+    emptied = tuple(p.path for p, mask in zip(pruned, masks, strict=True) if not int(count(mask)))
+    _check_left(groups, emptied, rate, scope)
     _apply(model, pruned, masks, survivors)
     return OneShot(
         pruned=sum(int(count(b & ~s)) for b, s in zip(before, survivors, strict=True)),
@@ -155,28 +152,24 @@ def dense_gradients(
     return {p.path: gradient for p, gradient in zip(model.pruned, total, strict=True)}
 
 
-def _keep_global(weights: Sequence[Candidates], rate):
-    kept = {}
-    for group in alike([w.units.given for w in weights]):
-        mine = [weights[i] for i in group]
-        active = sum(int(count(w.all_eligible)) for w in mine)
-        kept |= dict(zip(group, best_together(mine, keep_count(active, rate)), strict=True))
-    return [kept[i] for i in range(len(weights))]
+def _keep_global(groups: Sequence[Candidates], rate):
+    return [c.best_together(keep_count(int(count_all(c.units.active)), rate)) for c in groups]
 
 
-def _keep_layer(weights: Sequence[Candidates], rate):
-    return [best([w.rankings], keep_count(int(count(w.all_eligible)), rate))[0] for w in weights]
+def _keep_layer(groups: Sequence[Candidates], rate):
+    return [c.best_of_each(keep_count(count_each(c.units.active), rate)) for c in groups]
 
 
 SCOPES: dict[str, Callable] = {"global": _keep_global, "layer": _keep_layer}
 
 
-def _check_left(weights, emptied, rate, scope):
+def _check_left(groups, emptied, rate, scope):
     """A layer may lose all of its single weights, but not all filters or blocks."""
     lost = {
-        w.path: str(w.units.given)
-        for w in weights
-        if w.path in emptied and w.units.given != Element()
+        path: str(units.given)
+        for units in groups
+        for path in units.paths
+        if path in emptied and units.given != Element()
     }
     if lost:
         raise ValueError(

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import granet_tf
 from granet_tf import GMP, NM, Block, ByKind, Element, Filter, GraNet, RigL
+from granet_tf.masks.joined import Parts
 from granet_tf.masks.pattern_names import PATTERNS
 from granet_tf.masks.units import best, ranked, units_to_keep
 from keras_layers.known_layers import ROWS, layout_of
@@ -100,11 +101,12 @@ def test_what_fits_no_group_comes_last_across_weights():
     # One full group of four, and one weight without groups, ranked together.
     score, free = tf.constant([[9.0], [8.0], [7.0], [6.0]]), tf.constant([[5.0], [1.0]])
     everything = tf.ones((4, 1), tf.bool), tf.ones((2, 1), tf.bool)
-    rankings = [
-        ranked(score, NM(2, 4).tiers(score, everything[0])),
-        ranked(free, Element().tiers(free, everything[1])),
-    ]
-    counts = [[int(np.sum(mask)) for mask in best(rankings, k)] for k in range(7)]
+    fits, rest = NM(2, 4).tiers(score, everything[0])
+    [all_fit] = Element().tiers(free, everything[1])
+    parts = Parts.of([(4, 1), (2, 1)])
+    tiers = [parts.join([fits, all_fit]), parts.join([rest, ~all_fit])]
+    rankings = ranked(parts.join([score, free]), tiers)
+    counts = [[int(np.sum(mask)) for mask in best(rankings, k).split()] for k in range(7)]
     assert counts == [[0, 0], [1, 0], [2, 0], [2, 1], [2, 2], [3, 2], [4, 2]]
 
 
