@@ -483,7 +483,7 @@ class SparseModel(Pickled, SparseCompile, Transparent, keras.Model):
     def _get_regularization_losses(self):
         penalties = (
             self.method.penalty(tf.convert_to_tensor(p.variable), p.mask, p.state)
-            for p in self.pruned
+            for p in (self.pruned if self.method.has_penalty else ())
         )
         return [*self._regularization_losses(), *(x for x in penalties if x is not None)]
 
@@ -493,7 +493,11 @@ class SparseModel(Pickled, SparseCompile, Transparent, keras.Model):
         # What regenerates is ranked by d loss / d (w · mask), so kept values must not be in the
         # loss. Plain GMP regularises them, as the original does.
         values = {id(v): v for v in self.trainable_variables}
-        masked = {id(p.variable): masked_value(p, straight_through=True) for p in self.pruned}
+        masked = {
+            id(p.variable): masked_value(p, straight_through=True)
+            for p in self.pruned
+            if p.variable.regularizer is not None
+        }
         mapping = [(v, masked.get(key, v)) for key, v in values.items()]
         with keras.StatelessScope(mapping):
             return super()._get_regularization_losses()

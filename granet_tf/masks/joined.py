@@ -62,7 +62,8 @@ class Parts:
 
     def join(self, tensors: Sequence[tf.Tensor]) -> Joined:
         """Joins a tensor of each weight's units."""
-        flat = [tf.reshape(tensor, [-1]) for tensor in tensors]
+        to_flat = tf.constant([-1])  # One operation for all, as each is traced.
+        flat = [tf.reshape(tensor, to_flat) for tensor in tensors]
         return Joined(self, tuple(_end_to_end(flat[a:b]) for a, b in self.bounds))
 
     def spread(self, values: tf.Tensor) -> Joined:
@@ -110,7 +111,9 @@ class Joined:
             for joined, sizes in zip(self.tensors, self.parts.sizes, strict=True)
             for tensor in ([joined] if len(sizes) == 1 else tf.split(joined, sizes))
         ]
-        return [tf.reshape(f, shape) for f, shape in zip(flat, self.parts.shapes, strict=True)]
+        shapes = {shape: tf.constant(shape, tf.int32) for shape in self.parts.shapes}
+        each = zip(flat, self.parts.shapes, strict=True)
+        return [tf.reshape(tensor, shapes[shape]) for tensor, shape in each]
 
 
 def _end_to_end(tensors):

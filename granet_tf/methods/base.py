@@ -196,6 +196,11 @@ class Method:
         """A scalar that one weight adds to the loss."""
         del weight, mask, state
 
+    @property
+    def has_penalty(self) -> bool:
+        """Whether there is a `penalty` to ask for."""
+        return type(self).penalty is not Method.penalty
+
     def initial_state(
         self,
         shapes: Mapping[str, tuple[int, ...]],
