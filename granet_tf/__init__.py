@@ -43,6 +43,7 @@ from granet_tf.methods import DPF as DPF
 from granet_tf.methods import DSR as DSR
 from granet_tf.methods import GMP as GMP
 from granet_tf.methods import ITOP as ITOP
+from granet_tf.methods import MEST as MEST
 from granet_tf.methods import SET as SET
 from granet_tf.methods import SNFS as SNFS
 from granet_tf.methods import SNIP as SNIP

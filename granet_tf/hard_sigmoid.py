@@ -13,7 +13,7 @@ def keras2_hard_sigmoid(x):
 
     Example:
 
-    >>> keras2_hard_sigmoid(keras.ops.array([-3.0, 0.0, 1.0])).numpy().tolist()
+    >>> keras2_hard_sigmoid(keras.ops.array([-3.0, 0.0, 1.0], "float64")).numpy().tolist()
     [0.0, 0.5, 0.7]
     """
     return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)

@@ -18,6 +18,7 @@ from granet_tf.methods.finding import all_methods as all_methods
 from granet_tf.methods.gmp import GMP as GMP
 from granet_tf.methods.gmp import GraNet as GraNet
 from granet_tf.methods.itop import ITOP as ITOP
+from granet_tf.methods.mest import MEST as MEST
 from granet_tf.methods.rigl import SET as SET
 from granet_tf.methods.rigl import RigL as RigL
 from granet_tf.methods.snfs import SNFS as SNFS

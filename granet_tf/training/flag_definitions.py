@@ -21,6 +21,7 @@ _FLOATS_OF_METHODS = {
     "backward_sparsity": "Fraction of the weights that top_kast does not train, at most "
     "final_sparsity. By default twice as many train as are active.",
     "exploration_decay": "Weight decay of top_kast on the weights that it trains.",
+    "gradient_weight": "What |gradient| counts beside |weight| in what mest drops.",
     "growth_momentum": "Momentum of the dense gradient, by which snfs grows.",
     "prune_threshold": "Magnitude below which dsr prunes at first.",
     "threshold_tolerance": "How far dsr may be off drop_fraction before its threshold changes.",
@@ -111,8 +112,8 @@ def define() -> FlagValues:
         flags.DEFINE_string,
         "end",
         None,
-        "End of pruning (granet, gmp, dpf), when drop_fraction is down (rigl, itop, set, snfs, "
-        "dsr), or begin of the last sparse phase (acdc): a duration.",
+        "End of pruning (granet, gmp, dpf), when drop_fraction is down (rigl, itop, set, mest, "
+        "snfs, dsr), or begin of the last sparse phase (acdc): a duration.",
     )
     sparse(flags.DEFINE_string, "frequency", None, "Period of the updates: a duration.")
     sparse(

@@ -40,6 +40,7 @@ METHODS = {
     "dpf": "DPF",
     "dsr": "DSR",
     "itop": "ITOP",
+    "mest": "MEST",
     "snfs": "SNFS",
     "str": "STR",
     "top_kast": "TopKAST",

@@ -512,6 +512,26 @@ def test_phases_that_begin_at_once():
     assert [step for step in range(0, 8) if phases(step)[0]] == [2, 3, 4]
 
 
+@pytest.mark.parametrize("gradient_weight", [0.0, 0.7])
+def test_mest_drops_what_is_small_and_does_not_move(gradient_weight):
+    """Of 12 active weights the 4 of lowest |w| + λ |g| go, and 4 others come."""
+    rng = np.random.default_rng(3)
+    weight, gradient = rng.normal(size=(2, 6, 8)).astype("float32")
+    mask = rng.permutation(48).reshape(6, 8) < 12
+    method = granet_tf.MEST(
+        0.75, gradient_weight=gradient_weight, final_drop_fraction=0.3, frequency=5, total_steps=50
+    )
+    update = [["kernel"], [weight], [tf.constant(mask)], [tf.constant(gradient)]]
+    [new], [survivors] = method.update_masks(tf.constant(10, tf.int64), *update)
+    score = np.where(mask, abs(weight) + gradient_weight * abs(gradient), np.inf)
+    lowest = np.sort(score, axis=None)[3]
+    dropped = score <= lowest
+    assert np.sum(dropped) == 4 and np.sum(new) == 12
+    assert np.all(new.numpy()[mask & ~dropped]) and not np.any(survivors & ~mask)
+    other = granet_tf.MEST(0.75, gradient_weight=1e6, frequency=5, total_steps=50)
+    assert np.any(other.update_masks(tf.constant(10, tf.int64), *update)[0][0] != new)
+
+
 def test_itop_rate_is_the_union_of_all_masks(tmp_path):
     weights, batches = reference.problem(STEPS)
     method = granet_tf.ITOP(0.8, frequency=4, total_steps=STEPS)
@@ -536,6 +556,7 @@ METHODS = {
     "dsr": granet_tf.DSR(0.8, frequency=3, prune_threshold=0.1),
     "dsr, mask_only": granet_tf.DSR(0.8, frequency=3, prune_threshold=0.1),
     "itop": granet_tf.ITOP(0.8, frequency=3),
+    "mest": granet_tf.MEST(0.8, frequency=3),
     "snfs": granet_tf.SNFS(0.8, frequency=3),
     "snfs, mask_only": granet_tf.SNFS(0.8, frequency=3),
     "str": granet_tf.STR(threshold_init=-3.0, threshold_decay=0.1),

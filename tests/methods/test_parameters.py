@@ -48,6 +48,7 @@ RANGES = {
     "drop_fraction": SHARE,
     "final_drop_fraction": SHARE,
     "exploration_decay": NOT_NEGATIVE,
+    "gradient_weight": NOT_NEGATIVE,
     "l1": NOT_NEGATIVE,
     "noise_temperature": NOT_NEGATIVE,
     "prune_threshold": POSITIVE,
@@ -64,7 +65,7 @@ AT_INITIALIZATION = ("magnitude", "snip", "grasp", "synflow")
 RANGES_OF_ONE = {(name, "final_sparsity"): ABOVE_0 for name in AT_INITIALIZATION}
 MAY_BE_NONE = {
     "total_steps": set(METHODS),
-    "frequency": {"granet", "gmp", "dpf", "rigl", "set", "itop", "snfs", "dsr"},
+    "frequency": {"granet", "gmp", "dpf", "rigl", "set", "itop", "mest", "snfs", "dsr"},
     "backward_sparsity": {"top_kast"},
 }
 WHOLE = {"seed", "total_steps", "frequency", "rounds", "batches"}

@@ -35,6 +35,7 @@ REGISTERED = [
     "GraSP",
     "HeldRate",
     "ITOP",
+    "MEST",
     "LinearWarmup",
     "MagnitudeAtInit",
     "NM",
