@@ -1,5 +1,6 @@
 """Settings that must be in place before TensorFlow starts: two logical CPUs, quiet logs."""
 
+import collections
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -8,6 +9,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pytest
 
 from quiet_tensorflow import without_notes
+from tests.support.thinned import EVERY
 
 with without_notes():
     import keras
@@ -18,6 +20,19 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 2,
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as slow what `make test` leaves out of long crossings; see tests/support/thinned.py."""
+    seen = collections.Counter()
+    for item in items:
+        test = item.nodeid.split("[")[0].removeprefix("tests/")
+        # Of what is not slow anyway.
+        if test in EVERY and item.get_closest_marker("slow") is None:
+            if seen[test] % EVERY[test]:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1
 
 
 @pytest.fixture(autouse=True)

@@ -499,6 +499,7 @@ def test_finished_cells_are_not_run_again(finished, monkeypatch):
     assert (finished / main.TABLE).read_text() == before
 
 
+@pytest.mark.slow
 def test_a_study_that_was_stopped_comes_to_the_same(finished, tmp_path):
     """Stopped in a cell, again and again: after the first epoch of each."""
     mine = settings(tmp_path, "--measures=plasticity", "--regenerate=yes", "--prune_at=2e")

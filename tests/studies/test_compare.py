@@ -37,6 +37,7 @@ def finished(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_each_training_is_one_of_granet_train(finished, tmp_path):
     rows = lines(finished / main.TRAININGS)
     assert [(r["method"], r["final_sparsity"], r["seed"]) for r in rows] == [

@@ -172,6 +172,7 @@ def test_only_the_first_block_of_a_stage_has_a_shortcut_with_weights(narrow):
     assert shortcuts["resnet50"] == {f"stage{stage}_block1_shortcut" for stage in (1, 2, 3, 4)}
 
 
+@pytest.mark.slow
 def test_mobilenet_is_of_the_form_that_sparse_kernels_can_run(narrow, tmp_path):
     model, path = narrow["mobilenet_v1"], tmp_path / "model.tflite"
     model.export(path, format="litert", verbose=False)
