@@ -305,11 +305,37 @@ class SparseModel(Pickled, SparseCompile, Transparent, keras.Model):
         for pruned, state in zip(self.pruned, states, strict=True):
             for name, value in state.items():
                 pruned.state[name].assign(value)
-        self._set_masks(dict(zip(shapes, masks, strict=True)))
+        self.set_masks(dict(zip(shapes, masks, strict=True)))
 
-    def _set_masks(self, masks):
-        for pruned in self.pruned:
-            pruned.mask.assign(masks[pruned.path])
+    def set_masks(self, masks: Mapping[str, Any]) -> None:
+        """Gives weights other masks, such as those of another run, to begin training with.
+
+        In zero mode, what they leave out is 0 from then on. The method goes on from these masks
+        when its next update is due; `granet_tf.StaticSparse` keeps them. Slots of an optimizer
+        that has trained already stay as they are.
+
+        Args:
+            masks: {path, as in `pruned`: bool array of the weight's shape, True where it is
+                active}. A weight that is left out keeps its mask.
+
+        Raises:
+            ValueError: If a path is none, or a mask is not bool or of another shape. Then no mask
+                is changed.
+
+        Example:
+
+        >>> import granet_tf
+        >>> layers = [keras.Input((2,)), keras.layers.Dense(2)]
+        >>> model = granet_tf.wrap(keras.Sequential(layers), granet_tf.StaticSparse(0.0))
+        >>> model.set_masks({model.pruned[0].path: np.eye(2, dtype=bool)})
+        >>> np.count_nonzero(model.get_weights()[0]), model.nonzeros
+        (2, 2)
+        """
+        by_path = {p.path: p for p in self.pruned}
+        checked = {path: _checked_mask(path, mask, by_path) for path, mask in masks.items()}
+        for path, mask in checked.items():
+            pruned = by_path[path]
+            pruned.mask.assign(mask)
             if pruned.explored is not None:
                 pruned.explored.assign(pruned.mask)
             if not self.mask_only:
@@ -351,7 +377,7 @@ class SparseModel(Pickled, SparseCompile, Transparent, keras.Model):
             )
         with self.distribute_strategy.scope():
             batches = first_batches.merged(batches)
-            self._set_masks(self.method.draw_masks(self, batches, loss))
+            self.set_masks(self.method.draw_masks(self, batches, loss))
         self.warn_of_emptied()
 
     @property
@@ -774,6 +800,21 @@ def _warn_of_taken_names(model):
             "model)) and fit that.",
             stacklevel=4,
         )
+
+
+def _checked_mask(path, mask, pruned) -> tf.Tensor:
+    if path not in pruned:
+        raise ValueError(
+            f"Each key of `masks` must be the path of a pruned weight, one of {list(pruned)}. "
+            f"Received: {path!r}"
+        )
+    mask, shape = tf.convert_to_tensor(mask), tuple(pruned[path].variable.shape)
+    if mask.dtype != tf.bool or tuple(mask.shape) != shape:
+        raise ValueError(
+            f"`masks[{path!r}]` must be a bool array of shape {shape}. "
+            f"Received: {mask.dtype.name} of shape {tuple(mask.shape)}"
+        )
+    return mask
 
 
 def _nothing_to_prune(model: keras.Model, weights: list[Weight]) -> str:

@@ -675,3 +675,37 @@ def test_an_emptied_layer_gets_a_warning_that_says_how_to_cap_it():
         sparse.fit(X, Y, batch_size=8, epochs=3, verbose=0)
     [message] = [str(w.message) for w in caught if w.category is UserWarning]
     assert "capped={'net/head/kernel': 0.99}" in message
+
+
+@MODES
+def test_masks_of_ones_own(mask_only):
+    layers = [keras.Input((4,)), L.Dense(6), L.Dense(3)]
+    plain = keras.Sequential(layers)
+    sparse = granet_tf.wrap(plain, NEVER, mask_only=mask_only, track_explored=True)
+    first, second = sparse.pruned
+    before, mask = first.variable.numpy(), mask_of((4, 6))
+    sparse.set_masks({first.path: mask.tolist()})
+    np.testing.assert_array_equal(first.mask, mask)
+    np.testing.assert_array_equal(first.explored, mask)
+    assert np.all(second.mask.numpy()) and sparse.nonzeros == mask.sum() + 18
+    np.testing.assert_array_equal(first.variable, before if mask_only else before * mask)
+    x = np.ones((2, 4), "float32")
+    hidden = x @ (before * mask) + plain.layers[0].bias.numpy()
+    outputs = hidden @ second.variable.numpy() + plain.layers[1].bias.numpy()
+    np.testing.assert_allclose(sparse(x), outputs, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda path: {"nowhere": np.ones((6, 3), bool)}, r"Each key of.*Received: 'nowhere'$"),
+        (lambda path: {path: np.ones((3, 6), bool)}, r"Received: bool of shape \(3, 6\)$"),
+        (lambda path: {path: np.ones((6, 3))}, r"bool array.*Received: float64 of shape \(6, 3\)$"),
+    ],
+)
+def test_masks_that_do_not_fit_change_nothing(wrong, message):
+    sparse = granet_tf.wrap(keras.Sequential([keras.Input((4,)), L.Dense(6), L.Dense(3)]), NEVER)
+    first, second = (pruned.path for pruned in sparse.pruned)
+    with pytest.raises(ValueError, match=message):
+        sparse.set_masks({first: np.zeros((4, 6), bool), **wrong(second)})
+    assert sparse.nonzeros == 24 + 18

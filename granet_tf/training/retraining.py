@@ -136,8 +136,8 @@ def begin(model: keras.Model, name: str, values: FlagValues) -> None:
         return
     if values.masks_from and name == values.method:
         masks = _Run.of(values.masks_from, "masks_from").masks()
-        for pruned, mask in zip(model.pruned, masks, strict=True):
-            pruned.mask.assign(mask)
+        paths = [pruned.path for pruned in model.pruned]
+        model.set_masks(dict(zip(paths, masks, strict=True)))
     if not model.mask_only:
         for pruned in model.pruned:
             pruned.variable.assign(np.where(pruned.mask.numpy(), pruned.variable.numpy(), 0.0))
