@@ -328,7 +328,7 @@ class SparseModel(Pickled, SparseCompile, Transparent, keras.Model):
         >>> layers = [keras.Input((2,)), keras.layers.Dense(2)]
         >>> model = granet_tf.wrap(keras.Sequential(layers), granet_tf.StaticSparse(0.0))
         >>> model.set_masks({model.pruned[0].path: np.eye(2, dtype=bool)})
-        >>> np.count_nonzero(model.get_weights()[0]), model.nonzeros
+        >>> int(np.count_nonzero(model.get_weights()[0])), model.nonzeros
         (2, 2)
         """
         by_path = {p.path: p for p in self.pruned}

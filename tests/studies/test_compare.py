@@ -230,7 +230,7 @@ def test_all_methods():
     ("argv", "text"),
     [
         ("--methods=gmp,gramet", "--methods must be a list of any of granet, gmp, rigl, set, stat"),
-        ("--methods=gmp,gramet", "Did you mean granet? Received: --methods=gmp,gramet"),
+        ("--methods=gmp,gramet", "Did you mean granet or mest? Received: --methods=gmp,gramet"),
         ("--methods=gmp,gmp", "--methods must name each method once"),
         ("--methods=", "--methods must name a method"),
         ("--methods=gmp:drop_fraction=0.3", "--method=gmp has no use for --drop_fraction"),

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from granet_tf.methods.at_initialization.base import FromBatches
 from granet_tf.methods.at_initialization.losses import Objective, loss_of, masks_of, values_of
-from granet_tf.methods.at_initialization.temperature import at_temperature
 from granet_tf.methods.parameters import parameter
 from granet_tf.schedules import PACKAGE
 
@@ -87,6 +86,9 @@ def grasp_saliency(
     >>> score.numpy().ravel().tolist()  # g = 14 · x, H = 2 · x · x'
     [280.0, 1680.0]
     """
+    # Imported here, as `import granet_tf` takes every method in.
+    from granet_tf.methods.at_initialization.temperature import at_temperature
+
     masks, values = masks_of(model, masks), values_of(model, masks)
     compiled = loss_of(model, loss)
 

@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods.at_initialization.base import InRounds
-from granet_tf.methods.at_initialization.linearized import linearized
 from granet_tf.methods.at_initialization.losses import values_of
 from granet_tf.methods.parameters import parameter
 from granet_tf.schedules import PACKAGE
@@ -87,6 +86,9 @@ def synflow_saliency(
     >>> first.numpy().tolist(), second.numpy().tolist()
     ([[10.0, 2.0], [30.0, 0.5]], [[40.0], [2.5]])
     """
+    # Imported here, as `import granet_tf` takes every method in.
+    from granet_tf.methods.at_initialization.linearized import linearized
+
     sizes = [tf.cast(tf.abs(v), tf.float64) for v in values_of(model, masks)]
     args, kwargs, _ = input_specs(model.model, input_shape)
     args, kwargs = keras.tree.map_structure(lambda s: tf.ones(s.shape, s.dtype), (args, kwargs))
