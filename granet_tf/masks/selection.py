@@ -72,7 +72,7 @@ def rank(score: Joined, eligible: Joined) -> Ranking:
     and then to drop.
     """
     each = zip(score.tensors, eligible.tensors, strict=True)
-    bits, histograms = zip(*(_rank(s, e) for s, e in each), strict=True)
+    bits, histograms = zip(*(rank_flat(s, e) for s, e in each), strict=True)
     return Ranking(Joined(score.parts, bits), histograms, eligible)
 
 
@@ -149,7 +149,8 @@ def count_each(mask: Joined) -> tf.Tensor:
 
 
 @shared(SCORE, MASK)
-def _rank(score, eligible):
+def rank_flat(score, eligible):
+    """Bits and histogram of one part, to be called in functions that are `shared`."""
     bits = tf.where(eligible, tf.bitcast(score, tf.int32), _INELIGIBLE)
     return bits, tf.zeros(_BINS, tf.int32) if is_compiled() else histogram_of(bits)
 

@@ -28,6 +28,7 @@ from granet_tf.masks.selection import (
     each_segment,
     histogram_of,
     rank,
+    rank_flat,
     top,
     top_of_each,
     top_of_ranked,
@@ -279,8 +280,7 @@ def _exchange_one(bits, histogram, grow_score, active, fraction):
     alive = count(active)
     dropped = share(fraction, alive)
     kept = top_of_ranked(bits, histogram, active, alive - dropped)
-    dormant = tf.where(~kept, tf.bitcast(grow_score, tf.int32), -1)
-    return kept | top_of_ranked(dormant, histogram_of(dormant), ~kept, dropped)
+    return kept | top_of_ranked(*rank_flat(grow_score, ~kept), ~kept, dropped)
 
 
 @shared(BITS, SCORE, MASK, SIZES, ([], tf.float64))
