@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from granet_tf.groups import Group
 from granet_tf.methods import GMP, Method
-from granet_tf.optimizer import Group, SparseOptimizer
+from granet_tf.optimizer import SparseOptimizer
 from granet_tf.schedules import ConstantSparsity
 
 

@@ -25,9 +25,9 @@ from granet_tf.compiling import (
 )
 from granet_tf.ending import sparsity_after, training_steps
 from granet_tf.graphs import rebuilt
+from granet_tf.groups import groups_of
 from granet_tf.masks.patterns import Pattern
 from granet_tf.methods import GraNet, Method
-from granet_tf.optimizer import groups_of
 from granet_tf.own_classes import (
     Pickled,
     forget_training,

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from granet_tf.masks.patterns import NM, Block, Element
+from granet_tf.beginning import begin_as_saved, begin_of, count_of
+from granet_tf.groups import Group, groups_in
 from granet_tf.masks.traced import by_itself
-from granet_tf.methods import GMP, Method
 from granet_tf.methods.records import Tensors
-from granet_tf.schedules import PACKAGE, AtSparsity, ConstantSparsity, as_schedule
-from keras_layers.keras_internals import layers_of, variables_trained_by
-from keras_layers.masking import PrunedWeight
-from keras_layers.prunable import carries_masks, unique
+from granet_tf.schedules import PACKAGE
+from granet_tf.slots import Slot, check_slots, parts_of, record_slots
+from keras_layers.keras_internals import variables_trained_by
 
 # What a wrapper must show of the optimizer inside: Keras's trainer and callbacks look at these.
 _DELEGATED = (
@@ -32,69 +28,6 @@ _DELEGATED = (
     "loss_scale_factor",
     "gradient_accumulation_steps",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Slot:
-    """An optimizer variable that belongs to one weight, and what it starts from."""
-
-    variable: keras.Variable
-    initializer: Callable
-
-    @property
-    def starts_at_zero(self) -> bool:
-        return isinstance(self.initializer, keras.initializers.Zeros)
-
-    def initial_value(self) -> tf.Tensor:
-        return self.initializer(self.variable.shape, dtype=self.variable.dtype)
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Weights whose masks one method updates together.
-
-    `method` is a function, as a model learns the length of its training only in `fit`.
-    """
-
-    method: Callable[[], Method]
-    pruned: tuple[PrunedWeight, ...]
-    mask_only: bool
-
-    def trained_by(self, variables: Iterable[keras.Variable], *, alone: bool) -> Group:
-        """Those of the weights that are in `variables`, which an optimizer trains.
-
-        Args:
-            variables: What the optimizer trains.
-            alone: Whether it is the only one, and so updates the masks of weights that were frozen
-                when they got them, too: somebody has asked for that.
-        """
-        own = set(map(id, variables))
-        pruned = tuple(p for p in self.pruned if id(p.variable) in own or (alone and p.was_frozen))
-        if len(pruned) == len(self.pruned):
-            return self
-        every, some = ([p.path for p in weights] for weights in (self.pruned, pruned))
-        return dataclasses.replace(
-            self, pruned=pruned, method=lambda: self.method().among(every, some)
-        )
-
-    def active(self, pruned: PrunedWeight) -> np.ndarray:
-        """What of a weight counts as active: its mask, and whatever in it is not 0 in zero mode.
-
-        The two differ where something has trained the weight that knows no masks.
-        """
-        mask = pruned.mask.numpy()
-        return mask if self.mask_only else mask | (pruned.variable.numpy() != 0)
-
-    @property
-    def masks_gradients(self) -> bool:
-        """Mask-only GMP leaves gradients to the chain rule, and so momentum to the original."""
-        return not self.mask_only or self.method().straight_through
-
-    @property
-    def needs_gradients(self) -> bool:
-        """Whether an update or a step looks at the dense gradients, which replicas then sum."""
-        method = self.method()
-        return method.needs_gradient or method.follows_gradients
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -159,11 +92,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = optimizer
         self.trains_all = trains_all
-        self._all_groups = _groups_in(model) if model is not None else ()
+        self._all_groups = groups_in(model) if model is not None else ()
         self._groups = self._all_groups
         self._slots: dict[int, tuple[Slot, ...]] = {}
         self.has_stepped = False
-        self.begin_iteration = 0 if model is None else _begin_of(optimizer, model, self._groups)
+        self.begin_iteration = 0 if model is None else begin_of(optimizer, model, self._groups)
         if model is not None and optimizer.built:
             # Now, as what it takes can't be done inside of a compiled step.
             self.build([v for v in variables_trained_by(optimizer) if v.trainable])
@@ -178,7 +111,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         slots = record_slots(self.inner_optimizer, list(variables))
         resets = [p for g in self._groups if not g.mask_only for p in g.pruned]
         if resets:
-            _check_slots(self.inner_optimizer, slots, variables)
+            check_slots(self.inner_optimizer, slots, variables)
         self._slots = {id(p.variable): slots.get(id(p.variable), ()) for p in resets}
         # A moving average of a weight is masked like the weight.
         parts = [part for part in parts_of(self.inner_optimizer) if part.use_ema]
@@ -314,7 +247,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     @property
     def steps(self) -> int:
         """Number of finished updates since sparse training began. Not for compiled functions."""
-        return _count(self.inner_optimizer) - self.begin_iteration
+        return count_of(self.inner_optimizer) - self.begin_iteration
 
     def _step(self):
         """`steps`, as a tensor."""
@@ -460,64 +393,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         )
         loaded = cls(inner, name=config["name"])
         loaded.begin_iteration = config.get("begin_iteration", 0)  # Not in files of version 0.1.
-        _BEGUN[inner] = _Begun(loaded.begin_iteration, None)
+        begin_as_saved(inner, loaded.begin_iteration)
         return loaded
-
-
-@dataclasses.dataclass(frozen=True)
-class _Begun:
-    """Where sparse training began with an optimizer: at which iteration, and of which model.
-
-    No model is one from a file, which is to be bound to the model that it trains.
-    """
-
-    iteration: int
-    model: weakref.ref | None
-
-
-# By the user's optimizer, which may be compiled anew with the same model, with or without the
-# SparseOptimizer around it, and goes on then.
-_BEGUN: weakref.WeakKeyDictionary[keras.optimizers.Optimizer, _Begun] = weakref.WeakKeyDictionary()
-
-
-def _begin_of(optimizer: keras.optimizers.Optimizer, model: keras.Model, groups) -> int:
-    """The iteration of `optimizer` at which sparse training of `model` began, or begins now."""
-    begun = _BEGUN.get(optimizer)
-    if begun is not None and (begun.model is None or begun.model() is model):
-        iteration = begun.iteration
-    else:
-        # One that has been restored before it came here has pruned already.
-        iteration = 0 if any(map(_has_pruned, groups)) else _count(optimizer)
-    _BEGUN[optimizer] = _Begun(iteration, weakref.ref(model))
-    return iteration
-
-
-def _has_pruned(group: Group) -> bool:
-    """Whether masks that are dense at first are not any more."""
-    if group.method().initial_sparsity > 0.0:
-        return False
-    with tf.init_scope():
-        return any(not np.all(p.mask.numpy()) for p in group.pruned)
-
-
-def _count(optimizer) -> int:
-    with tf.init_scope():
-        return int(optimizer.iterations.numpy())
-
-
-def parts_of(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """The optimizers that do the work in `optimizer`: itself, or those that it holds.
-
-    Example:
-
-    >>> sgd = keras.optimizers.SGD()
-    >>> parts_of(keras.optimizers.LossScaleOptimizer(sgd)) == [sgd]
-    True
-    """
-    inside = getattr(optimizer, "optimizers", None)  # Of a MultiOptimizer.
-    if inside is None and hasattr(optimizer, "inner_optimizer"):
-        inside = [optimizer.inner_optimizer]
-    return [optimizer] if inside is None else [p for each in inside for p in parts_of(each)]
 
 
 def _if(condition, function, *args):
@@ -582,139 +459,6 @@ def _delegate(name):
 
 for _name in _DELEGATED:
     setattr(SparseOptimizer, _name, _delegate(_name))
-
-
-def groups_of(model: keras.Layer) -> Iterator[Group]:
-    """The masks in `model`, by the method that updates them.
-
-    PruneLowMagnitude layers with the same settings share a group: fewer conditions in the step.
-    """
-    by_setting: dict[tuple, list] = {}
-    for layer in layers_of(model):
-        if not carries_masks(layer) or not layer.pruned:
-            continue
-        if "method" in vars(layer):
-            yield Group(lambda layer=layer: layer.method, layer.pruned, layer.mask_only)
-        else:
-            key = (repr(_method_of(layer)), layer.mask_only)
-            by_setting.setdefault(key, []).append(layer)
-    for layers in by_setting.values():
-        method = _method_of(layers[0])
-        taken: set[str] = set()
-        pruned = tuple(
-            dataclasses.replace(p, path=unique(p.path, taken)) for x in layers for p in x.pruned
-        )
-        yield Group(lambda method=method: method, pruned, layers[0].mask_only)
-
-
-def _groups_in(model):
-    groups = tuple(groups_of(model))
-    if not groups:
-        raise ValueError(
-            "`model` must have masks: wrap it with granet_tf.wrap(model), or build a model "
-            "that has PruneLowMagnitude layers before giving it here. "
-            f"Received: model={model}"
-        )
-    for layer in layers_of(model):
-        if carries_masks(layer):
-            layer.has_optimizer = True
-    for group in groups:
-        for state in group.method().states:
-            for pruned in group.pruned if state.trainable else ():
-                # What changes the value that a weight stands for is as frozen as the weight.
-                trains = pruned.variable.trainable or pruned.was_frozen
-                pruned.state[state.name].trainable = trains
-    return groups
-
-
-def _method_of(layer) -> GMP:
-    """What the settings of a PruneLowMagnitude layer mean."""
-    if layer.pattern is not None:
-        return GMP(schedule=layer.pruning_schedule, pattern=layer.pattern)
-    if layer.sparsity_m_by_n:
-        zeros, size = layer.sparsity_m_by_n
-        schedule = ConstantSparsity(zeros / size, begin_step=0, end_step=0)
-        if layer.reselect:
-            schedule = AtSparsity(as_schedule(layer.pruning_schedule), zeros / size)
-        return GMP(schedule=schedule, pattern=NM(size - zeros, size))
-    whole = layer.block_size != (1, 1)
-    pattern = Block(layer.block_size, layer.block_pooling_type.lower()) if whole else Element()
-    return GMP(schedule=layer.pruning_schedule, pattern=pattern)
-
-
-def record_slots(
-    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
-) -> dict[int, tuple[Slot, ...]]:
-    """Builds `optimizer` and returns {id(weight): its slots}, by the reference that Keras is given.
-
-    Args:
-        optimizer: A Keras optimizer. Where it is built already, a copy of it is built to see which
-            of its variables is which.
-        variables: The trainable variables; where it is built, those that it was built with count.
-    """
-    parts = parts_of(optimizer)
-    if parts == [optimizer]:
-        return _record_slots(optimizer, variables)
-    optimizer.build(list(variables))
-    found: dict[int, tuple[Slot, ...]] = {}
-    for part in parts_of(optimizer):  # Building may have made some.
-        if part.built:
-            found |= _record_slots(part, variables)
-    return found
-
-
-def _record_slots(optimizer, variables):
-    target = optimizer
-    if optimizer.built:
-        with tf.init_scope():
-            target = type(optimizer).from_config(optimizer.get_config())
-        variables = variables_trained_by(optimizer)
-    recorded: list[tuple[int, keras.Variable, Callable]] = []
-    with _recording(target, recorded):
-        target.build(list(variables))
-    twin = dict(zip(map(id, target.variables), optimizer.variables, strict=True))
-    slots: dict[int, tuple[Slot, ...]] = {}
-    for reference, variable, initializer in recorded:
-        slot = Slot(twin[id(variable)], initializer)
-        slots[reference] = (*slots.get(reference, ()), slot)
-    return slots
-
-
-@contextlib.contextmanager
-def _recording(optimizer, recorded):
-    original = optimizer.add_variable_from_reference
-
-    def add(reference_variable, name=None, initializer="zeros"):
-        variable = original(reference_variable, name=name, initializer=initializer)
-        recorded.append((id(reference_variable), variable, keras.initializers.get(initializer)))
-        return variable
-
-    optimizer.add_variable_from_reference = add
-    try:
-        yield
-    finally:
-        del optimizer.add_variable_from_reference
-
-
-def _check_slots(optimizer, slots, variables):
-    """Every array that the optimizer keeps must belong to a weight and have its shape."""
-    mapped = {id(slot.variable) for group in slots.values() for slot in group}
-    shapes = {id(v): tuple(v.shape) for v in variables}
-    unknown = [v.path for v in optimizer.variables if v.shape.rank and id(v) not in mapped]
-    unknown += [
-        slot.variable.path
-        for reference, group in slots.items()
-        for slot in group
-        if tuple(slot.variable.shape) != shapes[reference]
-    ]
-    if unknown:
-        raise ValueError(
-            f"{type(optimizer).__name__} keeps variables that are not one value for each weight, "
-            "so those of a pruned weight can't be reset. Use an optimizer such as SGD, AdamW or "
-            "Lion, or mask_only=True, which resets nothing; with it, Adafactor needs "
-            "epsilon_1=1e-16, as Keras's default of 1e-30 gives NaN where gradients stay 0. "
-            f"Received: optimizer={optimizer}, which has {sorted(set(unknown))}"
-        )
 
 
 def _where(mask, value, zeros):

@@ -13,7 +13,8 @@ from granet_tf.masks.scopes import Candidates, match
 from granet_tf.masks.selection import count, count_all, count_each
 from granet_tf.masks.units import expanded, keep_count
 from granet_tf.model import SparseModel
-from granet_tf.optimizer import SparseOptimizer, record_slots
+from granet_tf.optimizer import SparseOptimizer
+from granet_tf.slots import record_slots
 from keras_layers.masking import PrunedWeight
 
 

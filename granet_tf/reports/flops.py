@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.optimizer import groups_of
+from granet_tf.groups import groups_of
 from granet_tf.reports.table import aligned
 from keras_layers.input_specs import input_specs
 from keras_layers.keras_internals import layers_of

@@ -528,7 +528,7 @@ def test_layers_of_the_same_settings_share_a_group():
         api.prune_low_magnitude(L.Dense(8), HALF),
     ]
     model = keras.Sequential([keras.Input((8,)), *layers])
-    groups = list(tfmot.optimizer.groups_of(model))
+    groups = list(tfmot.groups.groups_of(model))
     assert [len(group.pruned) for group in groups] == [2, 2, 1, 1]
     assert [group.method().pattern for group in groups] == [
         tfmot.Block((4, 1), "avg"),

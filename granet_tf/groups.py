@@ -1,0 +1,134 @@
+"""Groups: the masks in a model, by the method that updates them together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import keras
+import numpy as np
+
+from granet_tf.masks.patterns import NM, Block, Element
+from granet_tf.methods import GMP, Method
+from granet_tf.schedules import AtSparsity, ConstantSparsity, as_schedule
+from keras_layers.keras_internals import layers_of
+from keras_layers.masking import PrunedWeight
+from keras_layers.prunable import carries_masks, unique
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Weights whose masks one method updates together.
+
+    `method` is a function, as a model learns the length of its training only in `fit`.
+    """
+
+    method: Callable[[], Method]
+    pruned: tuple[PrunedWeight, ...]
+    mask_only: bool
+
+    def trained_by(self, variables: Iterable[keras.Variable], *, alone: bool) -> Group:
+        """Those of the weights that are in `variables`, which an optimizer trains.
+
+        Args:
+            variables: What the optimizer trains.
+            alone: Whether it is the only one, and so updates the masks of weights that were frozen
+                when they got them, too: somebody has asked for that.
+        """
+        own = set(map(id, variables))
+        pruned = tuple(p for p in self.pruned if id(p.variable) in own or (alone and p.was_frozen))
+        if len(pruned) == len(self.pruned):
+            return self
+        every, some = ([p.path for p in weights] for weights in (self.pruned, pruned))
+        return dataclasses.replace(
+            self, pruned=pruned, method=lambda: self.method().among(every, some)
+        )
+
+    def active(self, pruned: PrunedWeight) -> np.ndarray:
+        """What of a weight counts as active: its mask, and whatever in it is not 0 in zero mode.
+
+        The two differ where something has trained the weight that knows no masks.
+        """
+        mask = pruned.mask.numpy()
+        return mask if self.mask_only else mask | (pruned.variable.numpy() != 0)
+
+    @property
+    def masks_gradients(self) -> bool:
+        """Mask-only GMP leaves gradients to the chain rule, and so momentum to the original."""
+        return not self.mask_only or self.method().straight_through
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether an update or a step looks at the dense gradients, which replicas then sum."""
+        method = self.method()
+        return method.needs_gradient or method.follows_gradients
+
+
+def groups_of(model: keras.Layer) -> Iterator[Group]:
+    """The masks in `model`, by the method that updates them.
+
+    PruneLowMagnitude layers with the same settings share a group: fewer conditions in the step.
+
+    Example:
+
+    >>> layers = [keras.Input((2,)), keras.layers.Dense(2, name="first")]
+    >>> [group] = groups_of(granet_tf.wrap(keras.Sequential(layers, name="net")))
+    >>> type(group.method()).__name__, [pruned.path for pruned in group.pruned]
+    ('GraNet', ['net/first/kernel'])
+    """
+    by_setting: dict[tuple, list] = {}
+    for layer in layers_of(model):
+        if not carries_masks(layer) or not layer.pruned:
+            continue
+        if "method" in vars(layer):
+            yield Group(lambda layer=layer: layer.method, layer.pruned, layer.mask_only)
+        else:
+            key = (repr(_method_of(layer)), layer.mask_only)
+            by_setting.setdefault(key, []).append(layer)
+    for layers in by_setting.values():
+        method = _method_of(layers[0])
+        taken: set[str] = set()
+        pruned = tuple(
+            dataclasses.replace(p, path=unique(p.path, taken)) for x in layers for p in x.pruned
+        )
+        yield Group(lambda method=method: method, pruned, layers[0].mask_only)
+
+
+def groups_in(model: keras.Layer) -> tuple[Group, ...]:
+    """The masks in `model`, for an optimizer that is going to update them.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    groups = tuple(groups_of(model))
+    if not groups:
+        raise ValueError(
+            "`model` must have masks: wrap it with granet_tf.wrap(model), or build a model "
+            "that has PruneLowMagnitude layers before giving it here. "
+            f"Received: model={model}"
+        )
+    for layer in layers_of(model):
+        if carries_masks(layer):
+            layer.has_optimizer = True
+    for group in groups:
+        for state in group.method().states:
+            for pruned in group.pruned if state.trainable else ():
+                # What changes the value that a weight stands for is as frozen as the weight.
+                trains = pruned.variable.trainable or pruned.was_frozen
+                pruned.state[state.name].trainable = trains
+    return groups
+
+
+def _method_of(layer) -> GMP:
+    """What the settings of a PruneLowMagnitude layer mean."""
+    if layer.pattern is not None:
+        return GMP(schedule=layer.pruning_schedule, pattern=layer.pattern)
+    if layer.sparsity_m_by_n:
+        zeros, size = layer.sparsity_m_by_n
+        schedule = ConstantSparsity(zeros / size, begin_step=0, end_step=0)
+        if layer.reselect:
+            schedule = AtSparsity(as_schedule(layer.pruning_schedule), zeros / size)
+        return GMP(schedule=schedule, pattern=NM(size - zeros, size))
+    whole = layer.block_size != (1, 1)
+    pattern = Block(layer.block_size, layer.block_pooling_type.lower()) if whole else Element()
+    return GMP(schedule=layer.pruning_schedule, pattern=pattern)
