@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from granet_tf.ending import warn_of_dense_end
 from granet_tf.optimizer import SparseOptimizer
+from keras_layers.carrier import carries_masks
 from keras_layers.keras_internals import layers_of
-from keras_layers.prunable import carries_masks
 
 
 class SparseFit:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 
 import keras
 import numpy as np
 
-from granet_tf.masks.patterns import NM, Block, Element
-from granet_tf.methods import GMP, Method
-from granet_tf.schedules import AtSparsity, ConstantSparsity, as_schedule
+from granet_tf.methods import Method
+from keras_layers.carrier import CarriesMasks, carries_masks
 from keras_layers.keras_internals import layers_of
 from keras_layers.masking import PrunedWeight
-from keras_layers.prunable import carries_masks, unique
+from keras_layers.prunable import unique
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,22 +75,16 @@ def groups_of(model: keras.Layer) -> Iterator[Group]:
     >>> type(group.method()).__name__, [pruned.path for pruned in group.pruned]
     ('GraNet', ['net/first/kernel'])
     """
-    by_setting: dict[tuple, list] = {}
+    together: dict[Hashable, list[CarriesMasks]] = {}
     for layer in layers_of(model):
-        if not carries_masks(layer) or not layer.pruned:
-            continue
-        if "method" in vars(layer):
-            yield Group(lambda layer=layer: layer.method, layer.pruned, layer.mask_only)
-        else:
-            key = (repr(_method_of(layer)), layer.mask_only)
-            by_setting.setdefault(key, []).append(layer)
-    for layers in by_setting.values():
-        method = _method_of(layers[0])
-        taken: set[str] = set()
+        if carries_masks(layer) and layer.pruned:
+            together.setdefault(layer.updated_with, []).append(layer)
+    for layers in together.values():
+        first, taken = layers[0], set()
         pruned = tuple(
             dataclasses.replace(p, path=unique(p.path, taken)) for x in layers for p in x.pruned
         )
-        yield Group(lambda method=method: method, pruned, layers[0].mask_only)
+        yield Group(lambda first=first: first.method, pruned, first.mask_only)
 
 
 def groups_in(model: keras.Layer) -> tuple[Group, ...]:
@@ -109,7 +102,7 @@ def groups_in(model: keras.Layer) -> tuple[Group, ...]:
         )
     for layer in layers_of(model):
         if carries_masks(layer):
-            layer.has_optimizer = True
+            layer.give_to_optimizer()
     for group in groups:
         for state in group.method().states:
             for pruned in group.pruned if state.trainable else ():
@@ -117,18 +110,3 @@ def groups_in(model: keras.Layer) -> tuple[Group, ...]:
                 trains = pruned.variable.trainable or pruned.was_frozen
                 pruned.state[state.name].trainable = trains
     return groups
-
-
-def _method_of(layer) -> GMP:
-    """What the settings of a PruneLowMagnitude layer mean."""
-    if layer.pattern is not None:
-        return GMP(schedule=layer.pruning_schedule, pattern=layer.pattern)
-    if layer.sparsity_m_by_n:
-        zeros, size = layer.sparsity_m_by_n
-        schedule = ConstantSparsity(zeros / size, begin_step=0, end_step=0)
-        if layer.reselect:
-            schedule = AtSparsity(as_schedule(layer.pruning_schedule), zeros / size)
-        return GMP(schedule=schedule, pattern=NM(size - zeros, size))
-    whole = layer.block_size != (1, 1)
-    pattern = Block(layer.block_size, layer.block_pooling_type.lower()) if whole else Element()
-    return GMP(schedule=layer.pruning_schedule, pattern=pattern)

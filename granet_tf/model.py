@@ -40,6 +40,7 @@ from granet_tf.own_methods import own_names, taken_names, with_methods_of
 from granet_tf.schedules import PACKAGE
 from granet_tf.spared import spare_outputs
 from granet_tf.states import add_states, float_value, make_neutral
+from keras_layers.carrier import CarriesMasks, carries_masks
 from keras_layers.keras_internals import (
     COMPILED,
     Functional,
@@ -47,8 +48,8 @@ from keras_layers.keras_internals import (
     is_called_in_training,
     layers_of,
 )
-from keras_layers.masking import PrunedWeight, add_masks, masked_call, masked_value, track
-from keras_layers.prunable import Weight, as_decided, carries_masks, weights_of
+from keras_layers.masking import PrunedWeight, add_masks, masked_value, track
+from keras_layers.prunable import Weight, as_decided, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
 from keras_layers.saved_masks import (
     place_of,
@@ -66,7 +67,7 @@ from keras_layers.settling import (
     settle_when_changed,
     settled,
 )
-from keras_layers.transparent import Transparent, scope_outside, with_signature
+from keras_layers.transparent import with_signature
 
 # What Keras keeps in a model when it is compiled and trained.
 _TRAINING = (
@@ -206,7 +207,7 @@ def masked_weights(model: keras.Model) -> Iterator[keras.Model]:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SparseModel(Pickled, SparseCompile, Transparent, keras.Model):
+class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
     """A Keras model and the masks of its weights; made by `granet_tf.wrap`.
 
     Attributes:
@@ -272,8 +273,6 @@ class SparseModel(Pickled, SparseCompile, Transparent, keras.Model):
         for metric in model._metrics:
             self._tracker.add_to_store("metrics", metric)
         self._emptied: set[str] = set()
-        # Set by the optimizer that updates the masks.
-        self.has_optimizer = False
         self._begin()
         self.built = True
 
@@ -479,13 +478,7 @@ class SparseModel(Pickled, SparseCompile, Transparent, keras.Model):
         # Nothing is trained in a stateless scope, as of a model that is being built.
         if is_training and not self.has_optimizer and not in_stateless_scope():
             self._ask_for_optimizer()
-        with scope_outside(self.model):
-            if not self.mask_only:
-                return self.model(*args, **kwargs)
-            straight_through = self.method.straight_through
-            return masked_call(
-                self.model, self.pruned, args, kwargs, straight_through=straight_through
-            )
+        return self.call_inside(args, kwargs)
 
     def _ask_for_optimizer(self):
         """Where another model trains this one, as in distillation, its optimizer takes part."""
@@ -497,7 +490,7 @@ class SparseModel(Pickled, SparseCompile, Transparent, keras.Model):
                 resolve_for(trainer, {} if history is None else history.params)
                 put_sparse_optimizers(trainer)
         else:
-            self.has_optimizer = True  # Once is enough.
+            self.give_to_optimizer()  # To warn once is enough.
             warnings.warn(
                 f"{self.name} is trained by an optimizer that knows nothing of its masks: they "
                 "stay as they are, and what is pruned comes back. Train with granet_tf."

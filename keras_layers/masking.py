@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -14,8 +14,10 @@ from tensorflow.python.ops.control_flow_v2_func_graphs import ControlFlowFuncGra
 from keras_layers.keras_internals import get_global_attribute, initialize_all_variables, layers_of
 from keras_layers.known_layers import layout_of
 from keras_layers.layouts import Layout
-from keras_layers.prunable import Weight
 from keras_layers.transparent import keras_global
+
+if TYPE_CHECKING:
+    from keras_layers.prunable import Weight
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_layers.carrier import carries_masks
 from keras_layers.keras_internals import children_of, is_default
 from keras_layers.known_layers import known
 
@@ -256,11 +257,6 @@ def walk(layer: keras.Layer, seen: set[int] | None = None) -> Iterator[keras.Lay
     for child in children_of(layer):
         if not carries_masks(child):
             yield from walk(child, seen)
-
-
-def carries_masks(layer: keras.Layer) -> bool:
-    """Whether `layer` keeps masks and settings of its own, as PruneLowMagnitude does."""
-    return hasattr(layer, "pruned")
 
 
 def own_weights(layer: keras.Layer) -> list[keras.Variable]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 
+from keras_layers.carrier import CarriesMasks, carries_masks
 from keras_layers.keras_internals import is_called_in_training, is_default
-from keras_layers.masking import add_masks, masked_call, masked_value
-from keras_layers.prunable import KnownWeights, Weight, carries_masks, silent_layers, weights_of
+from keras_layers.masking import add_masks, masked_value
+from keras_layers.prunable import KnownWeights, Weight, silent_layers, weights_of
 from keras_layers.saved_masks import (
     masks_config,
     quantizations,
@@ -21,11 +22,24 @@ from keras_layers.saved_masks import (
     without_masks,
 )
 from keras_layers.settling import check_trains, settle_when_changed
-from keras_layers.transparent import Transparent, scope_outside, with_signature
+from keras_layers.transparent import with_signature
+
+# {what granet_tf adds, which has the schedules and the methods: a schedule or function}
+_REGISTERED: dict[str, Callable] = {}
+
+
+def register_methods(method_of: Callable[[PruneLowMagnitude], Any], schedule: Callable) -> None:
+    """Says what the settings of wrapped layers mean.
+
+    Args:
+        method_of: What makes a method of a layer's settings.
+        schedule: That of a layer which is given none.
+    """
+    _REGISTERED.update(method_of=method_of, schedule=schedule)
 
 
 @keras.saving.register_keras_serializable("granet_tf")
-class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
+class PruneLowMagnitude(CarriesMasks, keras.layers.Wrapper):
     """Wraps one layer and prunes its weights to the sparsity that a schedule asks for.
 
     The wrapper holds the masks and the settings; `granet_tf.SparseOptimizer` updates the masks,
@@ -90,9 +104,6 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
 
     inside_name = "layer"
 
-    # What `pruning_schedule` is where none is given; granet_tf, which has the schedules, sets it.
-    default_schedule: ClassVar[Callable | None] = None
-
     def __init__(
         self,
         layer: keras.Layer,
@@ -116,7 +127,7 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         if carries_masks(layer):
             raise ValueError(f"`layer` has masks of its own already. Received: layer={layer}")
         if pruning_schedule is None:
-            pruning_schedule = type(self).default_schedule
+            pruning_schedule = _REGISTERED.get("schedule")
         if not callable(pruning_schedule):
             raise TypeError(
                 "`pruning_schedule` must be a pruning schedule, a callable "
@@ -172,14 +183,11 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         self.reselect = reselect
         self.mask_only = mask_only
         self.prunable = prunable
-        self.pruned = ()
         if not hasattr(layer, "get_prunable_weights"):
             layer.get_prunable_weights = KnownWeights(layer)  # tfmot's users ask the layer.
         self._masks = _masks  # Which to add, where that was decided before it was saved.
         self._has_decided = False
         self._is_of_old_file = _is_of_old_file
-        # Set by the optimizer that updates the masks.
-        self.has_optimizer = False
         if getattr(layer, "_input_shape_arg", None) is not None:
             self._input_shape_arg = layer._input_shape_arg  # Sequential asks its first layer.
         if layer.built and layer.weights:
@@ -247,19 +255,29 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         if is_training:
             check_trains(self)
         if self.pruned and not self.has_optimizer and is_training:
-            self.has_optimizer = True  # Once is enough.
+            self.give_to_optimizer()  # To warn once is enough.
             warnings.warn(
                 f"{self.name} stays dense, as nothing updates its masks: pass callbacks="
                 "[UpdatePruningStep()] to fit(), or train with granet_tf.SparseOptimizer("
                 "optimizer, model).",
                 stacklevel=2,
             )
-        with scope_outside(self.layer):
-            if not self.mask_only:
-                return self.layer(*args, **kwargs)
-            return masked_call(
-                self.layer, self.pruned, args, kwargs, straight_through=self._regenerates
+        return self.call_inside(args, kwargs)
+
+    @property
+    def method(self) -> Any:
+        """The `granet_tf.Method` that the settings ask for."""
+        if not _REGISTERED:
+            raise ImportError(
+                "What the settings mean is known to granet_tf, which must be imported. "
+                f"Received: layer={self.name}, and keras_layers alone"
             )
+        return _REGISTERED["method_of"](self)
+
+    @property
+    def updated_with(self) -> tuple:
+        """Layers of the same settings are, as that is less to trace in the training step."""
+        return repr(self.method), self.mask_only
 
     @property
     def weight_verdicts(self) -> list[Weight]:
@@ -305,13 +323,7 @@ class PruneLowMagnitude(Transparent, keras.layers.Wrapper):
         return next(map(self._masked_value, masked), value)
 
     def _masked_value(self, pruned):
-        return masked_value(pruned, straight_through=self._regenerates)
-
-    @property
-    def _regenerates(self):
-        # N:M groups that are chosen once are changed by no schedule.
-        once = self.sparsity_m_by_n and not self.reselect
-        return not once and getattr(self.pruning_schedule, "regenerates", False)
+        return masked_value(pruned, straight_through=self.method.straight_through)
 
     def get_build_config(self):
         return None  # The layer inside has its own, and is built again from that.

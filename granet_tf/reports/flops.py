@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from granet_tf.groups import groups_of
 from granet_tf.reports.table import aligned
+from keras_layers.carrier import carries_masks
 from keras_layers.input_specs import input_specs
 from keras_layers.keras_internals import layers_of
 from keras_layers.known_layers import BY_CLASS
@@ -164,7 +165,7 @@ def count_flops(model: keras.Model, input_shape: Any = None) -> FlopsReport:
     - [Liu et al., 2021, Appendix B.3 and Table 10](https://arxiv.org/abs/2106.10404)
     """
     # A SparseModel holds the user's model; masks live on the outside.
-    inner = model.model if hasattr(model, "pruned") else model
+    inner = model.model if carries_masks(model) else model
     args, kwargs, batch = input_specs(inner, input_shape)
     if not inner.built:
         _trace(inner, args, kwargs)

@@ -13,8 +13,9 @@ from granet_tf.masks.patterns import Element, Pattern
 from granet_tf.model import SparseModel
 from granet_tf.reports.table import aligned
 from granet_tf.spared import REASON, outputs_removed
+from keras_layers.carrier import carries_masks
 from keras_layers.keras_internals import layers_of
-from keras_layers.prunable import Weight, carries_masks, weights_of
+from keras_layers.prunable import Weight, weights_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,18 +23,17 @@ from granet_tf.sparsity.keras.pruned_model import (
     PrunedSequential,
     with_layers,
 )
+from granet_tf.wrapped_layers import DEFAULT_SCHEDULE
+from keras_layers.carrier import carries_masks
 from keras_layers.keras_internals import Functional, layers_of
 from keras_layers.layouts import KINDS, Layout
-from keras_layers.prunable import carries_masks, names_weights, weights_of
+from keras_layers.prunable import names_weights, weights_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
-
-# tfmot's, for the wrapper, too, which knows no schedules.
-PruneLowMagnitude.default_schedule = ConstantSparsity(0.5, 0)
 
 
 def prune_low_magnitude(
     to_prune: keras.Layer | Sequence[keras.Layer],
-    pruning_schedule: Callable = PruneLowMagnitude.default_schedule,
+    pruning_schedule: Callable = DEFAULT_SCHEDULE,
     block_size: tuple[int, int] = (1, 1),
     block_pooling_type: str = "AVG",
     pruning_policy: PruningPolicy | None = None,

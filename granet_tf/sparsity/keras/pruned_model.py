@@ -19,8 +19,8 @@ from granet_tf.own_classes import (
     replaced,
 )
 from granet_tf.schedules import PACKAGE
+from keras_layers.carrier import carries_masks
 from keras_layers.keras_internals import Functional, children_of, layers_of
-from keras_layers.prunable import carries_masks
 from keras_layers.prune_low_magnitude import PruneLowMagnitude
 
 
