@@ -56,12 +56,6 @@ class Group:
         """Mask-only GMP leaves gradients to the chain rule, and so momentum to the original."""
         return not self.mask_only or self.method().straight_through
 
-    @property
-    def needs_gradients(self) -> bool:
-        """Whether an update or a step looks at the dense gradients, which replicas then sum."""
-        method = self.method()
-        return method.needs_gradient or method.follows_gradients
-
 
 def groups_of(model: keras.Layer) -> Iterator[Group]:
     """The masks in `model`, by the method that updates them.

@@ -513,7 +513,7 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         # loss. Plain GMP regularises them, as the original does.
         values = {id(v): v for v in self.trainable_variables}
         masked = {
-            id(p.variable): masked_value(p, straight_through=True)
+            id(p.variable): masked_value(p, straight_through=self.method.straight_through)
             for p in self.pruned
             if p.variable.regularizer is not None
         }

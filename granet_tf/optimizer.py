@@ -11,7 +11,7 @@ import tensorflow as tf
 from granet_tf.beginning import begin_as_saved, begin_of, count_of
 from granet_tf.groups import Group, groups_in
 from granet_tf.masks.traced import by_itself
-from granet_tf.methods.records import Tensors
+from granet_tf.methods.records import Needed, Tensors
 from granet_tf.schedules import PACKAGE
 from granet_tf.slots import Slot, check_slots, parts_of, record_slots
 from keras_layers.keras_internals import variables_trained_by
@@ -192,7 +192,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """
         for group in self._groups:
             method = group.method()
-            if method.regenerates or group.needs_gradients or method.follows_steps:
+            looks = method.dense_gradient is not Needed.NEVER
+            if method.regenerates or looks or method.follows_steps:
                 raise ValueError(
                     "A method that needs more than the weights cannot catch up: train with the "
                     f"SparseOptimizer itself. Received: method={method}"
@@ -266,7 +267,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         """Those that rank growth, a list for each group; zeros where the loss has none."""
         return [
             [_dense(gradients.get(id(p.variable)), tuple(p.variable.shape)) for p in group.pruned]
-            if group.needs_gradients
+            if group.method().dense_gradient is not Needed.NEVER
             else []
             for group in self._groups
         ]
@@ -300,7 +301,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def _follow(self, strategy, group, gradients, step, rates):
         """What the method changes after each step."""
         method = group.method()
-        gradients = _summed(strategy, group, gradients if method.follows_gradients else [])
+        gradients = _summed(
+            strategy, group, gradients if method.dense_gradient is Needed.AT_EVERY_STEP else []
+        )
         gradients = dict(zip((id(p.variable) for p in group.pruned), gradients, strict=False))
         for part, rate in zip(parts_of(self.inner_optimizer), rates, strict=True):
             # Each with the learning rate of its own optimizer.

@@ -24,7 +24,7 @@ from granet_tf.masks.patterns import Capacity, Element, Pattern
 from granet_tf.masks.scopes import SCOPES, Candidates, match
 from granet_tf.masks.units import Units, alike, expanded, in_order, units_of_each_to_keep
 from granet_tf.methods.parameters import check, parameter
-from granet_tf.methods.records import State, Tensors
+from granet_tf.methods.records import Needed, State, Tensors
 from granet_tf.schedules import PruningSchedule
 from keras_layers.layouts import Layout
 
@@ -137,7 +137,7 @@ class Method:
     def drop_score(self, weight: tf.Tensor, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """What prune and drop rank: the lowest goes first. |w|, as in Eq. 2.
 
-        Args as for `grow_score`; `gradient` is None in a method that does not `regenerate`.
+        Args as for `grow_score`; `gradient` is None in a method that looks at none.
         """
         del gradient, seed
         return tf.abs(weight)
@@ -160,13 +160,26 @@ class Method:
 
     @property
     def regenerates(self) -> bool:
-        """Whether masks can grow, so that the dense gradient is needed; True if in doubt."""
+        """Whether masks can grow; True if in doubt. Regularizers then spare values behind them."""
         return True
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether growth ranks the dense gradient, which costs FLOPs; True if in doubt."""
+        """Whether a score ranks the dense gradient, which costs FLOPs; True if in doubt."""
         return self.regenerates
+
+    @property
+    def dense_gradient(self) -> Needed:
+        """When it looks at the dense gradient: what `follows_gradients` and `needs_gradient` say.
+
+        Example:
+
+        >>> [m(0.9).dense_gradient.value for m in (granet_tf.GMP, granet_tf.RigL, granet_tf.SNFS)]
+        ['never', 'at updates', 'at every step']
+        """
+        if self.follows_gradients:
+            return Needed.AT_EVERY_STEP
+        return Needed.AT_UPDATES if self.needs_gradient else Needed.NEVER
 
     @property
     def needs_data(self) -> bool:
@@ -182,8 +195,12 @@ class Method:
 
     @property
     def straight_through(self) -> bool:
-        """Whether dormant weights get a gradient in mask_only, which then masks none by itself."""
-        return self.regenerates
+        """Whether dormant weights get a gradient in mask_only, which then masks none by itself.
+
+        So that it can be looked at, or reach the optimizer by way of `gradient_mask`.
+        """
+        lets_through = type(self).gradient_mask is not Method.gradient_mask
+        return lets_through or self.dense_gradient is not Needed.NEVER
 
     def gradient_mask(self, mask: tf.Tensor, state: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
         """Which entries of the gradient reach the optimizer; None is all."""
@@ -248,9 +265,8 @@ class Method:
             steps: Number of steps.
             updates: How many of them ended with an update.
         """
-        if self.follows_gradients:
-            return steps
-        return updates if self.needs_gradient else 0
+        counts = {Needed.NEVER: 0, Needed.AT_UPDATES: updates, Needed.AT_EVERY_STEP: steps}
+        return counts[self.dense_gradient]
 
     # What the optimizer and the model ask.
 
@@ -377,7 +393,7 @@ class Method:
             paths: Names of the weights.
             weights: Their values.
             masks: Their masks.
-            gradients: Dense gradients, summed over replicas; None unless the method regenerates.
+            gradients: Dense gradients, summed over replicas; None where the method looks at none.
             dormant_compete: Whether dormant weights are ranked too when pruning, as in the
                 original gradual magnitude pruning, where they keep their value.
             layouts: As for `initial_masks`.

@@ -47,10 +47,6 @@ class DPF(GMP):
 
     keeps_values: ClassVar[bool] = True
 
-    @property
-    def straight_through(self):
-        return True
-
     def gradient_mask(self, mask, state):
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
@@ -19,6 +20,18 @@ def zeros(weight: tf.Tensor) -> tf.Tensor:
     [0.0, 0.0]
     """
     return tf.zeros(weight.shape)
+
+
+class Needed(enum.Enum):
+    """When a method looks at the dense gradient, d loss / d (w · mask), also of dormant weights.
+
+    All that it costs follows from that: in mask_only the layers compute it (straight-through), it
+    is summed over replicas where an update or a step looks at it, and its FLOPs are counted.
+    """
+
+    NEVER = "never"
+    AT_UPDATES = "at updates"
+    AT_EVERY_STEP = "at every step"
 
 
 @dataclasses.dataclass(frozen=True)

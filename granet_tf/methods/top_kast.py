@@ -90,10 +90,6 @@ class TopKAST(Method):
     def regenerates(self):
         return False
 
-    @property
-    def straight_through(self):
-        return True
-
     def gradient_mask(self, mask, state):
         return state["backward"]
 
