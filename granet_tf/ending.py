@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from granet_tf.groups import Group
 from granet_tf.methods import GMP, Method
 from granet_tf.optimizer import SparseOptimizer
 from granet_tf.schedules import ConstantSparsity
+from granet_tf.states import snapshot
 
 
 def sparsity_after(method: Method, step: int) -> float:
@@ -80,16 +82,13 @@ def _excess(group: Group, sparsity: float) -> int:
         initial_sparsity=method.initial_sparsity,
         **{name: getattr(method, name) for name in settings},
     )
-    before = [tf.convert_to_tensor(group.active(p)) for p in group.pruned]
-    after, _ = pruning.update_masks(
-        tf.constant(0),
-        [p.path for p in group.pruned],
-        [tf.convert_to_tensor(p.variable) for p in group.pruned],
-        before,
-        [None] * len(before),
-        layouts={p.path: p.layout for p in group.pruned},
-    )
-    return sum(int(tf.math.count_nonzero(b & ~a)) for b, a in zip(before, after, strict=True))
+    before = [
+        dataclasses.replace(snapshot(p), mask=tf.convert_to_tensor(group.active(p)))
+        for p in group.pruned
+    ]
+    after = pruning.update(tf.constant(0), before, dormant_compete=False)
+    each = zip(before, after, strict=True)
+    return sum(int(tf.math.count_nonzero(b.mask & ~a.mask)) for b, a in each)
 
 
 def training_steps(

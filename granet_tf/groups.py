@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from granet_tf.methods import Method
+from granet_tf.slots import Slot
 from keras_layers.carrier import CarriesMasks, carries_masks
 from keras_layers.keras_internals import layers_of
 from keras_layers.masking import PrunedWeight
@@ -42,6 +43,15 @@ class Group:
         return dataclasses.replace(
             self, pruned=pruned, method=lambda: self.method().among(every, some)
         )
+
+    def with_slots(self, slots: Mapping[int, Sequence[Slot]]) -> Group:
+        """Its weights with their slots, by id; none in mask_only, where nothing is reset."""
+        if self.mask_only:
+            return self
+        pruned = (
+            dataclasses.replace(p, slots=tuple(slots.get(id(p.variable), ()))) for p in self.pruned
+        )
+        return dataclasses.replace(self, pruned=tuple(pruned))
 
     def active(self, pruned: PrunedWeight) -> np.ndarray:
         """What of a weight counts as active: its mask, and whatever in it is not 0 in zero mode.

@@ -39,7 +39,7 @@ from granet_tf.own_classes import (
 from granet_tf.own_methods import own_names, taken_names, with_methods_of
 from granet_tf.schedules import PACKAGE
 from granet_tf.spared import spare_outputs
-from granet_tf.states import add_states, float_value, make_neutral
+from granet_tf.states import add_states, make_neutral, snapshot
 from keras_layers.carrier import CarriesMasks, carries_masks
 from keras_layers.keras_internals import (
     COMPILED,
@@ -297,14 +297,13 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
     def _begin(self):
         if not self.pruned:
             return
-        shapes = {p.path: tuple(p.variable.shape) for p in self.pruned}
-        values = [float_value(p.variable) for p in self.pruned]
-        layouts = [p.layout for p in self.pruned]
-        masks, states = self.method.initial_state(shapes, values, layouts)
-        for pruned, state in zip(self.pruned, states, strict=True):
-            for name, value in state.items():
+        masks = {}
+        begun = self.method.initial_state([snapshot(p) for p in self.pruned])
+        for pruned, first in zip(self.pruned, begun, strict=True):
+            masks[pruned.path] = first.mask
+            for name, value in first.state.items():
                 pruned.state[name].assign(value)
-        self.set_masks(dict(zip(shapes, masks, strict=True)))
+        self.set_masks(masks)
 
     def set_masks(self, masks: Mapping[str, Any]) -> None:
         """Gives weights other masks, such as those of another run, to begin training with.

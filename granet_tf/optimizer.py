@@ -11,9 +11,9 @@ import tensorflow as tf
 from granet_tf.beginning import begin_as_saved, begin_of, count_of
 from granet_tf.groups import Group, groups_in
 from granet_tf.masks.traced import by_itself
-from granet_tf.methods.records import Needed, Tensors
+from granet_tf.methods.records import Needed, Snapshot
 from granet_tf.schedules import PACKAGE
-from granet_tf.slots import Slot, check_slots, parts_of, record_slots
+from granet_tf.slots import check_slots, parts_of, record_slots
 from keras_layers.keras_internals import variables_trained_by
 
 # What a wrapper must show of the optimizer inside: Keras's trainer and callbacks look at these.
@@ -94,7 +94,6 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self.trains_all = trains_all
         self._all_groups = groups_in(model) if model is not None else ()
         self._groups = self._all_groups
-        self._slots: dict[int, tuple[Slot, ...]] = {}
         self.has_stepped = False
         self.begin_iteration = 0 if model is None else begin_of(optimizer, model, self._groups)
         if model is not None and optimizer.built:
@@ -107,16 +106,11 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         if not self.trains_all:
             self._check_several()
         groups = (g.trained_by(variables, alone=self.trains_all) for g in self._all_groups)
-        self._groups = tuple(group for group in groups if group.pruned)
+        groups = [group for group in groups if group.pruned]
         slots = record_slots(self.inner_optimizer, list(variables))
-        resets = [p for g in self._groups if not g.mask_only for p in g.pruned]
-        if resets:
+        if any(not group.mask_only for group in groups):
             check_slots(self.inner_optimizer, slots, variables)
-        self._slots = {id(p.variable): slots.get(id(p.variable), ()) for p in resets}
-        # A moving average of a weight is masked like the weight.
-        parts = [part for part in parts_of(self.inner_optimizer) if part.use_ema]
-        averages = [v for part in parts for v in part._model_variables_moving_average]
-        self._averages = frozenset(map(id, averages))
+        self._groups = tuple(group.with_slots(slots) for group in groups)
         self.built = True
 
     # AutoGraph, which converts what a user's tf.function calls, takes long and is not needed.
@@ -199,7 +193,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                     f"SparseOptimizer itself. Received: method={method}"
                 )
         self._after_step(
-            tf.distribute.get_strategy(), self.iterations - 1, [], [[] for _ in self._groups]
+            tf.distribute.get_strategy(), self.iterations - 1, [], [{} for _ in self._groups]
         )
 
     def prune_at_start(self) -> None:
@@ -233,7 +227,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             first = group.method().at_start()
             if first is not None:
                 once = dataclasses.replace(group, method=lambda first=first: first)
-                self._update(strategy, once, [], tf.constant(0, tf.int64))
+                self._update(strategy, once, {}, tf.constant(0, tf.int64))
 
     @property
     def has_masks(self) -> bool:
@@ -264,12 +258,17 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                     gradients[id(pruned.variable)] = _where(mask, gradient, zeros)
 
     def _dense_gradients(self, gradients):
-        """Those that rank growth, a list for each group; zeros where the loss has none."""
-        return [
-            [_dense(gradients.get(id(p.variable)), tuple(p.variable.shape)) for p in group.pruned]
-            if group.method().dense_gradient is not Needed.NEVER
-            else []
+        """{id of a weight: its gradient} for each group whose method looks at them.
+
+        Zeros where the loss has none.
+        """
+        looked_at = [
+            group.pruned if group.method().dense_gradient is not Needed.NEVER else ()
             for group in self._groups
+        ]
+        return [
+            {id(p.variable): _dense(gradients.get(id(p.variable)), p.variable.shape) for p in each}
+            for each in looked_at
         ]
 
     def _after_step(self, strategy, before, rates, dense):
@@ -291,8 +290,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         for own in _replicas(strategy, group.pruned[0].variable.value):
             zeros = {}
             for pruned in group.pruned:
-                slots = (slot.variable for slot in self._slots[id(pruned.variable)])
-                averages = (v for v in slots if id(v) in self._averages)
+                averages = (slot.variable for slot in pruned.slots if slot.is_average)
                 mask = _read(own(pruned.mask.value))
                 for variable in (pruned.variable, *averages):
                     value = own(variable.value)
@@ -300,26 +298,22 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def _follow(self, strategy, group, gradients, step, rates):
         """What the method changes after each step."""
-        method = group.method()
-        gradients = _summed(
-            strategy, group, gradients if method.dense_gradient is Needed.AT_EVERY_STEP else []
-        )
-        gradients = dict(zip((id(p.variable) for p in group.pruned), gradients, strict=False))
+        looks = group.method().dense_gradient is Needed.AT_EVERY_STEP
+        gradients = _summed(strategy, group, gradients if looks else {})
         for part, rate in zip(parts_of(self.inner_optimizer), rates, strict=True):
             # Each with the learning rate of its own optimizer.
             some = group.trained_by(variables_trained_by(part), alone=True)
-            own_gradients = [gradients[id(p.variable)] for p in some.pruned if gradients]
             if some.pruned:
-                self._follow_part(strategy, some, own_gradients, step, rate)
+                self._follow_part(strategy, some, gradients, step, rate)
 
     def _follow_part(self, strategy, group, gradients, step, rate):
         for own in _replicas(strategy, group.pruned[0].variable.value):
-            tensors = _tensors(group, own, gradients)
-            weights, states = group.method().after_step(step, tensors, rate)
-            for pruned, old, new in zip(group.pruned, tensors.weights, weights, strict=True):
-                if new is not old:
-                    _assign(own(pruned.variable.value), new)
-            _assign_states(group, own, tensors, states)
+            before = _snapshots(group, own, gradients)
+            after = group.method().after_step(step, before, rate)
+            for pruned, old, new in zip(group.pruned, before, after, strict=True):
+                if new.weight is not old.weight:
+                    _assign(own(pruned.variable.value), new.weight)
+                _assign_state(pruned, own, old.state, new.state)
 
     def _update(self, strategy, group, gradients, step):
         gradients = _summed(strategy, group, gradients)
@@ -328,25 +322,22 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 by_itself(self._update_replica)(group, own, gradients, step)
 
     def _update_replica(self, group, own, gradients, step):
-        tensors = _tensors(group, own, gradients)
-        new_masks, survivors, states = group.method().update(
-            step, tensors, dormant_compete=group.mask_only
-        )
-        for pruned, new in zip(group.pruned, new_masks, strict=True):
-            _assign(own(pruned.mask.value), new)
+        before = _snapshots(group, own, gradients)
+        updates = group.method().update(step, before, dormant_compete=group.mask_only)
+        zeros = {}
+        for pruned, old, new in zip(group.pruned, before, updates, strict=True):
+            _assign(own(pruned.mask.value), new.mask)
             if pruned.explored is not None:
                 explored = own(pruned.explored.value)
-                _assign(explored, explored | new)
-        _assign_states(group, own, tensors, states)
-        if group.mask_only:
-            return
-        zeros = {}
-        for pruned, keep, value in zip(group.pruned, survivors, tensors.weights, strict=True):
-            _assign(own(pruned.variable.value), _where(keep, value, zeros))
-            for slot in self._slots[id(pruned.variable)]:
+                _assign(explored, explored | new.mask)
+            _assign_state(pruned, own, old.state, new.state)
+            if group.mask_only:
+                continue
+            _assign(own(pruned.variable.value), _where(new.survivors, old.weight, zeros))
+            for slot in pruned.slots:
                 kept = own(slot.variable.value)
                 initial = zeros if slot.starts_at_zero else {kept.dtype: slot.initial_value()}
-                _assign(kept, _where(keep, kept, initial))
+                _assign(kept, _where(new.survivors, kept, initial))
 
     # What a wrapper delegates.
 
@@ -415,29 +406,31 @@ def _dense(gradient, shape):
 def _summed(strategy, group, gradients):
     """The gradients, summed over replicas."""
     if not gradients:
-        return []
-    targets = [p.variable.value for p in group.pruned]
-    pairs = list(zip(gradients, targets, strict=True))
-    return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
+        return {}
+    pairs = [(gradients[id(p.variable)], p.variable.value) for p in group.pruned]
+    summed = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
+    return {id(p.variable): total for p, total in zip(group.pruned, summed, strict=True)}
 
 
-def _tensors(group, own, gradients) -> Tensors:
+def _snapshots(group, own, gradients) -> list[Snapshot]:
     """One replica's weights and what belongs to them."""
-    return Tensors(
-        [p.path for p in group.pruned],
-        [_read(own(p.variable.value)) for p in group.pruned],
-        [_read(own(p.mask.value)) for p in group.pruned],
-        [own(g) for g in gradients] or [None] * len(group.pruned),
-        [{name: _read(own(v.value)) for name, v in p.state.items()} for p in group.pruned],
-        [p.layout for p in group.pruned],
-    )
+    return [
+        Snapshot(
+            p.path,
+            _read(own(p.variable.value)),
+            _read(own(p.mask.value)),
+            own(gradients[id(p.variable)]) if gradients else None,
+            {name: _read(own(v.value)) for name, v in p.state.items()},
+            p.layout,
+        )
+        for p in group.pruned
+    ]
 
 
-def _assign_states(group, own, tensors, states):
-    for pruned, old, new in zip(group.pruned, tensors.states, states, strict=True):
-        for name, value in new.items():
-            if value is not old[name]:
-                _assign(own(pruned.state[name].value), value)
+def _assign_state(pruned, own, old, new):
+    for name, value in new.items():
+        if value is not old[name]:
+            _assign(own(pruned.state[name].value), value)
 
 
 def _replicas(strategy, variable) -> list[Callable]:

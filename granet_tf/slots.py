@@ -14,10 +14,17 @@ from keras_layers.keras_internals import variables_trained_by
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """An optimizer variable that belongs to one weight, and what it starts from."""
+    """An optimizer variable that belongs to one weight, and what it starts from.
+
+    Attributes:
+        variable: The variable, of the weight's shape.
+        initializer: What it starts from.
+        is_average: Whether it is a moving average of the weight, which is masked like the weight.
+    """
 
     variable: keras.Variable
     initializer: Callable
+    is_average: bool = False
 
     @property
     def starts_at_zero(self) -> bool:
@@ -73,9 +80,12 @@ def _record_slots(optimizer, variables):
     with _recording(target, recorded):
         target.build(list(variables))
     twin = dict(zip(map(id, target.variables), optimizer.variables, strict=True))
+    averages = optimizer._model_variables_moving_average if optimizer.use_ema else ()
+    averages = {id(average) for average in averages}
     slots: dict[int, tuple[Slot, ...]] = {}
     for reference, variable, initializer in recorded:
-        slot = Slot(twin[id(variable)], initializer)
+        own = twin[id(variable)]
+        slot = Slot(own, initializer, id(own) in averages)
         slots[reference] = (*slots.get(reference, ()), slot)
     return slots
 

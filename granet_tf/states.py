@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods import Method
-from granet_tf.methods.records import State
+from granet_tf.methods.records import Snapshot, State
 from keras_layers.masking import PrunedWeight, track
 
 
@@ -62,6 +62,24 @@ def float_value(variable: keras.Variable) -> tf.Tensor:
     """
     value = tf.convert_to_tensor(variable)
     return value if value.dtype.is_floating else tf.cast(value, tf.float32)
+
+
+def snapshot(pruned: PrunedWeight) -> Snapshot:
+    """A weight as it is now, outside of any step.
+
+    Example:
+
+    >>> weight, mask = keras.Variable([3.0, 4.0]), keras.Variable([True, False], dtype="bool")
+    >>> snapshot(PrunedWeight("kernel", weight, mask)).mask.numpy().tolist()
+    [True, False]
+    """
+    return Snapshot(
+        pruned.path,
+        float_value(pruned.variable),
+        tf.convert_to_tensor(pruned.mask),
+        state={name: tf.convert_to_tensor(v) for name, v in pruned.state.items()},
+        layout=pruned.layout,
+    )
 
 
 def make_neutral(pruned: Sequence[PrunedWeight], method: Method) -> None:

@@ -33,6 +33,8 @@ class PrunedWeight:
         explored: Which entries have ever been active, where that is asked for.
         transform: (value, state) -> the value to compute with; None is w · mask.
         was_frozen: Whether it was not trainable when it got its mask, which somebody asked for.
+        slots: What the optimizer that updates the mask keeps for the weight and is to reset, each a
+            `granet_tf.slots.Slot`; only that optimizer knows them.
     """
 
     path: str
@@ -43,6 +45,7 @@ class PrunedWeight:
     explored: keras.Variable | None = None
     transform: Callable | None = None
     was_frozen: bool = False
+    slots: tuple = ()
 
 
 def add_masks(owner: keras.Layer, weights: Iterable[Weight]) -> tuple[PrunedWeight, ...]:

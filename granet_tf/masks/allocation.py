@@ -100,6 +100,17 @@ def share_out(
     return numbers
 
 
+def grown(
+    groups: Sequence[Units],
+    kept: Sequence[Joined],
+    scores: Sequence[Joined],
+    numbers: Sequence[tf.Tensor],
+) -> list[Joined]:
+    """What is kept, and of the highest scores as many as `share_out` says, by group."""
+    each = zip(groups, kept, scores, numbers, strict=True)
+    return [units.add(score, n, k) for units, k, score, n in each]
+
+
 def owed(
     method: Method, groups: Sequence[Units], kept: Sequence[Joined]
 ) -> list[tuple[tf.Tensor, list[bool]]]:

@@ -143,10 +143,13 @@ class Units:
         each = zip(self.patterns, self.indices, strict=True)
         return self.parts.join([tf.cast(p.pool(scores[i]), tf.float32) for p, i in each])
 
-    def mean(self, scores: Sequence[tf.Tensor]) -> Joined:
-        """As `pool`, for one weight of each unit: comparable between filters, or blocks, of
-        different sizes."""
-        return self.pool(scores).map(tf.divide, self.pool([tf.ones_like(s) for s in scores]))
+    def mean(self, pooled: Joined) -> Joined:
+        """What has been pooled, for one weight of each unit: comparable between filters, or blocks,
+        of different sizes."""
+        ones = [
+            pattern.pool(tf.ones(s)) for pattern, s in zip(self.patterns, self.shapes, strict=True)
+        ]
+        return pooled.map(tf.divide, self.parts.join(ones))
 
     def expand(self, units: Joined) -> list[tf.Tensor]:
         """Mask of units -> masks of these weights."""

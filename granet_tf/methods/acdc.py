@@ -65,6 +65,6 @@ class ACDC(Method):
         phases = (max(self.steps(name), 1) for name in ("sparse_phase", "dense_phase"))
         return AlternatingPhases(self.final_sparsity, begin, end, *phases)
 
-    def update(self, step, tensors, *, dormant_compete):
+    def update(self, step, weights, *, dormant_compete):
         # To rank all of them is to keep all of them at the sparsity 0 of a dense phase.
-        return super().update(step, tensors, dormant_compete=True)
+        return super().update(step, weights, dormant_compete=True)

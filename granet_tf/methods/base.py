@@ -24,7 +24,7 @@ from granet_tf.masks.patterns import Capacity, Element, Pattern
 from granet_tf.masks.scopes import SCOPES, Candidates, match
 from granet_tf.masks.units import Units, alike, expanded, in_order, units_of_each_to_keep
 from granet_tf.methods.parameters import check, parameter
-from granet_tf.methods.records import Needed, State, Tensors
+from granet_tf.methods.records import Needed, Snapshot, State, Updated, updated
 from granet_tf.schedules import PruningSchedule
 from keras_layers.layouts import Layout
 
@@ -197,10 +197,12 @@ class Method:
     def straight_through(self) -> bool:
         """Whether dormant weights get a gradient in mask_only, which then masks none by itself.
 
-        So that it can be looked at, or reach the optimizer by way of `gradient_mask`.
+        So that it can be looked at, or reach the optimizer by way of `gradient_mask`; and where
+        masks can grow, as the optimizer masks it with less to trace than the chain rule does.
         """
         lets_through = type(self).gradient_mask is not Method.gradient_mask
-        return lets_through or self.dense_gradient is not Needed.NEVER
+        looks = self.dense_gradient is not Needed.NEVER
+        return lets_through or looks or self.regenerates
 
     def gradient_mask(self, mask: tf.Tensor, state: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
         """Which entries of the gradient reach the optimizer; None is all."""
@@ -218,45 +220,43 @@ class Method:
         """Whether there is a `penalty` to ask for."""
         return type(self).penalty is not Method.penalty
 
-    def initial_state(
-        self,
-        shapes: Mapping[str, tuple[int, ...]],
-        values: Sequence[tf.Tensor],
-        layouts: Sequence[Layout],
-    ):
-        """`(masks, states)` to begin with, a list each; in a state, what is left out stays.
+    def initial_state(self, weights: Sequence[Snapshot]) -> Sequence[Updated]:
+        """The masks and states to begin with.
 
         Args:
-            shapes: {path: shape}.
-            values: The weights' first values.
-            layouts: Which of their axes are inputs and outputs.
+            weights: At their first values, with all-True masks.
         """
-        masks = self.initial_masks(shapes, dict(zip(shapes, layouts, strict=True)))
-        return [masks[path] for path in shapes], [{} for _ in values]
+        shapes = {w.path: tuple(w.weight.shape) for w in weights}
+        masks = self.initial_masks(shapes, {w.path: w.layout for w in weights})
+        return [Updated(masks[w.path], masks[w.path]) for w in weights]
 
-    def after_step(self, step: tf.Tensor, tensors: Tensors, learning_rate: tf.Tensor):
-        """`(weights, states)` after a step, a list each; what is returned as it came stays.
+    def after_step(
+        self, step: tf.Tensor, weights: Sequence[Snapshot], learning_rate: tf.Tensor
+    ) -> Sequence[Snapshot]:
+        """The same with other values and states; those that are returned as they came stay.
 
         Args:
             step: Number of finished optimizer updates.
-            tensors: As they are after the optimizer's step.
+            weights: As they are after the optimizer's step.
             learning_rate: That of the step.
         """
         del step, learning_rate
-        return tensors.weights, tensors.states
+        return weights
 
-    def update(self, step: tf.Tensor, tensors: Tensors, *, dormant_compete: bool):
-        """`(masks, survivors, states)` when an update is due; see `Method.update_masks`."""
+    def update(
+        self, step: tf.Tensor, weights: Sequence[Snapshot], *, dormant_compete: bool
+    ) -> Sequence[Updated]:
+        """What becomes of the weights when an update is due; see `Method.update_masks`."""
         masks, survivors = self.update_masks(
             step,
-            tensors.paths,
-            tensors.weights,
-            tensors.masks,
-            tensors.gradients,
+            [w.path for w in weights],
+            [w.weight for w in weights],
+            [w.mask for w in weights],
+            [w.gradient for w in weights],
             dormant_compete=dormant_compete,
-            layouts=tensors.layouts_by_path,
+            layouts={w.path: w.layout for w in weights},
         )
-        return masks, survivors, tensors.states
+        return updated(masks, survivors)
 
     def dense_gradients(self, steps: int, updates: int) -> float:
         """In how many of `steps` training steps a dense gradient was computed, to count FLOPs.
@@ -337,7 +337,7 @@ class Method:
         capacities = self.capacities(shapes, layouts)
         sparsities = self._initial_sparsities(shapes, capacities, layouts)
         everything = [tf.ones(shape, tf.bool) for shape in shapes.values()]
-        groups = self.units_of(list(shapes), everything, layouts)
+        groups = self._units_of(list(shapes), everything, layouts)
         seeds = self._seeds(shapes, 0)
         masks = []
         for units in groups:
@@ -406,7 +406,7 @@ class Method:
         schedule = self.make_schedule()
         # A schedule of one's own may say a plain True.
         should_prune = tf.convert_to_tensor(schedule(step)[0])
-        groups = self.units_of(paths, masks, layouts)
+        groups = self._units_of(paths, masks, layouts)
         inputs = list(zip(weights, gradients, self._seeds(paths, step), strict=True))
         scores = [self.drop_score(*each) for each in inputs]
         candidates = [
@@ -418,25 +418,26 @@ class Method:
             for units in groups
         ]
         kept = SCOPES[self.scope](self, candidates, schedule.exact_sparsity(step))
-        # Where only regeneration is due, this is less to trace than a condition around the above.
-        new = pruned = [
-            k.map(lambda k, a: tf.where(should_prune, k, a), u.active)
-            for k, u in zip(kept, groups, strict=True)
-        ]
-        if schedule.regenerates:
-            should_regenerate, fraction = schedule.regenerate(step)
-            fraction = tf.where(should_regenerate, tf.cast(fraction, tf.float64), 0.0)
-            growth = [self.grow_score(*each) for each in inputs]
-            new = [
-                c.units.exchange(c.rankings, c.units.pool(growth), fraction, left)
-                for c, left in zip(candidates, pruned, strict=True)
-            ]
-        new_masks = expanded(groups, new)
-        # Units are active or not as a whole.
-        survivors = expanded(groups, [n & p for n, p in zip(new, pruned, strict=True)])
+        regrow = self._regrow(schedule, step, inputs) if schedule.regenerates else None
+        new, survived = [], []
+        for each, best in zip(candidates, kept, strict=True):
+            # Where only regeneration is due, this is less to trace than a condition around it all.
+            pruned = best.map(lambda k, a: tf.where(should_prune, k, a), each.units.active)
+            new.append(regrow(each, pruned) if regrow else pruned)
+            survived.append(new[-1] & pruned)  # Units are active or not as a whole.
+        new_masks, survivors = expanded(groups, new), expanded(groups, survived)
         if dormant_compete:  # Else what pruning leaves was active before.
             survivors = [s & m for s, m in zip(survivors, masks, strict=True)]
         return new_masks, survivors
+
+    def _regrow(self, schedule, step, inputs):
+        """A function (candidates, what pruning left) -> units after the exchange of a share."""
+        is_due, fraction = schedule.regenerate(step)
+        fraction = tf.where(is_due, tf.cast(fraction, tf.float64), 0.0)
+        growth = [self.grow_score(*each) for each in inputs]
+        return lambda candidates, left: candidates.units.exchange(
+            candidates.rankings, candidates.units.pool(growth), fraction, left
+        )
 
     def is_due(self, step: tf.Tensor) -> tf.Tensor:
         """Whether masks change at `step`."""
@@ -462,14 +463,20 @@ class Method:
     def _pattern(self, path, layouts):
         return self.patterns_of((layouts or {}).get(path, Layout()))
 
-    def units_of(
-        self,
-        paths: Sequence[str],
-        masks: Sequence[tf.Tensor],
-        layouts: Mapping[str, Layout] | None = None,
-    ) -> list[Units]:
+    def units_of(self, weights: Sequence[Snapshot]) -> list[Units]:
         """The units of all weights, by the pattern."""
+        layouts = {w.path: w.layout for w in weights}
+        return self._units_of(list(layouts), [w.mask for w in weights], layouts)
+
+    def _units_of(self, paths, masks, layouts):
         return Units.of(paths, [self._pattern(path, layouts) for path in paths], masks)
+
+    def seeded(
+        self, weights: Sequence[Snapshot], step: tf.Tensor
+    ) -> list[tuple[Snapshot, tf.Tensor]]:
+        """Each weight with a seed of its own at this step."""
+        seeds = self._seeds([w.path for w in weights], step)
+        return list(zip(weights, seeds, strict=True))
 
     def _seeds(self, paths, step):
         """A seed for each weight, from `seed`, its path and the step."""

@@ -16,7 +16,7 @@ from granet_tf.masks.units import expanded
 from granet_tf.methods.base import Method
 from granet_tf.methods.draws import normal, uniform
 from granet_tf.methods.parameters import parameter
-from granet_tf.methods.records import State
+from granet_tf.methods.records import State, updated
 from granet_tf.schedules import PACKAGE, EndlessSchedule
 
 
@@ -84,32 +84,27 @@ class DeepR(Method):
             sparsity, sparsity, 0, 0, 1, self.frequency, 0.0, 0.0, last_step=last
         )
 
-    def after_step(self, step, tensors, learning_rate):
+    def after_step(self, step, weights, learning_rate):
         moved = []
-        seeds = self._seeds(tensors.paths, step)
-        zipped = zip(tensors.weights, tensors.masks, tensors.states, seeds, strict=True)
-        for weight, mask, state, seed in zipped:
-            rate = tf.cast(learning_rate, weight.dtype)
-            pull = -rate * self.l1 * _sign(state, weight.dtype)
-            noise = tf.sqrt(2.0 * rate * self.noise_temperature) * normal(weight, seed)
-            moved.append(weight + tf.where(mask, pull + noise, tf.zeros((), weight.dtype)))
-        return moved, tensors.states
+        for each, seed in self.seeded(weights, step):
+            dtype = each.weight.dtype
+            rate = tf.cast(learning_rate, dtype)
+            noise = tf.sqrt(2.0 * rate * self.noise_temperature) * normal(each.weight, seed)
+            move = -rate * self.l1 * _sign(each) + noise
+            new = each.weight + tf.where(each.mask, move, tf.zeros((), dtype))
+            moved.append(dataclasses.replace(each, weight=new))
+        return moved
 
-    def update(self, step, tensors, *, dormant_compete):
-        kept = [
-            mask & (weight * _sign(state, weight.dtype) >= 0.0)
-            for weight, mask, state in zip(
-                tensors.weights, tensors.masks, tensors.states, strict=True
-            )
-        ]
+    def update(self, step, weights, *, dormant_compete):
+        kept = [w.mask & (w.weight * _sign(w) >= 0.0) for w in weights]
         # Another stream than that of the noise.
-        seeds = [seed + tf.constant([1, 0]) for seed in self._seeds(tensors.paths, step)]
-        scores = [uniform(w, seed) for w, seed in zip(tensors.weights, seeds, strict=True)]
-        groups = self.units_of(tensors.paths, tensors.masks, tensors.layouts_by_path)
+        other = tf.constant([1, 0])
+        scores = [uniform(w.weight, seed + other) for w, seed in self.seeded(weights, step)]
+        groups = self.units_of(weights)
         [units] = groups  # Of single weights.
         left = units.parts.join(kept)
         grown = _GROWTH[self.scope](self, units, left, units.pool(scores))
-        return expanded(groups, [left | grown]), kept, tensors.states
+        return updated(expanded(groups, [left | grown]), kept)
 
 
 def _grow_layer(method, units, kept, scores):
@@ -132,5 +127,6 @@ def _grow_global(method, units, kept, scores):
 _GROWTH = {"layer": _grow_layer, "global": _grow_global}
 
 
-def _sign(state, dtype):
-    return tf.where(state["positive"], tf.ones((), dtype), -tf.ones((), dtype))
+def _sign(each):
+    one = tf.ones((), each.weight.dtype)
+    return tf.where(each.state["positive"], one, -one)

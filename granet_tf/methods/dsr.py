@@ -7,11 +7,11 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from granet_tf.masks.allocation import share_out
+from granet_tf.masks.allocation import grown, share_out
 from granet_tf.masks.selection import count_all, count_each
 from granet_tf.masks.units import expanded
 from granet_tf.methods.parameters import parameter
-from granet_tf.methods.records import State
+from granet_tf.methods.records import State, updated
 from granet_tf.methods.rigl import SET
 from granet_tf.schedules import PACKAGE
 
@@ -63,27 +63,21 @@ class DSR(SET):
         # One number for all, kept with each weight.
         return (State("threshold", lambda _: tf.constant(self.prune_threshold, tf.float32)),)
 
-    def update(self, step, tensors, *, dormant_compete):
-        threshold = tensors.states[0]["threshold"]
+    def update(self, step, weights, *, dormant_compete):
+        threshold = weights[0].state["threshold"]
         _, fraction = self.make_schedule().regenerate(step)
-        groups = self.units_of(tensors.paths, tensors.masks, tensors.layouts_by_path)
-        sizes = [tf.abs(weight) for weight in tensors.weights]
-        kept = [_above(threshold, units, units.mean(sizes)) for units in groups]
+        groups = self.units_of(weights)
+        sizes = [tf.abs(w.weight) for w in weights]
+        kept = [_above(threshold, units, units.mean(units.pool(sizes))) for units in groups]
         survived = [count_each(k) for k in kept]
         alive = tf.add_n([count_all(units.active) for units in groups])
         dropped = alive - tf.add_n([tf.reduce_sum(number) for number in survived])
-        numbers = share_out(self, groups, kept, survived)
-        seeds = self._seeds(tensors.paths, step)
-        each = zip(tensors.weights, seeds, strict=True)
-        scores = [self.grow_score(weight, None, seed) for weight, seed in each]
-        masks = [
-            units.add(units.pool(scores), n, k)
-            for units, n, k in zip(groups, numbers, kept, strict=True)
-        ]
+        scores = [self.grow_score(w.weight, None, seed) for w, seed in self.seeded(weights, step)]
+        pooled = [units.pool(scores) for units in groups]
+        new = grown(groups, kept, pooled, share_out(self, groups, kept, survived))
         wanted = tf.cast(fraction, tf.float64) * tf.cast(alive, tf.float64)
         adapted = self._adapt(threshold, tf.cast(dropped, tf.float64), wanted)
-        states = [{"threshold": adapted} for _ in tensors.masks]
-        return expanded(groups, masks), expanded(groups, kept), states
+        return updated(expanded(groups, new), expanded(groups, kept), threshold=adapted)
 
     def _adapt(self, threshold, dropped, wanted):
         few = dropped < (1.0 - self.threshold_tolerance) * wanted

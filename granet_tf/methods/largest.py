@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from granet_tf.methods.base import Method
 from granet_tf.methods.gmp import GMP
+from granet_tf.methods.records import Snapshot
 from granet_tf.schedules import ConstantSparsity
-from keras_layers.layouts import Layout
 
 
-def largest(
-    method: Method,
-    sparsity: float,
-    weights: Sequence[tf.Tensor],
-    layouts: Mapping[str, Layout],
-) -> list[tf.Tensor]:
+def largest(method: Method, sparsity: float, weights: Sequence[Snapshot]) -> list[tf.Tensor]:
     """Masks of the weights of largest |w|, by the scope, pattern, pins and caps of `method`.
 
     Args:
         method: Any method.
         sparsity: Fraction of zeros, in [0, 1).
-        weights: Values of the weights.
-        layouts: {path: which axes are inputs and outputs}, in the same order.
+        weights: All of what they hold is ranked, whatever their masks are.
 
     Example:
 
-    >>> weights = [tf.constant([3.0, -4.0, 1.0, 2.0])]
-    >>> largest(GMP(0.5), 0.5, weights, {"kernel": Layout()})[0].numpy().astype(int).tolist()
+    >>> weight = Snapshot("kernel", tf.constant([3.0, -4.0, 1.0, 2.0]), tf.zeros(4, tf.bool))
+    >>> largest(GMP(0.5), 0.5, [weight])[0].numpy().astype(int).tolist()
     [1, 1, 0, 0]
     """
     names = ("scope", "distribution", "pinned", "capped", "pattern")
     settings = {name: getattr(method, name) for name in names}
     once = GMP(sparsity, schedule=ConstantSparsity(sparsity, 0), **settings)
-    everything = [tf.ones(w.shape, tf.bool) for w in weights]
-    masks, _ = once.update_masks(
-        tf.constant(0),
-        list(layouts),
-        weights,
-        everything,
-        [None] * len(weights),
-        layouts=layouts,
-    )
-    return masks
+    everything = [
+        dataclasses.replace(w, mask=tf.ones(w.weight.shape, tf.bool), gradient=None)
+        for w in weights
+    ]
+    return [u.mask for u in once.update(tf.constant(0), everything, dormant_compete=False)]

@@ -56,25 +56,51 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tensors:
-    """The weights that a method updates together, one entry a weight.
+class Snapshot:
+    """A weight and what belongs to it, as it is at a step.
 
     Attributes:
-        paths: Names.
-        weights: Values.
-        masks: Masks.
-        gradients: Dense gradients, summed over replicas; None where the method needs none.
-        states: {name: variable's value}, of what the method declares.
-        layouts: Which axes are inputs and outputs.
+        path: Its name.
+        weight: Its value.
+        mask: Its mask.
+        gradient: The dense gradient, summed over replicas; None where the method looks at none.
+        state: {name: variable's value}, of what the method declares.
+        layout: Which axes are inputs and outputs.
     """
 
-    paths: Sequence[str]
-    weights: Sequence[tf.Tensor]
-    masks: Sequence[tf.Tensor]
-    gradients: Sequence[tf.Tensor | None]
-    states: Sequence[Mapping[str, tf.Tensor]]
-    layouts: Sequence[Layout]
+    path: str
+    weight: tf.Tensor
+    mask: tf.Tensor
+    gradient: tf.Tensor | None = None
+    state: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
+    layout: Layout = dataclasses.field(default_factory=Layout)
 
-    @property
-    def layouts_by_path(self) -> dict[str, Layout]:
-        return dict(zip(self.paths, self.layouts, strict=True))
+
+@dataclasses.dataclass(frozen=True)
+class Updated:
+    """What an update makes of a weight, or what training begins with.
+
+    Attributes:
+        mask: Its new mask.
+        survivors: The entries that keep their value and their optimizer slots, where every other
+            one starts afresh.
+        state: {name: new value}; what is left out stays as it is.
+    """
+
+    mask: tf.Tensor
+    survivors: tf.Tensor
+    state: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
+
+
+def updated(
+    masks: Sequence[tf.Tensor], survivors: Sequence[tf.Tensor], **state: tf.Tensor
+) -> list[Updated]:
+    """A record of each weight, all with the same state.
+
+    Example:
+
+    >>> [first, _] = updated(["mask of a", "mask of b"], ["what survives of a", "of b"])
+    >>> first.survivors
+    'what survives of a'
+    """
+    return [Updated(*each, state) for each in zip(masks, survivors, strict=True)]

@@ -9,11 +9,11 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from granet_tf.masks.allocation import drop_count, share_out
+from granet_tf.masks.allocation import drop_count, grown, share_out
 from granet_tf.masks.selection import count, count_each
 from granet_tf.masks.units import expanded
 from granet_tf.methods.parameters import parameter
-from granet_tf.methods.records import State
+from granet_tf.methods.records import State, Updated
 from granet_tf.methods.rigl import RigL
 from granet_tf.schedules import PACKAGE
 
@@ -68,33 +68,32 @@ class SNFS(RigL):
     def states(self):
         return (State("momentum"),)
 
-    def after_step(self, step, tensors, learning_rate):
-        momenta = [
-            {"momentum": self.growth_momentum * state["momentum"] + tf.cast(g, tf.float32)}
-            for state, g in zip(tensors.states, tensors.gradients, strict=True)
+    def after_step(self, step, weights, learning_rate):
+        beta = self.growth_momentum
+        return [
+            dataclasses.replace(
+                w,
+                state={"momentum": beta * w.state["momentum"] + tf.cast(w.gradient, tf.float32)},
+            )
+            for w in weights
         ]
-        return tensors.weights, momenta
 
-    def update(self, step, tensors, *, dormant_compete):
+    def update(self, step, weights, *, dormant_compete):
         _, fraction = self.make_schedule().regenerate(step)
-        groups = self.units_of(tensors.paths, tensors.masks, tensors.layouts_by_path)
-        momenta = [tf.abs(state["momentum"]) for state in tensors.states]
-        sizes = [tf.abs(weight) for weight in tensors.weights]
-        kept, shares = [], []
+        groups = self.units_of(weights)
+        momenta = [tf.abs(w.state["momentum"]) for w in weights]
+        sizes = [tf.abs(w.weight) for w in weights]
+        kept, pooled, shares = [], [], []
         for units in groups:
             alive = count_each(units.active)
             left = alive - drop_count(fraction, alive)
             kept.append(units.choose(units.pool(sizes), left, units.active))
-            each = zip(units.mean(momenta).split(), units.active.split(), strict=True)
+            pooled.append(units.pool(momenta))
+            each = zip(units.mean(pooled[-1]).split(), units.active.split(), strict=True)
             shares.append(tf.stack([mean(values, mask) for values, mask in each]))
-        numbers = share_out(self, groups, kept, shares)
-        new = [
-            units.add(units.pool(momenta), n, k)
-            for units, n, k in zip(groups, numbers, kept, strict=True)
-        ]
+        new = grown(groups, kept, pooled, share_out(self, groups, kept, shares))
         masks = expanded(groups, new)
-        survivors = [new & old for new, old in zip(masks, tensors.masks, strict=True)]
-        return masks, survivors, tensors.states
+        return [Updated(mask, mask & w.mask) for mask, w in zip(masks, weights, strict=True)]
 
 
 def mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

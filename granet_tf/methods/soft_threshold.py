@@ -11,7 +11,7 @@ import tensorflow as tf
 from granet_tf.masks.patterns import Element
 from granet_tf.methods.base import Method
 from granet_tf.methods.parameters import parameter
-from granet_tf.methods.records import State
+from granet_tf.methods.records import State, updated
 from granet_tf.schedules import PACKAGE, EndlessSchedule
 
 
@@ -88,12 +88,9 @@ class STR(Method):
     def make_schedule(self):
         return EndlessSchedule(0.0, 0.0, 0, 0, 1, 1, 0.0, 0.0)
 
-    def initial_state(self, shapes, values, layouts):
-        states = [{s.name: s.initial(value) for s in self.states} for value in values]
-        masks = [soft_threshold(v, s) != 0.0 for v, s in zip(values, states, strict=True)]
-        return masks, states
+    def initial_state(self, weights):
+        return self.update(0, weights, dormant_compete=True)
 
-    def update(self, step, tensors, *, dormant_compete):
-        zipped = zip(tensors.weights, tensors.states, strict=True)
-        masks = [soft_threshold(weight, state) != 0.0 for weight, state in zipped]
-        return masks, masks, tensors.states
+    def update(self, step, weights, *, dormant_compete):
+        masks = [soft_threshold(w.weight, w.state) != 0.0 for w in weights]
+        return updated(masks, masks)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from granet_tf.methods.base import Method
 from granet_tf.methods.largest import largest
 from granet_tf.methods.parameters import parameter
-from granet_tf.methods.records import State
+from granet_tf.methods.records import State, Updated
 from granet_tf.schedules import PACKAGE, EndlessSchedule
 
 
@@ -47,11 +47,11 @@ class TopKAST(Method):
     Example:
 
     >>> method = TopKAST(0.75, backward_sparsity=0.5)
-    >>> from keras_layers.layouts import Layout
-    >>> weight = tf.constant([0.1, 0.4, -0.3, 0.2])
-    >>> masks, states = method.initial_state({"w": (4,)}, [weight], [Layout()])
-    >>> masks[0].numpy().astype(int).tolist(), states[0]["backward"].numpy().astype(int).tolist()
-    ([0, 1, 0, 0], [0, 1, 1, 0])
+    >>> from granet_tf.methods.records import Snapshot
+    >>> weight = Snapshot("w", tf.constant([0.1, 0.4, -0.3, 0.2]), tf.ones(4, tf.bool))
+    >>> [first] = method.initial_state([weight])
+    >>> [m.numpy().astype(int).tolist() for m in (first.mask, first.state["backward"])]
+    [[0, 1, 0, 0], [0, 1, 1, 0]]
     """
 
     backward_sparsity: float | None = parameter(
@@ -100,13 +100,14 @@ class TopKAST(Method):
             sparsity, sparsity, begin, begin, 1, self.frequency, 0.0, 0.0, last_step=last
         )
 
-    def initial_state(self, shapes, values, layouts):
-        masks, backward = self._choose(values, dict(zip(shapes, layouts, strict=True)))
-        return masks, [{"backward": mask} for mask in backward]
+    def initial_state(self, weights):
+        return self.update(0, weights, dormant_compete=True)
 
-    def update(self, step, tensors, *, dormant_compete):
-        masks, backward = self._choose(tensors.weights, tensors.layouts_by_path)
-        return masks, masks, [{"backward": mask} for mask in backward]
+    def update(self, step, weights, *, dormant_compete):
+        forward = largest(self, self.final_sparsity, weights)
+        # By layer, the counts of a distribution could be the other way round.
+        more = largest(self, self._backward_sparsity, weights)
+        return [Updated(a, a, {"backward": a | b}) for a, b in zip(forward, more, strict=True)]
 
     def penalty(self, weight, mask, state):
         if not self.exploration_decay:
@@ -123,10 +124,3 @@ class TopKAST(Method):
     def _backward_sparsity(self):
         twice = max(1.0 - 2.0 * (1.0 - self.final_sparsity), 0.0)
         return twice if self.backward_sparsity is None else self.backward_sparsity
-
-    def _choose(self, weights, layouts):
-        """The sets A and B."""
-        masks = largest(self, self.final_sparsity, weights, layouts)
-        # By layer, the counts of a distribution could be the other way round.
-        more = largest(self, self._backward_sparsity, weights, layouts)
-        return masks, [a | b for a, b in zip(masks, more, strict=True)]

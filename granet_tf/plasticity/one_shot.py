@@ -12,9 +12,11 @@ from granet_tf.masks.patterns import Element
 from granet_tf.masks.scopes import Candidates, match
 from granet_tf.masks.selection import count, count_all, count_each
 from granet_tf.masks.units import expanded, keep_count
+from granet_tf.methods.records import updated
 from granet_tf.model import SparseModel
 from granet_tf.optimizer import SparseOptimizer
 from granet_tf.slots import record_slots
+from granet_tf.states import snapshot
 from keras_layers.masking import PrunedWeight
 
 
@@ -85,10 +87,9 @@ def prune_once(
     """
     _check(model, rate, scope)
     pruned = _free(model)
-    before = [tf.convert_to_tensor(p.mask) for p in pruned]
-    layouts = {p.path: p.layout for p in pruned}
-    groups = model.method.units_of(list(layouts), before, layouts)
-    sizes = [tf.abs(tf.convert_to_tensor(p.variable)) for p in pruned]
+    before = [snapshot(p) for p in pruned]
+    groups = model.method.units_of(before)
+    sizes = [tf.abs(w.weight) for w in before]
     kept = SCOPES[scope]([Candidates.of(units, units.pool(sizes)) for units in groups], rate)
     after = kept
     if gradients is not None:
@@ -97,13 +98,14 @@ def prune_once(
             units.add(units.pool(growth), count_each(units.active) - count_each(k), k)
             for units, k in zip(groups, kept, strict=True)
         ]
-    masks, survivors = expanded(groups, after), expanded(groups, kept)
-    emptied = tuple(p.path for p, mask in zip(pruned, masks, strict=True) if not int(count(mask)))
+    new = updated(expanded(groups, after), expanded(groups, kept))
+    each = list(zip(pruned, before, new, strict=True))
+    emptied = tuple(p.path for p, _, now in each if not int(count(now.mask)))
     _check_left(groups, emptied, rate, scope)
-    _apply(model, pruned, masks, survivors)
+    _apply(model, each)
     return OneShot(
-        pruned=sum(int(count(b & ~s)) for b, s in zip(before, survivors, strict=True)),
-        regenerated=sum(int(count(m & ~s)) for m, s in zip(masks, survivors, strict=True)),
+        pruned=sum(int(count(w.mask & ~now.survivors)) for _, w, now in each),
+        regenerated=sum(int(count(now.mask & ~now.survivors)) for now in new),
         nonzeros=model.nonzeros,
         emptied=emptied,
     )
@@ -204,16 +206,15 @@ def _free(model) -> list[PrunedWeight]:
     return [p for path, p in paths.items() if path not in pinned]
 
 
-def _apply(model, pruned, masks, survivors):
+def _apply(model, each):
     """Whatever did not survive is 0 now, its optimizer slots as new."""
     slots = _slots(model)
-    for p, mask, keep in zip(pruned, masks, survivors, strict=True):
-        p.mask.assign(mask)
-        weight = tf.convert_to_tensor(p.variable)
-        p.variable.assign(tf.where(keep, weight, tf.zeros_like(weight)))
+    for p, before, now in each:
+        p.mask.assign(now.mask)
+        p.variable.assign(tf.where(now.survivors, before.weight, tf.zeros_like(before.weight)))
         for slot in slots.get(id(p.variable), ()):
             value = tf.convert_to_tensor(slot.variable)
-            slot.variable.assign(tf.where(keep, value, slot.initial_value()))
+            slot.variable.assign(tf.where(now.survivors, value, slot.initial_value()))
 
 
 def _slots(model):

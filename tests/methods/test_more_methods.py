@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import granet_tf
 from granet_tf.masks.allocation import allocate
 from granet_tf.methods.acdc import AlternatingPhases
-from granet_tf.methods.records import Tensors
+from granet_tf.methods.records import Snapshot
 from granet_tf.training import files, models
 from granet_tf.training.errors import TrainingStopped
 from granet_tf.training.networks import small_dense
@@ -198,15 +198,17 @@ def test_str(float64):
 # Single updates.
 
 
-def tensors(weights, masks, states, gradients=None):
-    return Tensors(
-        [f"w{i}" for i in range(len(weights))],
-        [tf.constant(w, tf.float32) for w in weights],
-        [tf.constant(m, tf.bool) for m in masks],
-        gradients or [None] * len(weights),
-        states,
-        [Layout()] * len(weights),
-    )
+def snapshots(weights, masks, states, layouts=None):
+    layouts = layouts or [Layout()] * len(weights)
+    return [
+        Snapshot(f"w{i}", tf.constant(w, tf.float32), tf.constant(m, tf.bool), None, state, layout)
+        for i, (w, m, state, layout) in enumerate(zip(weights, masks, states, layouts, strict=True))
+    ]
+
+
+def columns(updates):
+    """Masks, survivors and states of all weights."""
+    return zip(*((u.mask, u.survivors, u.state) for u in updates), strict=True)
 
 
 def threshold_state(value, count):
@@ -230,10 +232,12 @@ def test_dsr_drops_below_its_threshold_and_adapts_it(threshold, dropped, adapted
         frequency=1,
         total_steps=10,
     )
-    new, kept, states = method.update(
-        tf.constant(1),
-        tensors([a, b], masks, threshold_state(threshold, 2)),
-        dormant_compete=False,
+    new, kept, states = columns(
+        method.update(
+            tf.constant(1),
+            snapshots([a, b], masks, threshold_state(threshold, 2)),
+            dormant_compete=False,
+        )
     )
     expected = [(abs(w) >= threshold) & m for w, m in zip([a, b], masks, strict=True)]
     for k, e in zip(kept, expected, strict=True):
@@ -250,8 +254,12 @@ def test_dsr_drops_below_its_threshold_and_adapts_it(threshold, dropped, adapted
 def test_dsr_leaves_each_layer_its_largest():
     weights = [np.array([0.01, 0.02, 0.0]), np.array([0.9, 0.8, 0.0])]
     masks = [w != 0.0 for w in weights]
-    _, kept, _ = granet_tf.DSR(0.3, total_steps=10).update(
-        tf.constant(1), tensors(weights, masks, threshold_state(0.5, 2)), dormant_compete=False
+    _, kept, _ = columns(
+        granet_tf.DSR(0.3, total_steps=10).update(
+            tf.constant(1),
+            snapshots(weights, masks, threshold_state(0.5, 2)),
+            dormant_compete=False,
+        )
     )
     assert [k.numpy().tolist() for k in kept] == [[False, True, False], [True, True, False]]
 
@@ -263,8 +271,8 @@ def test_deep_r_rewires_what_crossed_zero(scope):
     masks = [[True, True, True, True, False, False], [True, True, False, False]]
     states = [{"positive": tf.constant(p)} for p in positive]
     method = granet_tf.DeepR(0.4, scope=scope)
-    new, kept, _ = method.update(
-        tf.constant(3), tensors(weights, masks, states), dormant_compete=False
+    new, kept, _ = columns(
+        method.update(tf.constant(3), snapshots(weights, masks, states), dormant_compete=False)
     )
     # −0.1 should be positive and 0.2 negative; one that has just grown is 0 and stays.
     assert kept[0].numpy().tolist() == [True, False, True, False, False, False]
@@ -281,10 +289,10 @@ def test_deep_r_moves_active_weights_by_pull_and_noise():
     weight, mask = np.zeros(20000), np.arange(20000) < 10000
     positive = {"positive": tf.constant(np.arange(20000) % 2 == 0)}
     method = granet_tf.DeepR(0.5, l1=3.0, noise_temperature=2.0)
-    [moved], _ = method.after_step(
-        tf.constant(7), tensors([weight], [mask], [positive]), tf.constant(0.1)
+    [after] = method.after_step(
+        tf.constant(7), snapshots([weight], [mask], [positive]), tf.constant(0.1)
     )
-    moved = moved.numpy()
+    moved = after.weight.numpy()
     assert np.all(moved[10000:] == 0.0)
     # η α = 0.3; sqrt(2 η T) = 0.632. Means of 5000 draws, to five standard deviations.
     for start, mean in ((0, -0.3), (1, 0.3)):
@@ -326,8 +334,8 @@ def test_redistribution_keeps_the_pattern_and_the_total_of_units(method):
         # The second has the larger mean.
         states = [{"momentum": tf.abs(rng.normal(size=m.shape)) * (i + 1)}
                   for i, m in enumerate(masks)]  # fmt: skip
-    new, _, _ = method.update(
-        tf.constant(1), tensors(weights, masks, states), dormant_compete=False
+    new, _, _ = columns(
+        method.update(tf.constant(1), snapshots(weights, masks, states), dormant_compete=False)
     )
 
     def units(mask):
@@ -375,8 +383,8 @@ def test_redistribution_keeps_the_number_of_units_of_each_pattern(method, patter
             {"momentum": rng.random(shape) * (100.0 if kind == "dense" else 1.0)}
             for shape, kind in zip(shapes, kinds, strict=True)
         ]
-    given = dataclasses.replace(tensors(weights, masks, states), layouts=layouts)
-    new, _, _ = method.update(tf.constant(1), given, dormant_compete=False)
+    given = snapshots(weights, masks, states, layouts)
+    new, _, _ = columns(method.update(tf.constant(1), given, dormant_compete=False))
 
     def counts(masks):
         """{pattern: units}, by hand: blocks of a column, as high as a filter or a single weight."""
@@ -427,8 +435,8 @@ def test_filters_of_all_sizes_are_treated_alike(method):
     else:
         method = method(0.5, **options)
         states = [{"momentum": np.where(mask, 1.0, 2.0)} for mask in masks]
-    new, kept, _ = method.update(
-        tf.constant(0), tensors(weights, masks, states), dormant_compete=False
+    new, kept, _ = columns(
+        method.update(tf.constant(0), snapshots(weights, masks, states), dormant_compete=False)
     )
     assert [np.asarray(m).any(axis=0).sum() for m in new] == [4, 4]
     for mask in kept:
@@ -468,8 +476,8 @@ def test_redistribution_obeys_pins_and_caps(method):
     }
     [name] = [state.name for state in method.states]
     states = [{name: value} for value in states[name]]
-    new, _, _ = method.update(
-        tf.constant(1), tensors(weights, masks, states), dormant_compete=False
+    new, _, _ = columns(
+        method.update(tf.constant(1), snapshots(weights, masks, states), dormant_compete=False)
     )
     after = [int(tf.math.count_nonzero(m)) for m in new]
     assert after[0] == 48 and after[2] >= 50 and sum(after) == sum(first)
