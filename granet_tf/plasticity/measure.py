@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from granet_tf.compiling import innermost
 from granet_tf.held_rate import HeldRate
 from granet_tf.methods import StaticSparse
 from granet_tf.model import SparseModel
@@ -220,7 +221,7 @@ def _fixed_masks(model) -> Iterator[None]:
 @contextlib.contextmanager
 def _held_rate(model) -> Iterator[None]:
     """Within it, the learning rate is that of the last step."""
-    schedule: Any = _schedule(model.optimizer)
+    schedule: Any = given_learning_rate(innermost(model.optimizer))
     if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         yield  # A number, which nothing changes.
         return
@@ -232,10 +233,3 @@ def _held_rate(model) -> Iterator[None]:
     finally:
         model.optimizer.learning_rate = schedule
         model.make_train_function(force=True)
-
-
-def _schedule(optimizer):
-    """What the innermost optimizer was made with."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return given_learning_rate(optimizer)

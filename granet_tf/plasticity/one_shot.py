@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
+from granet_tf.compiling import sparse_part
 from granet_tf.masks.patterns import Element
 from granet_tf.masks.scopes import Candidates, match
 from granet_tf.masks.selection import count, count_all, count_each
 from granet_tf.masks.units import expanded, keep_count
 from granet_tf.methods.records import updated
 from granet_tf.model import SparseModel
-from granet_tf.optimizer import SparseOptimizer
-from granet_tf.slots import record_slots
 from granet_tf.states import snapshot
 from keras_layers.masking import PrunedWeight
 
@@ -219,12 +218,9 @@ def _apply(model, each):
 
 def _slots(model):
     """{id(weight): its optimizer slots}; nothing where the model is not compiled, or just so."""
-    optimizer = getattr(model, "optimizer", None)
-    while optimizer is not None and not isinstance(optimizer, SparseOptimizer):
-        optimizer = getattr(optimizer, "inner_optimizer", None)  # Loss scaling is outermost.
-    if optimizer is None or not optimizer.built:
-        return {}
-    return record_slots(optimizer.inner_optimizer, model.trainable_variables)
+    part = sparse_part(getattr(model, "optimizer", None))
+    groups = () if part is None else part.groups
+    return {id(p.variable): p.slots for group in groups for p in group.pruned}
 
 
 def _check(model, rate, scope):

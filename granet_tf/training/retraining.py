@@ -134,14 +134,12 @@ def begin(model: keras.Model, name: str, values: FlagValues) -> None:
         plain.set_weights(_drawn(flags.as_dict(values), *_sizes(plain)))
     if not isinstance(model, granet_tf.SparseModel):
         return
-    if values.masks_from and name == values.method:
+    masks, gets_masks = [pruned.mask for pruned in model.pruned], name == values.method
+    if values.masks_from and gets_masks:
         masks = _Run.of(values.masks_from, "masks_from").masks()
-        paths = [pruned.path for pruned in model.pruned]
-        model.set_masks(dict(zip(paths, masks, strict=True)))
-    if not model.mask_only:
-        for pruned in model.pruned:
-            pruned.variable.assign(np.where(pruned.mask.numpy(), pruned.variable.numpy(), 0.0))
-    if values.masks_from and name == values.method:
+    # Its own, too: the weights are others now, and what is dormant is 0.
+    model.set_masks({p.path: mask for p, mask in zip(model.pruned, masks, strict=True)})
+    if values.masks_from and gets_masks:
         model.method = dataclasses.replace(model.method, final_sparsity=model.sparsity)
 
 

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 import granet_tf
+from granet_tf.compiling import innermost
 from granet_tf.masks.patterns import Element, Filter, Pattern
 from granet_tf.plasticity import HeldRate, dense_gradients, prune_once
 from granet_tf.studies.grid import Grid
@@ -259,9 +260,7 @@ def _variables(model) -> list[tf.Variable]:
 
 def _hold(model) -> HeldRate | None:
     """Makes the learning rate one that can be held; None where it never changes."""
-    optimizer = model.optimizer
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
+    optimizer = innermost(model.optimizer)
     schedule = given_learning_rate(optimizer)
     if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return None
