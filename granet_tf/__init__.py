@@ -58,7 +58,6 @@ from granet_tf.methods import StaticSparse as StaticSparse
 from granet_tf.methods import SynFlow as SynFlow
 from granet_tf.methods import TopKAST as TopKAST
 from granet_tf.model import SparseModel as SparseModel
-from granet_tf.model import strip as strip
 from granet_tf.model import wrap as wrap
 from granet_tf.optimizer import SparseOptimizer as SparseOptimizer
 from granet_tf.schedules import ConstantSparsity as ConstantSparsity
@@ -66,6 +65,7 @@ from granet_tf.schedules import GraNetSchedule as GraNetSchedule
 from granet_tf.schedules import PolynomialDecay as PolynomialDecay
 from granet_tf.schedules import PruningSchedule as PruningSchedule
 from granet_tf.schedules import Shifted as Shifted
+from granet_tf.stripping import strip as strip
 from keras_layers import PruneLowMagnitude as PruneLowMagnitude
 from keras_layers import default_prunable as default_prunable
 

@@ -31,6 +31,32 @@ def sparsity_after(method: Method, step: int) -> float:
     return max(float(method.make_schedule().exact_sparsity(last)), method.initial_sparsity)
 
 
+def warn_of_short_training(method: Method) -> None:
+    """Warns if training is too short to reach the final sparsity, or for a single update.
+
+    Args:
+        method: One that knows the length of training.
+    """
+    length, schedule = method.total_steps, method.make_schedule()
+    final = schedule.final_update
+    if final is not None and final > length:
+        goal, reached = float(schedule.exact_sparsity(final)), sparsity_after(method, length)
+        if reached < goal:
+            warnings.warn(
+                f"Training has {length} steps, but the final sparsity {goal:g} is reached at "
+                f"step {final}: it will end at {reached:.4f}. Train longer, or lower the "
+                "method's `end_step` or `frequency`.",
+                stacklevel=3,
+            )
+    elif schedule.regenerates and schedule.last_regeneration(length) is None:
+        warnings.warn(
+            f"Training has {length} steps, too few for {type(method).__name__} to change "
+            "its masks, as each update should leave a whole period to train what it grows: "
+            "lower the method's `frequency`, or train longer.",
+            stacklevel=3,
+        )
+
+
 def warn_of_dense_end(optimizer: SparseOptimizer, *, ended: bool) -> None:
     """Warns if the weights of a model are not as sparse as their schedule should have made them.
 

@@ -1,12 +1,10 @@
-"""`wrap`, `strip` and `SparseModel`: masks around a model, without cloning it."""
+"""`wrap` and `SparseModel`: masks around a model, without cloning it."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,30 +15,23 @@ from granet_tf import first_batches
 from granet_tf.compiling import (
     SparseCompile,
     arguments_of_fit,
-    innermost,
     optimizers_of,
     put_sparse_optimizers,
     sparse_part,
     with_callback,
 )
-from granet_tf.ending import sparsity_after, training_steps
-from granet_tf.graphs import rebuilt
+from granet_tf.ending import warn_of_short_training
+from granet_tf.following import FollowTraining, resolve_for
 from granet_tf.groups import groups_of
 from granet_tf.masks.patterns import Pattern
 from granet_tf.methods import GraNet, Method
-from granet_tf.own_classes import (
-    Pickled,
-    forget_training,
-    is_built,
-    is_own_class,
-    own_class,
-    replaced,
-)
-from granet_tf.own_methods import own_names, taken_names, with_methods_of
+from granet_tf.own_classes import Pickled, check_keras, is_built, own_class
+from granet_tf.own_methods import taken_names, warn_of_taken_names, with_methods_of
 from granet_tf.schedules import PACKAGE
 from granet_tf.spared import spare_outputs
-from granet_tf.states import add_states, make_neutral, snapshot
-from keras_layers.carrier import CarriesMasks, carries_masks
+from granet_tf.states import add_states, snapshot
+from granet_tf.stripping import masked_weights, pruned_weights
+from keras_layers.carrier import CarriesMasks
 from keras_layers.keras_internals import (
     COMPILED,
     Functional,
@@ -50,20 +41,12 @@ from keras_layers.keras_internals import (
 )
 from keras_layers.masking import PrunedWeight, add_masks, masked_value, track
 from keras_layers.prunable import Weight, as_decided, weights_of
-from keras_layers.prune_low_magnitude import PruneLowMagnitude
-from keras_layers.saved_masks import (
-    place_of,
-    places,
-    quantizations,
-    quantize_again,
-    without_masks,
-)
+from keras_layers.saved_masks import place_of, places, quantizations, quantize_again, without_masks
 from keras_layers.settling import (
     check_mode,
     check_trains,
     is_settled,
     is_watched,
-    leave_alone,
     settle_when_changed,
     settled,
 )
@@ -138,72 +121,6 @@ def wrap(
     if start and not sparse.has_drawn and not sparse.method.needs_data:
         sparse.start()
     return sparse
-
-
-def strip(model: keras.Model) -> keras.Model:
-    """Returns the user's own model, its weights masked, without masks or wrappers.
-
-    Args:
-        model: A `SparseModel`, or a model with PruneLowMagnitude layers. The latter, functional or
-            sequential, comes back as a new graph of the same inner layers; one of a class of your
-            own is the same object, with the inner layers in their wrappers' place, not compiled.
-
-    Returns:
-        The very model that was wrapped. Dormant weights are 0 in it; a model wrapped with
-        mask_only=True loses their kept values. Optimizer state is not touched.
-
-    Raises:
-        TypeError: If `model` is not a Keras model.
-        ValueError: If nothing in `model` carries masks.
-    """
-    check_keras(model)
-    owners = [layer for layer in layers_of(model) if carries_masks(layer)]
-    stripped, _ = _stripped(model)
-    for owner in owners:
-        leave_alone(owner)
-    if stripped is model:
-        forget_training(model)
-        for name, optimizer in optimizers_of(model).items():
-            setattr(model, name, innermost(optimizer))
-    return stripped
-
-
-def _stripped(model):
-    """What `strip` returns, and how to undo what has changed in place."""
-    check_keras(model)
-    if not any(carries_masks(layer) for layer in layers_of(model)):
-        raise ValueError(
-            "`model` must be a model from granet_tf.wrap(), or have PruneLowMagnitude layers. "
-            f"Received: model={model}"
-        )
-    pruned = pruned_weights(model)
-    with contextlib.ExitStack() as undo:
-        stripped = _without_wrappers(model, undo)
-        for weight in pruned:
-            weight.variable.assign(masked_value(weight))
-        for sparse in _sparse_models(model):
-            make_neutral(sparse.pruned, sparse.method)
-        return stripped, undo.pop_all().close
-
-
-def pruned_weights(model: keras.Layer) -> tuple[PrunedWeight, ...]:
-    """All masked weights in `model`: those of a SparseModel and of PruneLowMagnitude layers."""
-    layers = [layer for layer in layers_of(model) if carries_masks(layer)]
-    return tuple(weight for layer in layers for weight in layer.pruned)
-
-
-@contextlib.contextmanager
-def masked_weights(model: keras.Model) -> Iterator[keras.Model]:
-    """Yields the user's model with masked weights; all is as it was afterwards."""
-    variables = [v for p in pruned_weights(model) for v in (p.variable, *p.state.values())]
-    kept = [(variable, variable.numpy()) for variable in variables]
-    stripped, undo = _stripped(model) if kept else (model, lambda: None)
-    try:
-        yield stripped
-    finally:
-        undo()
-        for variable, value in kept:
-            variable.assign(value)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -529,7 +446,7 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         arguments = arguments_of_fit(*args, **kwargs)
         if not self.has_drawn:
             arguments = self._started(arguments)
-        follow = _FollowTraining(arguments.get("initial_epoch", 0))
+        follow = FollowTraining(arguments.get("initial_epoch", 0))
         # Before a callback that restores an earlier session, of the same length.
         callbacks = with_callback(arguments.pop("callbacks", None), follow, self, first=True)
         return super().fit(callbacks=callbacks, **arguments)
@@ -576,27 +493,7 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
                 update of the masks.
         """
         self.method = self.method.resolve(total_steps)
-        length, schedule = self.method.total_steps, self.method.make_schedule()
-        final = schedule.final_update
-        if final is not None and final > length:
-            goal, reached = (
-                float(schedule.exact_sparsity(final)),
-                sparsity_after(self.method, length),
-            )
-            if reached < goal:
-                warnings.warn(
-                    f"Training has {length} steps, but the final sparsity {goal:g} is reached at "
-                    f"step {final}: it will end at {reached:.4f}. Train longer, or lower the "
-                    "method's `end_step` or `frequency`.",
-                    stacklevel=2,
-                )
-        elif schedule.regenerates and schedule.last_regeneration(length) is None:
-            warnings.warn(
-                f"Training has {length} steps, too few for {type(self.method).__name__} to change "
-                "its masks, as each update should leave a whole period to train what it grows: "
-                "lower the method's `frequency`, or train longer.",
-                stacklevel=2,
-            )
+        warn_of_short_training(self.method)
 
     def quantize(self, mode=None, config=None, **kwargs):
         """As `keras.Model.quantize`: dormant weights are 0 first, and then masks stay as they are.
@@ -649,64 +546,6 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         return cls(**config, _verdicts=verdicts)
 
 
-class _FollowTraining(keras.callbacks.Callback):
-    """Tells the model how long training is, and the user when a layer has been emptied."""
-
-    def __init__(self, initial_epoch: int):
-        super().__init__()
-        self.initial_epoch = initial_epoch
-
-    def on_train_begin(self, logs=None):
-        resolve_for(self.model, self.params, self.initial_epoch)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.model.warn_of_emptied()
-
-
-def resolve_for(trainer: keras.Model, params: Mapping[str, Any], initial_epoch: int = 0) -> None:
-    """Tells the SparseModels in `trainer`, or it itself, how long its `fit` is.
-
-    Args:
-        trainer: A model that `fit` is called of.
-        params: `keras.callbacks.Callback.params`; without "epochs" where there is no `fit`.
-        initial_epoch: As `fit` was given it.
-    """
-    for sparse in _sparse_models(trainer):
-        given, part = sparse.method.total_steps, sparse_part(getattr(trainer, "optimizer", None))
-        done = 0 if part is None else part.steps
-        if given is None and "epochs" in params:
-            sparse.resolve(training_steps(params, trainer.optimizer, done, initial_epoch))
-        elif given is not None and done == 0:
-            sparse.resolve(given)
-
-
-def _sparse_models(model) -> list[SparseModel]:
-    return [layer for layer in layers_of(model) if isinstance(layer, SparseModel)]
-
-
-def _without_wrappers(model, undo):
-    """`model` with what is inside in the place of PruneLowMagnitude and SparseModel.
-
-    Adds to `undo`, an ExitStack, what puts back the wrappers of models that are not copied.
-    """
-
-    @functools.cache
-    def change(layer):
-        if isinstance(layer, PruneLowMagnitude):
-            return layer.layer
-        if isinstance(layer, SparseModel):
-            return change(layer.model)
-        if not any(carries_masks(inner) for inner in layers_of(layer)):
-            return layer
-        if isinstance(layer, (keras.Sequential, Functional)) and not is_own_class(layer):
-            return rebuilt(layer, change)
-        stripped, put_back = replaced(layer, change, own_class(layer))
-        undo.callback(put_back)
-        return stripped
-
-    return change(model)
-
-
 def _serialized(model):
     if model.compiled:
         return keras.saving.serialize_keras_object(model)
@@ -748,21 +587,6 @@ def _mask_only(method, mask_only):
     return bool(mask_only or method.keeps_values)
 
 
-def check_keras(model: keras.Model) -> None:
-    """Raises a `TypeError` on anything but a Keras 3 model."""
-    if isinstance(model, keras.Model):
-        return
-    if type(model).__module__.startswith(("tf_keras", "keras.src.engine")) or any(
-        base.__module__.startswith("tf_keras") for base in type(model).__mro__
-    ):
-        raise TypeError(
-            "`model` must be a Keras 3 model, and this is a tf_keras (Keras 2) one. Build it with "
-            "`import keras`, and unset TF_USE_LEGACY_KERAS (importing tfmot sets it). "
-            f"Received: model={model} of {type(model)}"
-        )
-    raise TypeError(f"`model` must be a Keras model. Received: model={model!r} of {type(model)}")
-
-
 def _check_model(model):
     check_keras(model)
     wrapped = [layer for layer in layers_of(model) if isinstance(layer, SparseModel)]
@@ -777,21 +601,7 @@ def _check_model(model):
             "it with keras.Input(shape), or call it once on a batch of data. "
             f"Received: model={model}, which {'has no weights' if model.built else 'is not built'}"
         )
-    _warn_of_taken_names(model)
-
-
-def _warn_of_taken_names(model):
-    kind, taken = own_class(model), taken_names(model, SparseModel)
-    ignored = [n for n in own_names(kind, SparseModel) if taken and hasattr(keras.Model, n)]
-    if ignored:
-        warnings.warn(
-            f"The wrapped model does not use {', '.join(f'{n}()' for n in sorted(ignored))} of "
-            f"{kind.__name__}, as {kind.__name__} means something of its own by "
-            f"{', '.join(f'`{n}`' for n in sorted(taken))}, which wrapped models have. Rename it, "
-            "or compile your model with granet_tf.SparseOptimizer(optimizer, granet_tf.wrap("
-            "model)) and fit that.",
-            stacklevel=4,
-        )
+    warn_of_taken_names(model, SparseModel)
 
 
 def _checked_mask(path, mask, pruned) -> tf.Tensor:

@@ -58,6 +58,21 @@ def is_built(model: keras.Model) -> bool:
     return model.built or (not has_build and all(layer.built for layer in parts))
 
 
+def check_keras(model: keras.Model) -> None:
+    """Raises a `TypeError` on anything but a Keras 3 model."""
+    if isinstance(model, keras.Model):
+        return
+    if type(model).__module__.startswith(("tf_keras", "keras.src.engine")) or any(
+        base.__module__.startswith("tf_keras") for base in type(model).__mro__
+    ):
+        raise TypeError(
+            "`model` must be a Keras 3 model, and this is a tf_keras (Keras 2) one. Build it with "
+            "`import keras`, and unset TF_USE_LEGACY_KERAS (importing tfmot sets it). "
+            f"Received: model={model} of {type(model)}"
+        )
+    raise TypeError(f"`model` must be a Keras model. Received: model={model!r} of {type(model)}")
+
+
 def named_in_files_as(made: type, base: type) -> None:
     """Makes files name `base`, which every process has, for what is of class `made`.
 

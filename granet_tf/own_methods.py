@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
+import warnings
 from typing import Any
 
 import keras
@@ -155,6 +156,21 @@ def taken_names(model: keras.Model, base: type[keras.Model]) -> set[str]:
     # What all layers have, and the wrapper answers for the model inside, means the same.
     same = {*vars(SparseCompile), *vars(Transparent)}
     return theirs & {*ours, *base.__annotations__} - same
+
+
+def warn_of_taken_names(model: keras.Model, base: type[keras.Model]) -> None:
+    """Warns if `model` can't keep the methods of its class, as `taken_names` has some."""
+    kind, taken = own_class(model), taken_names(model, base)
+    ignored = [n for n in own_names(kind, base) if taken and hasattr(keras.Model, n)]
+    if ignored:
+        warnings.warn(
+            f"The wrapped model does not use {', '.join(f'{n}()' for n in sorted(ignored))} of "
+            f"{kind.__name__}, as {kind.__name__} means something of its own by "
+            f"{', '.join(f'`{n}`' for n in sorted(taken))}, which wrapped models have. Rename it, "
+            "or compile your model with granet_tf.SparseOptimizer(optimizer, granet_tf.wrap("
+            "model)) and fit that.",
+            stacklevel=4,
+        )
 
 
 class _Inside:

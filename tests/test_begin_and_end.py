@@ -173,7 +173,7 @@ def before_first_step(model):
     seen = []
     note = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs: seen.append(
-            [int(p.mask.numpy().sum()) for p in granet_tf.model.pruned_weights(model)]
+            [int(p.mask.numpy().sum()) for p in granet_tf.stripping.pruned_weights(model)]
         )
     )
     fit(model, callbacks=[note])

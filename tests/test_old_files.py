@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.model import pruned_weights
+from granet_tf.stripping import pruned_weights
 from tests.support import models, short_runs
 
 OLD = pathlib.Path(__file__).parent / "fixtures" / "v0_1"

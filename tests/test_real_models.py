@@ -13,7 +13,7 @@ import pytest
 from tensorflow.lite.tools import flatbuffer_utils
 
 import granet_tf
-from granet_tf.model import pruned_weights
+from granet_tf.stripping import pruned_weights
 from tests.support import real_models
 
 api = granet_tf.sparsity.keras

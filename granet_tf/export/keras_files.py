@@ -7,7 +7,7 @@ import os
 import keras
 
 from granet_tf.export.writing import check_suffix, writing
-from granet_tf.model import masked_weights
+from granet_tf.stripping import masked_weights
 
 
 def write_keras(model: keras.Model, path: str | os.PathLike[str]) -> None:

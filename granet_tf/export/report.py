@@ -19,9 +19,10 @@ from granet_tf.export.formats import FORMATS
 from granet_tf.export.running import Latency, Runner, measure
 from granet_tf.export.tflite import Converted, TFLiteReport, converted
 from granet_tf.export.writing import check_suffix, writing
-from granet_tf.model import check_keras, masked_weights
+from granet_tf.own_classes import check_keras
 from granet_tf.reports.flops import count_flops
 from granet_tf.reports.table import aligned
+from granet_tf.stripping import masked_weights
 from quiet_tensorflow import without_notes
 
 # Seconds that measuring latency may take, about, and milliseconds that one time should be.

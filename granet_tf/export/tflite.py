@@ -20,7 +20,8 @@ from granet_tf.export.formats import FORMATS, Format, format_named
 from granet_tf.export.running import DEFAULT, WITHOUT_DELEGATE, Runner
 from granet_tf.export.samples import Inputs
 from granet_tf.export.writing import check_suffix, writing
-from granet_tf.model import check_keras, masked_weights
+from granet_tf.own_classes import check_keras
+from granet_tf.stripping import masked_weights
 from quiet_tensorflow import without_notes
 
 

@@ -13,7 +13,7 @@ from granet_tf.export import keras_files
 from granet_tf.export.samples import Inputs
 from granet_tf.export_command import command_line, data, models
 from granet_tf.export_command.flags import ARGUMENTS
-from granet_tf.model import masked_weights
+from granet_tf.stripping import masked_weights
 from granet_tf.training.errors import UsageError
 from granet_tf.training.in_flags import in_flags
 from quiet_tensorflow import without_notes

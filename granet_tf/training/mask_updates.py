@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.model import pruned_weights
+from granet_tf.stripping import pruned_weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,9 +18,10 @@ from granet_tf.compiling import (
     sparse_parts,
 )
 from granet_tf.ending import warn_of_dense_end
+from granet_tf.following import resolve_for
 from granet_tf.groups import groups_of
-from granet_tf.model import pruned_weights, resolve_for
 from granet_tf.reports.events import write_scalars
+from granet_tf.stripping import pruned_weights
 from keras_layers.keras_internals import variables_trained_by
 
 

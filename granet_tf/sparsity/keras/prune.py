@@ -11,7 +11,6 @@ import keras
 from granet_tf.graphs import rebuilt
 from granet_tf.masks.pattern_names import as_pattern
 from granet_tf.masks.patterns import Pattern
-from granet_tf.model import pruned_weights, strip
 from granet_tf.own_classes import is_built, is_own_class
 from granet_tf.schedules import ConstantSparsity, PolynomialDecay
 from granet_tf.spared import outputs_removed
@@ -23,6 +22,7 @@ from granet_tf.sparsity.keras.pruned_model import (
     PrunedSequential,
     with_layers,
 )
+from granet_tf.stripping import pruned_weights, strip
 from granet_tf.wrapped_layers import DEFAULT_SCHEDULE
 from keras_layers.carrier import carries_masks
 from keras_layers.keras_internals import Functional, layers_of
