@@ -10,10 +10,11 @@ import tensorflow as tf
 
 from granet_tf.beginning import begin_as_saved, begin_of, count_of
 from granet_tf.groups import Group, groups_in
-from granet_tf.masks.traced import by_itself
+from granet_tf.masks.traced import by_itself, when
 from granet_tf.methods.records import Needed, Snapshot
 from granet_tf.schedules import PACKAGE
 from granet_tf.slots import check_slots, parts_of, record_slots
+from granet_tf.variables import assign, read, settle, where
 from keras_layers.keras_internals import variables_trained_by
 
 # What a wrapper must show of the optimizer inside: Keras's trainer and callbacks look at these.
@@ -142,14 +143,14 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         variables = trainable_variables or variables_trained_by(self.inner_optimizer)
         gradients = dict(zip(map(id, variables), grads, strict=True))
         dense = self._dense_gradients(gradients)
-        self._mask_gradients(gradients)
+        masks = self._mask_gradients(gradients)
         before = tf.identity(self.iterations)
         follows = any(group.method().follows_steps for group in self._groups)
         parts = parts_of(self.inner_optimizer) if follows else ()
         rates = [tf.identity(part.learning_rate) for part in parts]
         self.inner_optimizer.apply([gradients[id(v)] for v in variables], trainable_variables)
         # Unconditionally: a replica may not meet the others inside a condition.
-        context.merge_call(self._after_step, args=(before, rates, dense))
+        context.merge_call(self._after_step, args=(before, rates, dense, masks))
 
     def _check_several(self):
         # Keras builds only the one that compile() was given, and TensorFlow can't build several
@@ -192,9 +193,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                     "A method that needs more than the weights cannot catch up: train with the "
                     f"SparseOptimizer itself. Received: method={method}"
                 )
-        self._after_step(
-            tf.distribute.get_strategy(), self.iterations - 1, [], [{} for _ in self._groups]
-        )
+        masks = {id(p.variable): p.mask.value for group in self._groups for p in group.pruned}
+        nothing: list[dict] = [{} for _ in self._groups]
+        self._after_step(tf.distribute.get_strategy(), self.iterations - 1, [], nothing, masks)
 
     def prune_at_start(self) -> None:
         """Prunes what is due at step 0, if that is where it is. Nothing is regenerated.
@@ -220,14 +221,22 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return any(group.method().at_start() is not None for group in self._groups)
 
     def _prune_if_new(self, strategy):
-        _if(self._step() == 0, self._prune_at_start, strategy)
+        is_new = self._step() == 0
+        for group in self._groups_at_start():
+            _if(strategy, group, is_new, self._update, {}, tf.constant(0, tf.int64))
 
     def _prune_at_start(self, strategy):
-        for group in self._groups:
-            first = group.method().at_start()
-            if first is not None:
-                once = dataclasses.replace(group, method=lambda first=first: first)
-                self._update(strategy, once, {}, tf.constant(0, tf.int64))
+        for group in self._groups_at_start():
+            self._update(strategy, group, {}, tf.constant(0, tf.int64))
+
+    def _groups_at_start(self):
+        """Those that something prunes before the first step, with what does so."""
+        firsts = [(group, group.method().at_start()) for group in self._groups]
+        return [
+            dataclasses.replace(group, method=lambda first=first: first)
+            for group, first in firsts
+            if first is not None
+        ]
 
     @property
     def has_masks(self) -> bool:
@@ -249,13 +258,18 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return tf.identity(self.iterations) - self.begin_iteration
 
     def _mask_gradients(self, gradients):
+        """Returns {id of a weight: its mask}, of those whose gradients are masked."""
         zeros = {}
+        masks = {}
         for group in self._groups:
             for pruned in group.pruned if group.masks_gradients else ():
-                gradient = gradients.get(id(pruned.variable))
-                mask = group.method().gradient_mask(pruned.mask, pruned.state)
+                key = id(pruned.variable)
+                masks[key] = read(pruned.mask)
+                gradient = gradients.get(key)
+                mask = group.method().gradient_mask(masks[key], pruned.state)
                 if gradient is not None and mask is not None:
-                    gradients[id(pruned.variable)] = _where(mask, gradient, zeros)
+                    gradients[key] = where(mask, gradient, zeros)
+        return masks
 
     def _dense_gradients(self, gradients):
         """{id of a weight: its gradient} for each group whose method looks at them.
@@ -271,30 +285,30 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             for each in looked_at
         ]
 
-    def _after_step(self, strategy, before, rates, dense):
+    def _after_step(self, strategy, before, rates, dense, masks):
         """Runs once for all replicas: collectives only when an update is due."""
         before = strategy.experimental_local_results(before)[0] - self.begin_iteration
         step = self._step()
         rates = [strategy.experimental_local_results(rate)[0] for rate in rates]
         for group, gradients in zip(self._groups, dense, strict=True):
             if not group.mask_only:
-                self._zero_dormant(strategy, group)
+                self._zero_dormant(strategy, group, masks)
             if group.method().follows_steps:
-                _if(step > before, self._follow, strategy, group, gradients, step, rates)
+                _if(strategy, group, step > before, self._follow, gradients, step, rates)
             due = (step > before) & group.method().is_due(step)
-            _if(due, self._update, strategy, group, gradients, step)
+            _if(strategy, group, due, self._update, gradients, step)
 
-    def _zero_dormant(self, strategy, group):
+    def _zero_dormant(self, strategy, group, masks):
         # Most optimizers leave a dormant weight at 0 by themselves; those that mix entries (Muon),
         # add noise or apply constraints do not.
         for own in _replicas(strategy, group.pruned[0].variable.value):
             zeros = {}
             for pruned in group.pruned:
                 averages = (slot.variable for slot in pruned.slots if slot.is_average)
-                mask = _read(own(pruned.mask.value))
+                mask = own(masks[id(pruned.variable)])
                 for variable in (pruned.variable, *averages):
                     value = own(variable.value)
-                    _assign(value, _where(mask, value, zeros))
+                    assign(value, where(mask, value, zeros))
 
     def _follow(self, strategy, group, gradients, step, rates):
         """What the method changes after each step."""
@@ -312,7 +326,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             after = group.method().after_step(step, before, rate)
             for pruned, old, new in zip(group.pruned, before, after, strict=True):
                 if new.weight is not old.weight:
-                    _assign(own(pruned.variable.value), new.weight)
+                    assign(own(pruned.variable.value), new.weight)
                 _assign_state(pruned, own, old.state, new.state)
 
     def _update(self, strategy, group, gradients, step):
@@ -324,20 +338,22 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def _update_replica(self, group, own, gradients, step):
         before = _snapshots(group, own, gradients)
         updates = group.method().update(step, before, dormant_compete=group.mask_only)
-        zeros = {}
         for pruned, old, new in zip(group.pruned, before, updates, strict=True):
-            _assign(own(pruned.mask.value), new.mask)
             if pruned.explored is not None:
                 explored = own(pruned.explored.value)
-                _assign(explored, explored | new.mask)
+                assign(explored, explored | new.mask)
             _assign_state(pruned, own, old.state, new.state)
+            mask = own(pruned.mask.value)
             if group.mask_only:
+                assign(mask, new.mask)
                 continue
-            _assign(own(pruned.variable.value), _where(new.survivors, old.weight, zeros))
+            zeroed = [pruned.variable, *(s.variable for s in pruned.slots if s.starts_at_zero)]
+            settle(mask, new.mask, new.survivors, [own(v.value) for v in zeroed])
             for slot in pruned.slots:
-                kept = own(slot.variable.value)
-                initial = zeros if slot.starts_at_zero else {kept.dtype: slot.initial_value()}
-                _assign(kept, _where(new.survivors, kept, initial))
+                if not slot.starts_at_zero:
+                    kept = own(slot.variable.value)
+                    initial = {kept.dtype: slot.initial_value()}
+                    assign(kept, where(new.survivors, kept, initial))
 
     # What a wrapper delegates.
 
@@ -391,8 +407,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         return loaded
 
 
-def _if(condition, function, *args):
-    tf.cond(condition, lambda: function(*args), lambda: None)
+def _if(strategy, group, condition, function, *args):
+    owns = _replicas(strategy, group.pruned[0].variable.value)
+    devices = {own(p.variable.value).device for p in group.pruned for own in owns}
+    when(condition, lambda: function(strategy, group, *args), apart=len(devices) == 1)
 
 
 def _dense(gradient, shape):
@@ -417,10 +435,10 @@ def _snapshots(group, own, gradients) -> list[Snapshot]:
     return [
         Snapshot(
             p.path,
-            _read(own(p.variable.value)),
-            _read(own(p.mask.value)),
+            read(own(p.variable.value)),
+            read(own(p.mask.value)),
             own(gradients[id(p.variable)]) if gradients else None,
-            {name: _read(own(v.value)) for name, v in p.state.items()},
+            {name: read(own(v.value)) for name, v in p.state.items()},
             p.layout,
         )
         for p in group.pruned
@@ -430,7 +448,7 @@ def _snapshots(group, own, gradients) -> list[Snapshot]:
 def _assign_state(pruned, own, old, new):
     for name, value in new.items():
         if value is not old[name]:
-            _assign(own(pruned.state[name].value), value)
+            assign(own(pruned.state[name].value), value)
 
 
 def _replicas(strategy, variable) -> list[Callable]:
@@ -455,28 +473,3 @@ def _delegate(name):
 
 for _name in _DELEGATED:
     setattr(SparseOptimizer, _name, _delegate(_name))
-
-
-def _where(mask, value, zeros):
-    """`value` where `mask` is True, else a zero: `zeros` keeps those of this graph, by type."""
-    value = _read(value)
-    # A scalar spares writing and reading a tensor of zeros.
-    if value.dtype not in zeros:
-        zeros[value.dtype] = tf.zeros((), value.dtype)
-    return tf.where(_read(mask), value, zeros[value.dtype])
-
-
-# What is done for each weight is what a user waits for at the first step, so it is no more than the
-# operation itself: a read in a graph takes TensorFlow three times as long by way of
-# `tf.convert_to_tensor`, and an assignment reads the variable again unless told not to.
-
-
-def _read(value):
-    value = getattr(value, "value", value) if isinstance(value, keras.Variable) else value
-    if isinstance(value, tf.Variable) and not isinstance(value, tf.distribute.DistributedValues):
-        return tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype)
-    return tf.convert_to_tensor(value)
-
-
-def _assign(variable, value):
-    variable.assign(value, read_value=False)

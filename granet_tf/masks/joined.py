@@ -111,7 +111,7 @@ class Joined:
             for joined, sizes in zip(self.tensors, self.parts.sizes, strict=True)
             for tensor in ([joined] if len(sizes) == 1 else tf.split(joined, sizes))
         ]
-        shapes = {shape: tf.constant(shape, tf.int32) for shape in self.parts.shapes}
+        shapes = {shape: tf.constant(shape, tf.int32) for shape in {*self.parts.shapes}}
         each = zip(flat, self.parts.shapes, strict=True)
         return [tf.reshape(tensor, shapes[shape]) for tensor, shape in each]
 

@@ -116,6 +116,7 @@ def top_of_each(ranking: Ranking, k: tf.Tensor) -> Joined:
 
 BITS, HISTOGRAM, MASK = ([None], tf.int32), ([_BINS], tf.int32), ([None], tf.bool)
 SCORE, SIZES, NUMBERS = ([None], tf.float32), ([None], tf.int32), ([None], tf.int64)
+_COUNTS = ([_BINS], tf.int64)
 _KEY, _NUMBER, _BOOL = ([], tf.int32), ([], tf.int64), ([], tf.bool)
 
 
@@ -288,6 +289,11 @@ def _in_order(histogram: tf.Tensor) -> tf.Tensor:
 
 def _bin_of_kth(histogram: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The bin (int32) that holds the k-th largest, k less what lies above it, and its count."""
+    return _bin_of_kth_int64(tf.cast(histogram, tf.int64), k)
+
+
+@shared(_COUNTS, _NUMBER)
+def _bin_of_kth_int64(histogram, k):
     # First the row, then the bin in it: a cumulative sum over all bins takes longer.
     rows = tf.reshape(histogram, [-1, _ROW])
     row, k, _ = _place_of_kth(tf.reduce_sum(rows, 1), k)
@@ -296,12 +302,12 @@ def _bin_of_kth(histogram: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
 
 
 def _place_of_kth(counts, k):
-    from_here_up = tf.cumsum(tf.cast(counts, tf.int64), reverse=True)
+    from_here_up = tf.cumsum(counts, reverse=True)
     k = tf.minimum(k, from_here_up[0])
     reached = from_here_up >= k
     above = tf.reduce_max(tf.where(reached, tf.zeros_like(from_here_up), from_here_up))
     place = tf.cast(count(reached), tf.int32) - 1
-    return place, k - above, tf.cast(counts[place], tf.int64)
+    return place, k - above, counts[place]
 
 
 def _first(mask: tf.Tensor, k: tf.Tensor) -> tf.Tensor:

@@ -11,13 +11,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
-from tensorflow.core.framework.attr_value_pb2 import AttrValue
+from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
+from tensorflow.core.framework.function_pb2 import FunctionDef
+from tensorflow.core.function.polymorphism.function_type import FunctionType
+from tensorflow.python.eager.context import context
+from tensorflow.python.eager.polymorphic_function.atomic_function import (
+    AtomicFunction,
+    from_func_graph,
+)
+from tensorflow.python.framework import ops
+from tensorflow.python.framework.func_graph import FuncGraph, func_graph_from_py_func
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
-_NOT_INLINED = {"_noinline": True}
+NOT_INLINED = {"_noinline": True}
 
 
 def is_compiled() -> bool:
@@ -48,7 +57,7 @@ def shared(*signature) -> Callable:
                 function,
                 input_signature=[tf.TensorSpec(shape, dtype) for shape, dtype in signature],
                 autograph=False,
-                experimental_attributes=_NOT_INLINED,
+                experimental_attributes=NOT_INLINED,
             )
 
         @functools.wraps(function)
@@ -71,15 +80,76 @@ def by_itself(function: Callable[..., None]) -> Callable[..., None]:
     """
 
     def call(*args):
-        if tf.executing_eagerly() or is_compiled():  # XLA compiles the step as a whole.
+        # XLA compiles the step as a whole.
+        if tf.executing_eagerly() or is_compiled() or _is_apart():
             return function(*args)
         traced = tf.function(
-            lambda: function(*args), autograph=False, experimental_attributes=_NOT_INLINED
+            lambda: function(*args), autograph=False, experimental_attributes=NOT_INLINED
         )
         with _closed():
             return traced()
 
     return call
+
+
+def when(condition: tf.Tensor, function: Callable[[], None], *, apart: bool) -> None:
+    """Calls `function` if the condition holds, a boolean scalar.
+
+    Args:
+        condition: The condition.
+        function: Takes and returns nothing.
+        apart: Whether all that it uses is on one device. In graphs, the condition is then one
+            operation; else it is `tf.cond`, which is taken apart into one for each tensor used.
+
+    Example:
+
+    >>> when(tf.constant(True), lambda: print("now"), apart=True)
+    now
+    """
+    if tf.executing_eagerly() or is_compiled() or not apart:
+        tf.cond(condition, function, lambda: None)
+        return
+    graph = func_graph_from_py_func("", function, (), {}, func_graph=FuncGraph(_APART))
+    inputs = [outer for outer, _ in graph.captures]
+    called = from_func_graph(f"__{_APART}_{ops.uid()}", graph, {"_noinline": AttrValue(b=True)})
+    branches = {"then_branch": _branch(inputs, called), "else_branch": _branch(inputs)}
+    with _closed():
+        tf.raw_ops.If(cond=condition, input=inputs, Tout=[], **branches)
+
+
+_APART = "granet_tf_apart"
+
+
+def _is_apart():
+    return getattr(tf.compat.v1.get_default_graph(), "name", None) == _APART
+
+
+def _branch(inputs: Sequence[tf.Tensor], called: AtomicFunction | None = None) -> NameAttrList:
+    """A function of these inputs, added to the graph: it calls another with them, or does nothing.
+
+    Written, as tracing takes long for each of the inputs.
+    """
+    definition = FunctionDef()
+    signature = definition.signature
+    signature.name = f"__{_APART}_branch_{ops.uid()}"
+    types = [tensor.dtype.as_datatype_enum for tensor in inputs]
+    for i, type in enumerate(types):
+        signature.input_arg.add(name=f"x{i}", type=type)
+    if called is not None:
+        signature.is_stateful = True
+        signature.control_output.append("call")
+        definition.control_ret["call"] = "call"
+        call = definition.node_def.add(name="call", op="StatefulPartitionedCall")
+        call.input.extend(f"x{i}" for i in range(len(inputs)))
+        call.attr["Tin"].list.type.extend(types)
+        call.attr["Tout"].list.SetInParent()
+        call.attr["f"].func.name = called.name.decode()
+        options = context().function_call_options
+        call.attr["config_proto"].s = options.config_proto_serialized
+    context().add_function_def(definition)
+    branch = AtomicFunction(signature.name, context(), FunctionType([]), [called] if called else [])
+    ops.get_default_graph()._add_function_recursive(branch)
+    return NameAttrList(name=signature.name)
 
 
 @contextlib.contextmanager
