@@ -25,7 +25,7 @@ from granet_tf.masks.scopes import SCOPES, Candidates, match
 from granet_tf.masks.units import Units, alike, expanded, in_order, units_of_each_to_keep
 from granet_tf.methods.parameters import check, parameter
 from granet_tf.methods.records import Needed, Snapshot, State, Updated, updated
-from granet_tf.schedules import PruningSchedule
+from granet_tf.schedules import ConstantSparsity, PruningSchedule
 from keras_layers.layouts import Layout
 
 DISTRIBUTIONS: dict[str, Callable] = {
@@ -311,6 +311,12 @@ class Method:
         limits = [end_step] if end_step is not None else []
         limits += [self.total_steps - frequency] if self.total_steps is not None else []
         return min(limits, default=None)
+
+    def throughout(self, frequency: int, begin_step: int = 0) -> PruningSchedule:
+        """The final sparsity from `begin_step` on, as long as a whole period is left to train."""
+        last = self.last_worthwhile(frequency)
+        end = -1 if last is None else max(last, begin_step)
+        return ConstantSparsity(self.final_sparsity, begin_step, end, frequency)
 
     @property
     def training_length(self) -> int:

@@ -17,7 +17,7 @@ from granet_tf.methods.base import Method
 from granet_tf.methods.draws import normal, uniform
 from granet_tf.methods.parameters import parameter
 from granet_tf.methods.records import State, updated
-from granet_tf.schedules import PACKAGE, EndlessSchedule
+from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -79,10 +79,7 @@ class DeepR(Method):
         return False
 
     def make_schedule(self):
-        sparsity, last = self.final_sparsity, self.last_worthwhile(self.frequency)
-        return EndlessSchedule(
-            sparsity, sparsity, 0, 0, 1, self.frequency, 0.0, 0.0, last_step=last
-        )
+        return self.throughout(self.frequency)
 
     def after_step(self, step, weights, learning_rate):
         moved = []

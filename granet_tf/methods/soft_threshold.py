@@ -12,7 +12,7 @@ from granet_tf.masks.patterns import Element
 from granet_tf.methods.base import Method
 from granet_tf.methods.parameters import parameter
 from granet_tf.methods.records import State, updated
-from granet_tf.schedules import PACKAGE, EndlessSchedule
+from granet_tf.schedules import PACKAGE, ConstantSparsity
 
 
 def soft_threshold(weight: tf.Tensor, state: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -86,7 +86,7 @@ class STR(Method):
         return False
 
     def make_schedule(self):
-        return EndlessSchedule(0.0, 0.0, 0, 0, 1, 1, 0.0, 0.0)
+        return ConstantSparsity(0.0, 0, frequency=1)
 
     def initial_state(self, weights):
         return self.update(0, weights, dormant_compete=True)

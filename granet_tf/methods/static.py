@@ -8,7 +8,7 @@ from typing import ClassVar
 import keras
 
 from granet_tf.methods.base import Method
-from granet_tf.schedules import PACKAGE, GraNetSchedule
+from granet_tf.schedules import PACKAGE, ConstantSparsity
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -35,4 +35,4 @@ class StaticSparse(Method):
 
     def make_schedule(self):
         # Due at step 0 only, before the first update there is.
-        return GraNetSchedule(self.final_sparsity, self.final_sparsity, 0, 0, 1, 1, 0.0, 0.0)
+        return ConstantSparsity(self.final_sparsity, 0, 0)

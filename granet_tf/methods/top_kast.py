@@ -12,7 +12,7 @@ from granet_tf.methods.base import Method
 from granet_tf.methods.largest import largest
 from granet_tf.methods.parameters import parameter
 from granet_tf.methods.records import State, Updated
-from granet_tf.schedules import PACKAGE, EndlessSchedule
+from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -94,11 +94,7 @@ class TopKAST(Method):
         return state["backward"]
 
     def make_schedule(self):
-        begin, sparsity = self.steps("begin_step"), self.final_sparsity
-        last = self.last_worthwhile(self.frequency)
-        return EndlessSchedule(
-            sparsity, sparsity, begin, begin, 1, self.frequency, 0.0, 0.0, last_step=last
-        )
+        return self.throughout(self.frequency, self.steps("begin_step"))
 
     def initial_state(self, weights):
         return self.update(0, weights, dormant_compete=True)
