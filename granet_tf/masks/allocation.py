@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -10,7 +11,9 @@ from granet_tf.masks.joined import Joined
 from granet_tf.masks.scopes import match
 from granet_tf.masks.selection import count_all, count_each
 from granet_tf.masks.units import Units, paths_of, share, units_of_each_to_keep
-from granet_tf.methods.base import Method
+
+if TYPE_CHECKING:
+    from granet_tf.methods.base import Method
 
 
 def allocate(total: tf.Tensor, shares: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
@@ -82,7 +85,7 @@ def share_out(
     Example:
 
     >>> from granet_tf.masks.patterns import Element
-    >>> method, patterns = Method(0.5, pinned={1: 0.5}), [(Element(), Element())] * 3
+    >>> method, patterns = granet_tf.Method(0.5, pinned={1: 0.5}), [(Element(), Element())] * 3
     >>> groups = Units.of("abc", patterns, [tf.constant([True, True, False, False])] * 3)
     >>> first = [[True, True, False, False], *[[True, False, False, False]] * 2]
     >>> kept = [groups[0].parts.join(first)]

@@ -9,7 +9,6 @@ from granet_tf.methods.at_initialization import SNIP as SNIP
 from granet_tf.methods.at_initialization import GraSP as GraSP
 from granet_tf.methods.at_initialization import MagnitudeAtInit as MagnitudeAtInit
 from granet_tf.methods.at_initialization import SynFlow as SynFlow
-from granet_tf.methods.base import DISTRIBUTIONS as DISTRIBUTIONS
 from granet_tf.methods.base import Method as Method
 from granet_tf.methods.deep_r import DeepR as DeepR
 from granet_tf.methods.dpf import DPF as DPF
@@ -23,5 +22,6 @@ from granet_tf.methods.rigl import SET as SET
 from granet_tf.methods.rigl import RigL as RigL
 from granet_tf.methods.snfs import SNFS as SNFS
 from granet_tf.methods.soft_threshold import STR as STR
+from granet_tf.methods.sparsities import DISTRIBUTIONS as DISTRIBUTIONS
 from granet_tf.methods.static import StaticSparse as StaticSparse
 from granet_tf.methods.top_kast import TopKAST as TopKAST

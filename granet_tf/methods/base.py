@@ -18,21 +18,15 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from granet_tf.masks import distributions
 from granet_tf.masks.pattern_names import as_pattern
 from granet_tf.masks.patterns import Capacity, Element, Pattern
 from granet_tf.masks.scopes import SCOPES, Candidates, match
-from granet_tf.masks.units import Units, alike, expanded, in_order, units_of_each_to_keep
+from granet_tf.masks.units import Units, expanded, in_order, units_of_each_to_keep
+from granet_tf.methods import sparsities
 from granet_tf.methods.parameters import check, parameter
 from granet_tf.methods.records import Needed, Snapshot, State, Updated, updated
 from granet_tf.schedules import ConstantSparsity, PruningSchedule
 from keras_layers.layouts import Layout
-
-DISTRIBUTIONS: dict[str, Callable] = {
-    "erk": distributions.erdos_renyi_kernel,
-    "er": distributions.erdos_renyi,
-    "uniform": distributions.uniform,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +96,7 @@ class Method:
     distribution: str | Callable = parameter(
         "erk",
         "How a sparsity is spread over the layers, for random masks and in scope layer.",
-        choices=sorted(DISTRIBUTIONS),
+        choices=sorted(sparsities.DISTRIBUTIONS),
     )
     pinned: Mapping[str | int, float] = parameter(
         help="Weights of a sparsity of their own.",
@@ -340,8 +334,7 @@ class Method:
                 last axis but one and outputs in the last.
         """
         self.check_fits(shapes, layouts)
-        capacities = self.capacities(shapes, layouts)
-        sparsities = self._initial_sparsities(shapes, capacities, layouts)
+        initial = sparsities.initial(self, shapes, layouts)
         everything = [tf.ones(shape, tf.bool) for shape in shapes.values()]
         groups = self._units_of(list(shapes), everything, layouts)
         seeds = self._seeds(shapes, 0)
@@ -351,35 +344,10 @@ class Method:
                 tf.random.stateless_uniform(shape, seeds[i], alg="philox")
                 for i, shape in zip(units.indices, units.parts.shapes, strict=True)
             ]
-            wanted = tf.constant([sparsities[path] for path in units.paths], tf.float64)
+            wanted = tf.constant([initial[path] for path in units.paths], tf.float64)
             kept = units_of_each_to_keep(units.capacities, wanted)
             masks.append(units.expand(units.choose(units.parts.join(drawn), kept, units.active)))
         return dict(zip(shapes, in_order(groups, masks), strict=True))
-
-    def _initial_sparsities(self, shapes, capacities, layouts):
-        """That of each weight; where patterns are ranked apart, each pattern for itself has it."""
-        floors = {path: c.least_sparsity for path, c in capacities.items()}
-        groups = self._ranked_together(shapes, layouts)
-        if len(groups) == 1:
-            return self.distribute(shapes, self.initial_sparsity, floors)
-        pinned = match(self.pinned, shapes, "pinned")
-        capped = match(self.capped, shapes, "capped")
-        sparsities = {}
-        for paths in groups:
-            mine = [
-                {path: of_all[path] for path in paths if path in of_all}
-                for of_all in (shapes, floors, pinned, capped)
-            ]
-            sparsities |= self._spread(self.initial_sparsity, *mine)
-        return sparsities
-
-    def _ranked_together(self, shapes, layouts) -> list[list[str]]:
-        """Paths by pattern in scope "global", else all of them together."""
-        paths = list(shapes)
-        if self.scope != "global":
-            return [paths]
-        groups = alike([self._pattern(path, layouts)[0] for path in paths])
-        return [[paths[i] for i in group] for group in groups]
 
     def update_masks(
         self,
@@ -496,42 +464,7 @@ class Method:
         self, shapes: Mapping[str, tuple[int, ...]], layouts: Mapping[str, Layout] | None = None
     ) -> None:
         """Raises ValueError if the pattern, pins or caps do not suit weights of these shapes."""
-        pinned = match(self.pinned, shapes, "pinned")
-        least = match(self.capped, shapes, "capped") | pinned
-        capacities = self.capacities(shapes, layouts)
-        for path, capacity in capacities.items():
-            if not least and self.final_sparsity < capacity.least_sparsity - 1e-9:
-                raise ValueError(
-                    f"`final_sparsity` must be at least {capacity.least_sparsity:g}, which the "
-                    f"pattern of {path} needs, or else more weights of its groups are active. "
-                    f"Received: final_sparsity={self.final_sparsity}, pattern={self.pattern!r}"
-                )
-        if self.scope == "global":
-            for paths in self._ranked_together(shapes, layouts):
-                self._check_feasible({path: capacities[path] for path in paths}, least, pinned)
-
-    def _check_feasible(self, capacities, least, pinned):
-        """What pins and caps keep must fit into what the final sparsity leaves.
-
-        And what they do not keep must fit into the rest.
-        """
-        sizes = {path: capacity.slots for path, capacity in capacities.items()}
-        needed = sum(sizes[path] * (1.0 - least[path]) for path in sizes if path in least)
-        left = sum(sizes.values()) * (1.0 - self.final_sparsity)
-        if needed > left + 1.0:
-            raise ValueError(
-                "`pinned` and `capped` must leave weights to prune: they keep at least "
-                f"{needed:.0f} of the {left:.0f} weights that final_sparsity={self.final_sparsity} "
-                f"leaves. Received: pinned={self.pinned}, capped={self.capped}"
-            )
-        room = sum(sizes[path] * (1.0 - pinned[path]) for path in sizes if path in pinned)
-        room += sum(capacity.open for path, capacity in capacities.items() if path not in pinned)
-        if room < left - 1.0:
-            raise ValueError(
-                f"`pinned` must leave room for the {left:.0f} weights that final_sparsity="
-                f"{self.final_sparsity} keeps, and there is room for {room:.0f}: pin to less. "
-                f"Received: pinned={self.pinned}, pattern={self.pattern!r}"
-            )
+        sparsities.check_fits(self, shapes, layouts)
 
     def distribute(
         self,
@@ -547,29 +480,7 @@ class Method:
             floors: The least sparsity of a weight, as an N:M pattern has one. It holds at the final
                 sparsity. Before, it holds from there on: a method may start denser.
         """
-        pinned = match(self.pinned, shapes, "pinned")
-        capped = match(self.capped, shapes, "capped")
-        return self._spread(sparsity, shapes, floors or {}, pinned, capped)
-
-    def _spread(self, sparsity, shapes, floors, fixed, capped):
-        if sparsity == 0.0:
-            return dict.fromkeys(shapes, 0.0)
-        spread = DISTRIBUTIONS.get(self.distribution, self.distribution)
-        final = sparsity == self.final_sparsity
-        floors = {p: f for p, f in floors.items() if f > 0.0 and (final or f <= sparsity)}
-        while True:
-            wanted = spread(shapes, sparsity, fixed)
-            beyond = {path: cap for path, cap in capped.items() if wanted[path] > cap}
-            beyond |= {
-                path: floor
-                for path, floor in floors.items()
-                if wanted[path] < floor - 1e-9 and path not in capped
-            }
-            beyond = {path: bound for path, bound in beyond.items() if path not in fixed}
-            if not beyond:
-                return wanted
-            # The others make up for it, which may take them to their bounds.
-            fixed = fixed | beyond
+        return sparsities.distribute(self, shapes, sparsity, floors or {})
 
     def get_config(self) -> dict[str, Any]:
         fields = (f.name for f in dataclasses.fields(self) if f.init)
