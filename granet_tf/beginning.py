@@ -7,10 +7,10 @@ import weakref
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from granet_tf.groups import Group
+from keras_layers.masking import some_are_dormant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +58,7 @@ def begin_of(
 
 def _has_pruned(group: Group) -> bool:
     """Whether masks that are dense at first are not any more."""
-    if group.method().initial_sparsity > 0.0:
-        return False
-    with tf.init_scope():
-        return any(not np.all(p.mask.numpy()) for p in group.pruned)
+    return group.method().initial_sparsity == 0.0 and some_are_dormant(group.pruned)
 
 
 def begin_as_saved(optimizer: keras.optimizers.Optimizer, iteration: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops.control_flow_v2_func_graphs import ControlFlowFuncGraph
 
@@ -106,6 +107,13 @@ def masked_value(pruned: PrunedWeight, *, straight_through: bool = False) -> tf.
         return pruned.transform(value, state)
     mask = tf.convert_to_tensor(pruned.mask)
     return _unmasked_gradient(value, mask) if straight_through else _masked(value, mask)
+
+
+def some_are_dormant(pruned: Iterable[PrunedWeight]) -> bool:
+    """Whether a mask of these weights has a zero, which tells masks that have been drawn."""
+    # In a graph that is just being traced, too.
+    with tf.init_scope():
+        return any(not np.all(p.mask.numpy()) for p in pruned)
 
 
 def masked_call(

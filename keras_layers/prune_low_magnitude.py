@@ -13,6 +13,7 @@ from keras_layers.carrier import CarriesMasks, carries_masks
 from keras_layers.keras_internals import is_called_in_training, is_default
 from keras_layers.masking import add_masks, masked_value
 from keras_layers.prunable import KnownWeights, Weight, silent_layers, weights_of
+from keras_layers.prune_settings import check_are_of_layer, check_reselect, checked_units
 from keras_layers.saved_masks import (
     masks_config,
     quantizations,
@@ -133,41 +134,9 @@ class PruneLowMagnitude(CarriesMasks, keras.layers.Wrapper):
                 "`pruning_schedule` must be a pruning schedule, a callable "
                 f"step -> (should_prune, sparsity). Received: {pruning_schedule!r}"
             )
-        blocks = _two_integers("block_size", block_size)
-        if min(blocks) < 1:
-            raise ValueError(f"`block_size` must be two integers > 0. Received: {block_size}")
-        if block_pooling_type not in ("AVG", "MAX"):
-            raise ValueError(
-                f"`block_pooling_type` must be 'AVG' or 'MAX'. Received: {block_pooling_type!r}"
-            )
-        groups = _two_integers("sparsity_m_by_n", sparsity_m_by_n) if sparsity_m_by_n else None
-        if groups and not 0 < groups[0] < groups[1]:
-            raise ValueError(
-                "`sparsity_m_by_n` must be (m, n) with 0 < m < n, zeros in a group of weights. "
-                f"Received: {sparsity_m_by_n}"
-            )
-        if groups and blocks != (1, 1):
-            raise ValueError(
-                "`block_size` and `sparsity_m_by_n` can't be combined. "
-                f"Received: block_size={block_size}, sparsity_m_by_n={sparsity_m_by_n}"
-            )
-        if pattern is not None and (groups or blocks != (1, 1)):
-            raise ValueError(
-                "`pattern` can't be combined with `block_size` or `sparsity_m_by_n`. Received: "
-                f"{pattern=}, block_size={block_size}, sparsity_m_by_n={sparsity_m_by_n}"
-            )
-        if reselect and not groups:
-            raise ValueError(
-                "`reselect` is for groups, so `sparsity_m_by_n` must be given. "
-                f"Received: reselect={reselect}, sparsity_m_by_n={sparsity_m_by_n}"
-            )
-        if reselect and not (mask_only or getattr(pruning_schedule, "regenerates", False)):
-            raise ValueError(
-                "`reselect` needs mask_only=True or a schedule that regenerates, such as "
-                "granet_tf.GraNetSchedule: else a pruned weight is 0 and can't be chosen. "
-                f"Received: mask_only={mask_only}, pruning_schedule={pruning_schedule}"
-            )
-        _check_are_of_layer(layer, kwargs)
+        blocks, groups = checked_units(block_size, block_pooling_type, sparsity_m_by_n, pattern)
+        check_reselect(reselect, groups, mask_only, pruning_schedule)
+        check_are_of_layer(layer, kwargs)
         kwargs.setdefault("name", f"prune_low_magnitude_{layer.name}")
         # Keras reads off their signatures what to hand to call() and build().
         self.call = with_signature(self.call, layer.call)
@@ -372,24 +341,3 @@ class PruneLowMagnitude(CarriesMasks, keras.layers.Wrapper):
         for name in ("pruning_schedule", "pattern", "prunable"):
             config[name] = keras.saving.deserialize_keras_object(config.get(name), custom_objects)
         return cls(**config)
-
-
-def _check_are_of_layer(layer, options):
-    """Takes out of `options` what only the layer inside has, or raises a ValueError."""
-    own = {"dtype": layer.dtype_policy, "autocast": layer.autocast}
-    given = {name: options.pop(name) for name in own if options.get(name) is not None}
-    if "dtype" in given:
-        given["dtype"] = keras.dtype_policies.get(given["dtype"])
-    for name, value in given.items():
-        if value != own[name]:
-            raise ValueError(
-                f"`{name}` must be given to the layer that is wrapped, as the wrapper computes "
-                f"nothing itself. Received: {name}={value}, for a layer with {own[name]}"
-            )
-
-
-def _two_integers(name, value):
-    pair = tuple(value) if isinstance(value, (list, tuple)) else ()
-    if len(pair) != 2 or not all(isinstance(n, int) for n in pair):
-        raise ValueError(f"`{name}` must be a pair of integers. Received: {name}={value!r}")
-    return pair

@@ -8,12 +8,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow as tf
 
 from granet_tf.methods.base import Method
 from granet_tf.methods.parameters import parameter
 from granet_tf.schedules import RoundsBeforeTraining
+from keras_layers.masking import some_are_dormant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,13 +166,6 @@ class FromBatches(InRounds):
     @property
     def needs_data(self):
         return True
-
-
-def some_are_dormant(pruned: Iterable[Any]) -> bool:
-    """Whether a mask of these weights has a zero, which tells masks that have been drawn."""
-    # In a graph that is just being traced, too.
-    with tf.init_scope():
-        return any(not np.all(p.mask.numpy()) for p in pruned)
 
 
 def comparable(scores: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

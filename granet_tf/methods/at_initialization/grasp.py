@@ -10,7 +10,13 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods.at_initialization.base import FromBatches
-from granet_tf.methods.at_initialization.losses import Objective, loss_of, masks_of, values_of
+from granet_tf.methods.at_initialization.losses import (
+    Objective,
+    by_path,
+    loss_of,
+    masks_of,
+    values_of,
+)
 from granet_tf.methods.parameters import parameter
 from granet_tf.schedules import PACKAGE
 
@@ -99,5 +105,4 @@ def grasp_saliency(
     gradients = objective.gradients(values)
     active = [tf.where(m, g, tf.zeros_like(g)) for m, g in zip(masks, gradients, strict=True)]
     products = objective.hessian_product(values, active)
-    scores = [v * p for v, p in zip(values, products, strict=True)]
-    return {p.path: score for p, score in zip(model.pruned, scores, strict=True)}
+    return by_path(model, [v * p for v, p in zip(values, products, strict=True)])

@@ -27,6 +27,11 @@ def values_of(model: Any, masks: Sequence[tf.Tensor] | None = None) -> list[tf.T
     return [masked_value(dataclasses.replace(p, mask=mask)) for p, mask in masked]
 
 
+def by_path(model: Any, scores: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+    """{path: score} of the prunable weights."""
+    return {p.path: score for p, score in zip(model.pruned, scores, strict=True)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """The mean loss over batches, without weight regularizers, in training mode.

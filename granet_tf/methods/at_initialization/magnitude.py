@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods.at_initialization.base import AtInitialization
-from granet_tf.methods.at_initialization.losses import values_of
+from granet_tf.methods.at_initialization.losses import by_path, values_of
 from granet_tf.schedules import PACKAGE
 
 
@@ -63,5 +63,4 @@ def magnitude_saliency(
     >>> score.numpy().ravel().tolist()
     [1.0, 4.0]
     """
-    values = values_of(model, masks)
-    return {p.path: tf.abs(value) for p, value in zip(model.pruned, values, strict=True)}
+    return by_path(model, [tf.abs(value) for value in values_of(model, masks)])

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods.at_initialization.base import FromBatches
-from granet_tf.methods.at_initialization.losses import Objective, loss_of, values_of
+from granet_tf.methods.at_initialization.losses import Objective, by_path, loss_of, values_of
 from granet_tf.schedules import PACKAGE
 
 
@@ -75,5 +75,4 @@ def snip_saliency(
     """
     values = values_of(model, masks)
     gradients = Objective(model, batches, loss_of(model, loss)).gradients(values)
-    scores = [tf.abs(v * g) for v, g in zip(values, gradients, strict=True)]
-    return {p.path: score for p, score in zip(model.pruned, scores, strict=True)}
+    return by_path(model, [tf.abs(v * g) for v, g in zip(values, gradients, strict=True)])

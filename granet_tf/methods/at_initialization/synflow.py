@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods.at_initialization.base import InRounds
-from granet_tf.methods.at_initialization.losses import values_of
+from granet_tf.methods.at_initialization.losses import by_path, values_of
 from granet_tf.methods.parameters import parameter
 from granet_tf.schedules import PACKAGE
 from keras_layers.input_specs import input_specs
@@ -100,5 +100,5 @@ def synflow_saliency(
         flow = tf.add_n([tf.reduce_sum(output) for output in keras.tree.flatten(outputs)])
     zero = tf.UnconnectedGradients.ZERO
     gradients = tape.gradient(flow, sizes, unconnected_gradients=zero)
-    scores = [s * tf.convert_to_tensor(g) for s, g in zip(sizes, gradients, strict=True)]
-    return {p.path: score for p, score in zip(model.pruned, scores, strict=True)}
+    each = zip(sizes, gradients, strict=True)
+    return by_path(model, [size * tf.convert_to_tensor(gradient) for size, gradient in each])
