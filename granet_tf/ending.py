@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from granet_tf.groups import Group
 from granet_tf.methods import GMP, Method
+from granet_tf.methods.records import shaped
 from granet_tf.optimizer import SparseOptimizer
 from granet_tf.schedules import ConstantSparsity
 from granet_tf.states import snapshot
@@ -112,7 +113,7 @@ def _excess(group: Group, sparsity: float) -> int:
         dataclasses.replace(snapshot(p), mask=tf.convert_to_tensor(group.active(p)))
         for p in group.pruned
     ]
-    after = pruning.update(tf.constant(0), before, dormant_compete=False)
+    after = shaped(pruning.update(tf.constant(0), before, dormant_compete=False), before)
     each = zip(before, after, strict=True)
     return sum(int(tf.math.count_nonzero(b.mask & ~a.mask)) for b, a in each)
 

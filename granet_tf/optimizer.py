@@ -14,7 +14,7 @@ from granet_tf.masks.traced import by_itself, when
 from granet_tf.methods.records import Needed, Snapshot
 from granet_tf.schedules import PACKAGE
 from granet_tf.slots import check_slots, parts_of, record_slots
-from granet_tf.variables import assign, read, settle, where
+from granet_tf.variables import assign, read, reset, settle, where
 from keras_layers.keras_internals import variables_trained_by
 
 # What a wrapper must show of the optimizer inside: Keras's trainer and callbacks look at these.
@@ -341,19 +341,15 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         for pruned, old, new in zip(group.pruned, before, updates, strict=True):
             if pruned.explored is not None:
                 explored = own(pruned.explored.value)
-                assign(explored, explored | new.mask)
+                assign(explored, explored | tf.reshape(new.mask, explored.shape))
             _assign_state(pruned, own, old.state, new.state)
-            mask = own(pruned.mask.value)
-            if group.mask_only:
-                assign(mask, new.mask)
-                continue
-            zeroed = [pruned.variable, *(s.variable for s in pruned.slots if s.starts_at_zero)]
-            settle(mask, new.mask, new.survivors, [own(v.value) for v in zeroed])
-            for slot in pruned.slots:
+            slots = () if group.mask_only else pruned.slots
+            zeroed = () if group.mask_only else (pruned.variable,)
+            zeroed += tuple(slot.variable for slot in slots if slot.starts_at_zero)
+            settle(own(pruned.mask.value), new, [own(v.value) for v in zeroed])
+            for slot in slots:
                 if not slot.starts_at_zero:
-                    kept = own(slot.variable.value)
-                    initial = {kept.dtype: slot.initial_value()}
-                    assign(kept, where(new.survivors, kept, initial))
+                    reset(own(slot.variable.value), new.survivors, slot.initial_value())
 
     # What a wrapper delegates.
 

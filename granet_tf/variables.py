@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from granet_tf.masks.traced import NOT_INLINED
+from granet_tf.methods.records import Updated
 
 
 def read(value) -> tf.Tensor:
@@ -36,27 +37,35 @@ def where(mask, value, zeros: dict) -> tf.Tensor:
     return tf.where(read(mask), value, zeros[value.dtype])
 
 
-def settle(mask: tf.Variable, new: tf.Tensor, keep: tf.Tensor, variables: Sequence[tf.Variable]):
-    """Assigns the mask `new`, and sets to 0 what `keep` leaves out of each of the variables.
+def reset(variable: tf.Variable, keep: tf.Tensor, initial: tf.Tensor | None = None) -> None:
+    """Sets what `keep` leaves out to `initial`, or to 0."""
+    value = read(variable)
+    initial = tf.zeros((), value.dtype) if initial is None else initial
+    assign(variable, tf.where(tf.reshape(keep, value.shape), value, initial))
+
+
+def settle(mask: tf.Variable, new: Updated, zeroed: Sequence[tf.Variable]) -> None:
+    """Assigns the new mask, and sets to 0 what does not survive in each of the variables.
 
     Example:
 
+    >>> from granet_tf.methods.records import Updated
     >>> mask, weight = tf.Variable([True, True]), tf.Variable([1.0, 2.0])
-    >>> settle(mask, tf.constant([True, False]), tf.constant([True, False]), [weight])
+    >>> settle(mask, Updated([True, False], [True, False]), [weight])
     >>> weight.numpy().tolist(), mask.numpy().tolist()
     ([1.0, 0.0], [True, False])
     """
-    if tf.executing_eagerly() or not all(map(_is_plain, (mask, *variables))):
-        assign(mask, new)
-        for variable in variables:
-            assign(variable, where(keep, variable, {}))
+    if tf.executing_eagerly() or not all(map(_is_plain, (mask, *zeroed))):
+        assign(mask, tf.reshape(new.mask, mask.shape))
+        for variable in zeroed:
+            reset(variable, new.survivors)
         return
-    handles = [mask.handle, *(variable.handle for variable in variables)]
+    handles = [mask.handle, *(variable.handle for variable in zeroed)]
     # One operation for each weight, whose parts are traced once for all of them.
     tf.raw_ops.StatefulPartitionedCall(
-        args=[new, keep, *handles],
+        args=[new.mask, new.survivors, *handles],
         Tout=[],
-        f=_settling(tuple(variable.dtype for variable in variables)),
+        f=_settling(tuple(variable.dtype for variable in zeroed)),
     )
 
 
@@ -71,16 +80,13 @@ def _settling(types):
             tf.raw_ops.AssignVariableOp(resource=handle, value=kept)
 
     with tf.init_scope():
-        function = tf.function(
+        masks, variables = tf.TensorSpec(None, tf.bool), tf.TensorSpec([], tf.resource)
+        return tf.function(
             settling,
-            input_signature=[
-                *[tf.TensorSpec(None, tf.bool)] * 2,
-                *[tf.TensorSpec([], tf.resource)] * (1 + len(types)),
-            ],
+            input_signature=[masks, masks, variables, *[variables] * len(types)],
             autograph=False,
             experimental_attributes=NOT_INLINED,
-        )
-        return function.get_concrete_function()
+        ).get_concrete_function()
 
 
 def _is_plain(value):

@@ -104,15 +104,18 @@ class Joined:
     def __invert__(self) -> Joined:
         return self.map(tf.logical_not)
 
-    def split(self) -> list[tf.Tensor]:
-        """The tensor of each weight's units, in its shape."""
-        flat = [
+    def flat(self) -> list[tf.Tensor]:
+        """The flat tensor of each weight's units."""
+        return [
             tensor
             for joined, sizes in zip(self.tensors, self.parts.sizes, strict=True)
             for tensor in ([joined] if len(sizes) == 1 else tf.split(joined, sizes))
         ]
+
+    def split(self) -> list[tf.Tensor]:
+        """The tensor of each weight's units, in its shape."""
         shapes = {shape: tf.constant(shape, tf.int32) for shape in {*self.parts.shapes}}
-        each = zip(flat, self.parts.shapes, strict=True)
+        each = zip(self.flat(), self.parts.shapes, strict=True)
         return [tf.reshape(tensor, shapes[shape]) for tensor, shape in each]
 
 

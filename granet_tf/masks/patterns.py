@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -46,7 +46,13 @@ class Capacity:
 
 
 class Pattern:
-    """Maps a weight tensor to its units and back. A base class; saved as its fields."""
+    """Maps a weight tensor to its units and back. A base class; saved as its fields.
+
+    Attributes:
+        is_single: Whether each unit is a single weight, in order.
+    """
+
+    is_single: ClassVar[bool] = False
 
     @property
     def is_free(self) -> bool:
@@ -139,6 +145,8 @@ class Pattern:
 @dataclasses.dataclass(frozen=True)
 class Element(Pattern):
     """Each weight is its own unit: unstructured sparsity."""
+
+    is_single = True
 
     def __str__(self):
         return "weights"

@@ -143,6 +143,13 @@ class Units:
         each = zip(self.patterns, self.indices, strict=True)
         return self.parts.join([tf.cast(p.pool(scores[i]), tf.float32) for p, i in each])
 
+    def pool_magnitudes(self, values: Sequence[tf.Tensor]) -> Joined:
+        """`pool` of their absolute values."""
+        if not self.given.is_single:
+            return self.pool([tf.abs(value) for value in values])
+        joined = self.parts.join([values[i] for i in self.indices])
+        return joined.map(lambda value: tf.cast(tf.abs(value), tf.float32))
+
     def mean(self, pooled: Joined) -> Joined:
         """What has been pooled, for one weight of each unit: comparable between filters, or blocks,
         of different sizes."""
@@ -155,6 +162,10 @@ class Units:
         """Mask of units -> masks of these weights."""
         each = zip(self.patterns, units.split(), self.shapes, strict=True)
         return [pattern.expand(mask, shape) for pattern, mask, shape in each]
+
+    def flat(self, units: Joined) -> list[tf.Tensor]:
+        """As `expand`, or flat where that is an operation less for each weight."""
+        return units.flat() if self.given.is_single else self.expand(units)
 
     def tiers(
         self, score: Joined, eligible: Joined, kept: Joined | None = None
@@ -258,6 +269,12 @@ def expanded(groups: Sequence[Units], masks: Sequence[Joined]) -> list[tf.Tensor
     """Masks of units, by group -> masks of all weights, in their order."""
     each = zip(groups, masks, strict=True)
     return in_order(groups, [units.expand(mask) for units, mask in each])
+
+
+def flat(groups: Sequence[Units], masks: Sequence[Joined]) -> list[tf.Tensor]:
+    """As `expanded`, masks flat where that is an operation less for each weight."""
+    each = zip(groups, masks, strict=True)
+    return in_order(groups, [units.flat(mask) for units, mask in each])
 
 
 def _exchange(ranking, grow_score, fraction, active):

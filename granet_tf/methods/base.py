@@ -21,10 +21,10 @@ import tensorflow as tf
 from granet_tf.masks.pattern_names import as_pattern
 from granet_tf.masks.patterns import Capacity, Element, Pattern
 from granet_tf.masks.scopes import SCOPES, Candidates, match
-from granet_tf.masks.units import Units, expanded, in_order, units_of_each_to_keep
+from granet_tf.masks.units import Units, flat, in_order, units_of_each_to_keep
 from granet_tf.methods import sparsities
 from granet_tf.methods.parameters import check, parameter
-from granet_tf.methods.records import Needed, Snapshot, State, Updated, updated
+from granet_tf.methods.records import Needed, Snapshot, State, Updated, shaped, updated
 from granet_tf.schedules import ConstantSparsity, PruningSchedule
 from keras_layers.layouts import Layout
 
@@ -240,17 +240,63 @@ class Method:
     def update(
         self, step: tf.Tensor, weights: Sequence[Snapshot], *, dormant_compete: bool
     ) -> Sequence[Updated]:
-        """What becomes of the weights when an update is due; see `Method.update_masks`."""
-        masks, survivors = self.update_masks(
-            step,
-            [w.path for w in weights],
-            [w.weight for w in weights],
-            [w.mask for w in weights],
-            [w.gradient for w in weights],
-            dormant_compete=dormant_compete,
-            layouts={w.path: w.layout for w in weights},
-        )
-        return updated(masks, survivors)
+        """What becomes of the weights when an update is due: prune, then regenerate (Algorithm 1,
+        lines 5 and 6).
+
+        Args:
+            step: Number of finished optimizer updates.
+            weights: As they are after the optimizer's step.
+            dormant_compete: Whether dormant weights are ranked too when pruning, as in the
+                original gradual magnitude pruning, where they keep their value.
+        """
+        schedule = self.make_schedule()
+        # A schedule of one's own may say a plain True.
+        should_prune = tf.convert_to_tensor(schedule(step)[0])
+        layouts = {w.path: w.layout for w in weights}
+        paths, masks = [w.path for w in weights], [w.mask for w in weights]
+        groups = self._units_of(paths, masks, layouts)
+        seeds = self._seeds(paths, step)
+        kept = self._pooled("drop_score", groups, weights, seeds)
+        candidates = [
+            Candidates.of(
+                units,
+                score,
+                units.active.map(lambda a: a | should_prune) if dormant_compete else None,
+            )
+            for units, score in zip(groups, kept, strict=True)
+        ]
+        kept = SCOPES[self.scope](self, candidates, schedule.exact_sparsity(step))
+        # Where only regeneration is due, this is less to trace than a condition around it all.
+        pruned = [
+            k.map(lambda k, a: tf.where(should_prune, k, a), c.units.active)
+            for k, c in zip(kept, candidates, strict=True)
+        ]
+        new = pruned
+        if schedule.regenerates:
+            is_due, fraction = schedule.regenerate(step)
+            fraction = tf.where(is_due, tf.cast(fraction, tf.float64), 0.0)
+            growth = self._pooled("grow_score", groups, weights, seeds)
+            new = [
+                c.units.exchange(c.rankings, g, fraction, p)
+                for c, g, p in zip(candidates, growth, pruned, strict=True)
+            ]
+        # Units are active or not as a whole.
+        survived = [n & p for n, p in zip(new, pruned, strict=True)]
+        if dormant_compete:  # Else what pruning leaves was active before.
+            survived = [s & u.active for s, u in zip(survived, groups, strict=True)]
+        return updated(flat(groups, new), flat(groups, survived))
+
+    def _pooled(self, score, groups, weights, seeds):
+        """The scores of the units of each group, by the name of the function."""
+        default = getattr(type(self), score) is getattr(Method, score)
+        if default:
+            of = "weight" if score == "drop_score" else "gradient"
+            values = [getattr(w, of) for w in weights]
+            # One operation for all.
+            return [units.pool_magnitudes(values) for units in groups]
+        each = [(w.weight, w.gradient, seed) for w, seed in zip(weights, seeds, strict=True)]
+        scores = [getattr(self, score)(*values) for values in each]
+        return [units.pool(scores) for units in groups]
 
     def dense_gradients(self, steps: int, updates: int) -> float:
         """In how many of `steps` training steps a dense gradient was computed, to count FLOPs.
@@ -360,7 +406,7 @@ class Method:
         dormant_compete: bool = False,
         layouts: Mapping[str, Layout] | None = None,
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """One update: prune, then regenerate (Algorithm 1, lines 5 and 6).
+        """`update`, of plain lists.
 
         Args:
             step: Number of finished optimizer updates.
@@ -377,41 +423,14 @@ class Method:
             this update itself dropped and grew again: they keep value and optimizer slots, where
             every other entry starts afresh.
         """
-        schedule = self.make_schedule()
-        # A schedule of one's own may say a plain True.
-        should_prune = tf.convert_to_tensor(schedule(step)[0])
-        groups = self._units_of(paths, masks, layouts)
-        inputs = list(zip(weights, gradients, self._seeds(paths, step), strict=True))
-        scores = [self.drop_score(*each) for each in inputs]
-        candidates = [
-            Candidates.of(
-                units,
-                units.pool(scores),
-                units.active.map(lambda a: a | should_prune) if dormant_compete else None,
-            )
-            for units in groups
+        layouts = layouts or {}
+        each = zip(paths, weights, masks, gradients, strict=True)
+        snapshots = [
+            Snapshot(path, *values, layout=layouts.get(path, Layout())) for path, *values in each
         ]
-        kept = SCOPES[self.scope](self, candidates, schedule.exact_sparsity(step))
-        regrow = self._regrow(schedule, step, inputs) if schedule.regenerates else None
-        new, survived = [], []
-        for each, best in zip(candidates, kept, strict=True):
-            # Where only regeneration is due, this is less to trace than a condition around it all.
-            pruned = best.map(lambda k, a: tf.where(should_prune, k, a), each.units.active)
-            new.append(regrow(each, pruned) if regrow else pruned)
-            survived.append(new[-1] & pruned)  # Units are active or not as a whole.
-        new_masks, survivors = expanded(groups, new), expanded(groups, survived)
-        if dormant_compete:  # Else what pruning leaves was active before.
-            survivors = [s & m for s, m in zip(survivors, masks, strict=True)]
-        return new_masks, survivors
-
-    def _regrow(self, schedule, step, inputs):
-        """A function (candidates, what pruning left) -> units after the exchange of a share."""
-        is_due, fraction = schedule.regenerate(step)
-        fraction = tf.where(is_due, tf.cast(fraction, tf.float64), 0.0)
-        growth = [self.grow_score(*each) for each in inputs]
-        return lambda candidates, left: candidates.units.exchange(
-            candidates.rankings, candidates.units.pool(growth), fraction, left
-        )
+        new = self.update(step, snapshots, dormant_compete=dormant_compete)
+        new = shaped(new, snapshots)
+        return [n.mask for n in new], [n.survivors for n in new]
 
     def is_due(self, step: tf.Tensor) -> tf.Tensor:
         """Whether masks change at `step`."""

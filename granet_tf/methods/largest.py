@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from granet_tf.methods.base import Method
 from granet_tf.methods.gmp import GMP
-from granet_tf.methods.records import Snapshot
+from granet_tf.methods.records import Snapshot, shaped
 from granet_tf.schedules import ConstantSparsity
 
 
@@ -34,4 +34,5 @@ def largest(method: Method, sparsity: float, weights: Sequence[Snapshot]) -> lis
         dataclasses.replace(w, mask=tf.ones(w.weight.shape, tf.bool), gradient=None)
         for w in weights
     ]
-    return [u.mask for u in once.update(tf.constant(0), everything, dormant_compete=False)]
+    new = once.update(tf.constant(0), everything, dormant_compete=False)
+    return [u.mask for u in shaped(new, everything)]

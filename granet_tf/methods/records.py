@@ -81,7 +81,7 @@ class Updated:
     """What an update makes of a weight, or what training begins with.
 
     Attributes:
-        mask: Its new mask.
+        mask: Its new mask. As `survivors`, of the weight's shape, or flat.
         survivors: The entries that keep their value and their optimizer slots, where every other
             one starts afresh.
         state: {name: new value}; what is left out stays as it is.
@@ -104,3 +104,23 @@ def updated(
     'what survives of a'
     """
     return [Updated(*each, state) for each in zip(masks, survivors, strict=True)]
+
+
+def shaped(updates: Sequence[Updated], weights: Sequence[Snapshot]) -> list[Updated]:
+    """The same, with masks and survivors of the weights' shapes.
+
+    Example:
+
+    >>> weight = Snapshot("kernel", tf.zeros((1, 2)), tf.constant([[True, True]]))
+    >>> [new] = shaped([Updated(tf.constant([True, False]), tf.constant([True, False]))], [weight])
+    >>> new.mask.numpy().tolist()
+    [[True, False]]
+    """
+    return [
+        dataclasses.replace(
+            new,
+            mask=tf.reshape(new.mask, w.mask.shape),
+            survivors=tf.reshape(new.survivors, w.mask.shape),
+        )
+        for new, w in zip(updates, weights, strict=True)
+    ]
