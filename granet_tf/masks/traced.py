@@ -92,12 +92,12 @@ def by_itself(function: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def when(condition: tf.Tensor, function: Callable[[], None], *, apart: bool) -> None:
+def when(condition: tf.Tensor, function: Callable[[], object], *, apart: bool) -> None:
     """Calls `function` if the condition holds, a boolean scalar.
 
     Args:
         condition: The condition.
-        function: Takes and returns nothing.
+        function: Takes nothing.
         apart: Whether all that it uses is on one device. In graphs, the condition is then one
             operation; else it is `tf.cond`, which is taken apart into one for each tensor used.
 
@@ -106,10 +106,14 @@ def when(condition: tf.Tensor, function: Callable[[], None], *, apart: bool) -> 
     >>> when(tf.constant(True), lambda: print("now"), apart=True)
     now
     """
+
+    def run():
+        function()  # And nothing that it returns.
+
     if tf.executing_eagerly() or is_compiled() or not apart:
-        tf.cond(condition, function, lambda: None)
+        tf.cond(condition, run, lambda: None)
         return
-    graph = func_graph_from_py_func("", function, (), {}, func_graph=FuncGraph(_APART))
+    graph = func_graph_from_py_func("", run, (), {}, func_graph=FuncGraph(_APART))
     inputs = [outer for outer, _ in graph.captures]
     called = from_func_graph(f"__{_APART}_{ops.uid()}", graph, {"_noinline": AttrValue(b=True)})
     branches = {"then_branch": _branch(inputs, called), "else_branch": _branch(inputs)}
