@@ -78,11 +78,7 @@ class PruningSchedule(abc.ABC):
     @staticmethod
     def is_due(step: int | tf.Tensor, begin_step: int, end_step: int, frequency: int) -> tf.Tensor:
         """True every `frequency` steps in [begin_step, end_step]; `end_step=-1` never ends."""
-        step = tf.cast(step, tf.int64)
-        in_range = step >= begin_step
-        if end_step != -1:
-            in_range &= step <= end_step
-        return in_range & ((step - begin_step) % frequency == 0)
+        return _is_due(step, begin_step, None if end_step == -1 else end_step, frequency)
 
     # tfmot's names: schedules of one's own that are made after its own call them.
     _should_prune_in_step = is_due
@@ -122,6 +118,15 @@ def _last_step(is_due: Callable, until: int) -> int | None:
 
     step = int(search())
     return step if step >= 0 else None
+
+
+def _is_due(step, begin, end, frequency):
+    """As `PruningSchedule.is_due`; an end of None never comes."""
+    step = tf.cast(step, tf.int64)
+    in_range = step >= begin
+    if end is not None:
+        in_range &= step <= end
+    return in_range & ((step - begin) % frequency == 0)
 
 
 def last_multiple(begin_step: int, end_step: int, frequency: int) -> int | None:
@@ -167,6 +172,31 @@ def check_rise(initial_sparsity: float, final_sparsity: float) -> None:
         )
 
 
+class _Regular(PruningSchedule):
+    """Base class: prunes every `frequency` steps, from `begin_step` to `last_step_to_prune`.
+
+    A subclass also has `exact_sparsity`.
+    """
+
+    begin_step: int
+    frequency: int
+
+    @property
+    @abc.abstractmethod
+    def last_step_to_prune(self) -> int | None:
+        """The last step that may prune; None is no end."""
+
+    def __call__(self, step):
+        due = _is_due(step, self.begin_step, self.last_step_to_prune, self.frequency)
+        return due, tf.cast(self.exact_sparsity(step), tf.float32)
+
+    def last_prune(self, until):
+        last = self.last_step_to_prune
+        return last_multiple(
+            self.begin_step, until if last is None else min(last, until), self.frequency
+        )
+
+
 def _polynomial(schedule: PolynomialDecay | GraNetSchedule, step: int | tf.Tensor) -> tf.Tensor:
     """Eq. 1 of the paper in float64; exactly the final sparsity from `end_step` on."""
     begin, end = schedule.begin_step, schedule.end_step
@@ -178,7 +208,7 @@ def _polynomial(schedule: PolynomialDecay | GraNetSchedule, step: int | tf.Tenso
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
-class ConstantSparsity(PruningSchedule):
+class ConstantSparsity(_Regular):
     """The same sparsity at every update.
 
     Args:
@@ -208,10 +238,6 @@ class ConstantSparsity(PruningSchedule):
         check_steps(self.begin_step, self.end_step, self.frequency, endless=True)
         check_sparsity(self.target_sparsity, "target_sparsity")
 
-    def __call__(self, step):
-        due = self.is_due(step, self.begin_step, self.end_step, self.frequency)
-        return due, tf.constant(self.target_sparsity, tf.float32)
-
     def exact_sparsity(self, step):
         return tf.constant(self.target_sparsity, tf.float64)
 
@@ -219,14 +245,14 @@ class ConstantSparsity(PruningSchedule):
     def final_update(self):
         return self.begin_step
 
-    def last_prune(self, until):
-        end = until if self.end_step == -1 else min(self.end_step, until)
-        return last_multiple(self.begin_step, end, self.frequency)
+    @property
+    def last_step_to_prune(self):
+        return None if self.end_step == -1 else self.end_step
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
-class PolynomialDecay(PruningSchedule):
+class PolynomialDecay(_Regular):
     """Sparsity that rises fast at first and levels off (Zhu & Gupta, 2017).
 
         s_t = s_f + (s_i - s_f) · (1 - (t - t_0) / (t_f - t_0)) ** power
@@ -264,10 +290,6 @@ class PolynomialDecay(PruningSchedule):
         check_sparsity(self.initial_sparsity, "initial_sparsity")
         check_sparsity(self.final_sparsity, "final_sparsity")
 
-    def __call__(self, step):
-        due = self.is_due(step, self.begin_step, self.end_step, self.frequency)
-        return due, tf.cast(self.exact_sparsity(step), tf.float32)
-
     def exact_sparsity(self, step):
         return _polynomial(self, step)
 
@@ -275,13 +297,14 @@ class PolynomialDecay(PruningSchedule):
     def final_update(self):
         return self.last_prune(self.end_step)
 
-    def last_prune(self, until):
-        return last_multiple(self.begin_step, min(self.end_step, until), self.frequency)
+    @property
+    def last_step_to_prune(self):
+        return self.end_step
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
-class GraNetSchedule(PruningSchedule):
+class GraNetSchedule(_Regular):
     """Gradual pruning, then as much regeneration as a cosine allows.
 
     Pruning is due every `frequency` steps from `begin_step` up to the first such step at or after
@@ -343,18 +366,11 @@ class GraNetSchedule(PruningSchedule):
                     f"`{name}` must be in [0, 1]. Received: {name}={getattr(self, name)}"
                 )
 
-    def __call__(self, step):
-        due = self.is_due(step, self.begin_step, self.final_update, self.frequency)
-        if self.last_step is not None:
-            due &= tf.cast(step, tf.int64) <= self.last_step
-        return due, tf.cast(self.exact_sparsity(step), tf.float32)
-
     def exact_sparsity(self, step):
         return _polynomial(self, step)
 
     def regenerate(self, step):
-        due = self.is_due(step, self.begin_step, -1, self.frequency)
-        due &= tf.cast(step, tf.int64) <= self._last_regeneration
+        due = _is_due(step, self.begin_step, self._last_regeneration, self.frequency)
         progress = tf.minimum(tf.cast(step, tf.float64) / self.total_steps, 1.0)
         cosine = 0.5 * (1.0 + tf.cos(math.pi * progress))
         span = self.drop_fraction - self.final_drop_fraction
@@ -374,9 +390,10 @@ class GraNetSchedule(PruningSchedule):
         updates = math.ceil((self.end_step - self.begin_step) / self.frequency)
         return self.begin_step + updates * self.frequency
 
-    def last_prune(self, until):
-        until = until if self.last_step is None else min(until, self.last_step)
-        return last_multiple(self.begin_step, min(self.final_update, until), self.frequency)
+    @property
+    def last_step_to_prune(self):
+        final = self.final_update
+        return final if self.last_step is None else min(final, self.last_step)
 
     def last_regeneration(self, until):
         if not self.regenerates:
@@ -400,16 +417,9 @@ class EndlessSchedule(GraNetSchedule):
     [16, 32, 48, 64, 80, 96]
     """
 
-    def __call__(self, step):
-        due = self.is_due(step, self.begin_step, -1, self.frequency)
-        if self.last_step is not None:
-            due &= tf.cast(step, tf.int64) <= max(self.last_step, self.final_update)
-        return due, tf.cast(self.exact_sparsity(step), tf.float32)
-
-    def last_prune(self, until):
-        if self.last_step is not None:
-            until = min(until, max(self.last_step, self.final_update))
-        return last_multiple(self.begin_step, until, self.frequency)
+    @property
+    def last_step_to_prune(self):
+        return None if self.last_step is None else max(self.last_step, self.final_update)
 
 
 def endless(schedule: GraNetSchedule, last_step: int | None) -> EndlessSchedule:
