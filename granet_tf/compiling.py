@@ -38,7 +38,30 @@ class SparseFit:
 
 class _PruneAtStart(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
+        build_optimizer(self.model)
         prune_at_start(self.model)
+
+
+def build_optimizer(model: keras.Model) -> None:
+    """Builds the optimizer of a model that is built, if it updates all masks of the model.
+
+    `tf.function` traces a step twice in which variables are made. Keras leaves slots to the step.
+
+    Example:
+
+    >>> import granet_tf
+    >>> model = granet_tf.wrap(keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)]))
+    >>> model.compile("adam", "mse")
+    >>> build_optimizer(model)
+    >>> model.optimizer.built
+    True
+    """
+    optimizer = getattr(model, "optimizer", None)
+    sparse = sparse_part(optimizer)
+    if sparse is None or optimizer.built or not (sparse.trains_all and model.built):
+        return
+    with model.distribute_strategy.scope(), keras.name_scope(sparse.name):
+        optimizer.build(model.trainable_variables)
 
 
 def prune_at_start(model: keras.Model) -> None:
