@@ -35,6 +35,15 @@ def pytest_collection_modifyitems(items):
             seen[test] += 1
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """`make test` has graphs optimised only for tests that are marked so, as that takes a fifth of
+    the time. `make test-all` has it done for all."""
+    quick = item.config.option.markexpr == "not slow"
+    off = quick and item.get_closest_marker("optimized") is None
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": off})
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test starts from the same random state, whatever ran before it."""

@@ -10,6 +10,8 @@ from granet_tf.stripping import pruned_weights
 from tests.support.cases import MODES
 from tests.support.replicas import assert_replicas_agree
 
+pytestmark = pytest.mark.optimized
+
 L = keras.layers
 api = tfmot.sparsity.keras
 RISING = api.PolynomialDecay(0.0, 0.75, begin_step=0, end_step=6, frequency=2)

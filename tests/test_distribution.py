@@ -42,6 +42,7 @@ def train(strategy, method, mask_only=False, policy="float32", **options):
     return sparse
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("name", "mask_only"),
     [*((name, False) for name in METHODS), ("granet", True), ("gmp", True)],

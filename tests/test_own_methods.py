@@ -541,6 +541,7 @@ def tied(strategy, mask_only):
     return sparse, sparse.fit(data, epochs=2, shuffle=False, verbose=0).history
 
 
+@pytest.mark.optimized
 @MODES
 def test_two_replicas_do_as_one_device(mirrored, mask_only):
     replicas, ours = tied(mirrored, mask_only)

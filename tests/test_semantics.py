@@ -12,7 +12,7 @@ import tensorflow as tf
 import granet_tf
 from tests.support import reference
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.optimized]
 
 # Keras casts the momentum by way of float32.
 RATE, MOMENTUM, STEPS = 0.05, float(np.float32(0.9)), 60

@@ -387,6 +387,7 @@ def test_the_normalization_is_that_of_lamp():
     assert not np.any(Filter().comparable(tf.zeros(3), tf.ones(3, tf.bool)))
 
 
+@pytest.mark.optimized
 @pytest.mark.usefixtures("with_xla")
 def test_xla_ranks_filters_as_eager_execution_does():
     weights = kernels(*SHAPES)

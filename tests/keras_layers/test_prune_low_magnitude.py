@@ -149,6 +149,7 @@ def test_two_layers_with_settings_of_their_own(mask_only):
     assert dense == ([32, 32] if not mask_only else [64, 8])
 
 
+@pytest.mark.optimized
 @pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_functional_model_in_a_graph(jit_compile):

@@ -348,6 +348,7 @@ def test_each_variable_changes_once_as_in_the_plain_model(way, mask_only, traini
     assert not np.array_equal(*outputs[:2])
 
 
+@pytest.mark.optimized
 @pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_each_variable_changes_once_in_a_graph(jit_compile):
@@ -362,6 +363,7 @@ def test_each_variable_changes_once_in_a_graph(jit_compile):
     assert states[0] == states[1] and states[0][:3] == [4.0, 4.0, 4.0]
 
 
+@pytest.mark.optimized
 def test_each_variable_changes_once_on_every_replica(mirrored):
     states = []
     for change in (lambda model: model, lambda model: by_wrap(model, True)):

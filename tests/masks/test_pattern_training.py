@@ -320,6 +320,7 @@ def convnet():
     )
 
 
+@pytest.mark.optimized
 @pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize(
     ("options", "mask_only"),

@@ -8,6 +8,8 @@ from granet_tf.masks.selection import count, select
 from tests.support.models import bits
 from tests.support.reference import top_k
 
+pytestmark = pytest.mark.optimized
+
 compiled = tf.function(select, jit_compile=True)
 in_graph = tf.function(select)
 

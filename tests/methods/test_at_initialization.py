@@ -487,6 +487,7 @@ def test_a_custom_loop_must_start_first():
     assert int(optimizer.iterations) == 1 and sparse.nonzeros == 20
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("method", "distributed"),
     [

@@ -631,6 +631,7 @@ def test_a_run_goes_on_from_a_file_bit_by_bit(name, whole):
     assert resumed.itop_rate == model.itop_rate
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", METHODS)
 def test_replicas_agree_to_the_bit_and_with_one_device(name, whole, mirrored):
     alone, _ = whole(name)
@@ -645,6 +646,7 @@ def test_replicas_agree_to_the_bit_and_with_one_device(name, whole, mirrored):
         np.testing.assert_allclose(a.variable, b.variable, atol=1e-5)
 
 
+@pytest.mark.optimized
 @pytest.mark.usefixtures("with_xla")
 @pytest.mark.parametrize("name", ["snfs"])
 def test_compiled_by_xla(name, whole):

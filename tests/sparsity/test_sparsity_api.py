@@ -715,6 +715,7 @@ def test_the_callback_under_mixed_float16():
     assert active(model) == [16]
 
 
+@pytest.mark.optimized
 def test_two_replicas(mirrored):
     with mirrored.scope():
         pruned = api.prune_low_magnitude(models.sequential(), HALF)

@@ -31,6 +31,8 @@ from tests.support.short_runs import (
     table,
 )
 
+pytestmark = pytest.mark.optimized  # As in the processes whose runs are compared.
+
 FLAGS = (
     *SHORT, *QUIET, "--weight_decay=5e-4", "--frequency=3", "--checkpoint_every=4",
     "--keep_checkpoints=2",

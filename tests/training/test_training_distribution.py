@@ -23,6 +23,8 @@ from granet_tf.training.errors import UsageError
 from tests.support import ROOT
 from tests.support.processes import environment, free_ports
 
+pytestmark = pytest.mark.optimized
+
 STEPS_PER_EPOCH = 22  # 1,437 training images of digits in batches of 64
 UPDATES = range(0, 2 * STEPS_PER_EPOCH - 4 + 1, 4)
 COMMON = (
