@@ -1,5 +1,6 @@
 """Models that tfmot has pruned, converted: the same outputs, masks, schedules and settings."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,8 +15,11 @@ from granet_tf.compat_tfmot.layer_configs import NoCounterpart, converted
 from tests.support import ROOT
 from tests.support.processes import run_python
 
-pytest.importorskip("tensorflow_model_optimization")
-pytest.importorskip("tf_keras")
+# Not imported here, which takes long and changes global state.
+NEEDED = ("tensorflow_model_optimization", "tf_keras")
+pytestmark = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, NEEDED)), reason=f"needs {' and '.join(NEEDED)}"
+)
 
 SCRIPT = str(ROOT / "tests" / "support" / "tfmot_models.py")
 SINGLE = [[1, 1], "AVG", None]

@@ -76,8 +76,12 @@ def draw():
     ]
 
 
-def test_killed_at_three_moments(tmp_path, uninterrupted):
-    for moment, step in draw():
+# One is enough for a run of all tests: processes take long.
+@pytest.mark.parametrize(
+    "moments", [draw()[1:2], pytest.param(draw(), marks=pytest.mark.slow)], ids=["one", "three"]
+)
+def test_killed_at_three_moments(tmp_path, uninterrupted, moments):
+    for moment, step in moments:
         command = (sys.executable, "tests/support/killed_run.py", moment, str(step), *FLAGS)
         killed = subprocess.run(
             [*command, f"--workdir={tmp_path}"],
