@@ -29,19 +29,34 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 assert {"README.md", "migrating_from_tfmot.md"} <= {path.name for path in SCRIPTS}
 
 # Runs in a process of its own, as a reader would run it: no fixtures, and tfmot's import and
-# changes of global state stay there. All blocks share one namespace.
+# changes of global state stay there. All blocks of a page share one namespace.
 RUNNER = """
-import contextlib, io, json, sys
+import contextlib, io, json, os, sys, traceback
 
-namespace = {"__name__": "__main__"}
-for line, source, expected in json.load(sys.stdin):
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile("\\n" * line + source, sys.argv[1], "exec"), namespace)
-    lines = iter(printed.getvalue().splitlines())
-    for text in expected:
-        # `in` goes on from where the last one was found: the results must come in order.
-        assert text in lines, f"{sys.argv[1]}, line {line}: {text!r} not in {printed.getvalue()}"
+def run(page, script):
+    namespace = {"__name__": "__main__"}
+    for line, source, expected in script:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile("\\n" * line + source, page, "exec"), namespace)
+        lines = iter(printed.getvalue().splitlines())
+        for text in expected:
+            # `in` goes on from where the last one was found: the results must come in order.
+            assert text in lines, f"{page}, line {line}: {text!r} not in {printed.getvalue()}"
+
+pages = json.load(sys.stdin)
+errors = {}
+for directory, page, script in pages:
+    if len(pages) > 1:
+        import keras, tensorflow
+        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        keras.backend.clear_session()
+    os.chdir(directory)
+    try:
+        run(page, script)
+    except Exception:
+        errors[page] = traceback.format_exc()
+print(json.dumps(errors))
 """
 
 
@@ -62,33 +77,57 @@ def commands():
     return [line for source in sources for line in source.splitlines() if line]
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+# tfmot's import changes how others run.
+TOGETHER = [path for path in SCRIPTS if "tfmot" not in path.name]
+
+
+@pytest.fixture(scope="module")
+def errors(tmp_path_factory):
+    """{page: its error}, of all that one process can run one after the other: it imports TensorFlow once."""
+    return run_blocks("python", TOGETHER, tmp_path_factory.mktemp("pages"))
+
+
+@pytest.mark.parametrize("path", TOGETHER, ids=lambda path: path.name)
+def test_python_blocks_print_what_they_say(errors, path):
+    assert path.name not in errors, errors[path.name]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=pytest.mark.slow) if p in TOGETHER else p for p in SCRIPTS],
+    ids=lambda path: path.name,
+)
 def test_python_blocks_run_in_order_and_print_what_they_say(path, tmp_path):
-    run_blocks("python", path, tmp_path)
+    assert not run_blocks("python", [path], tmp_path)
 
 
 @pytest.mark.slow
 def test_python_blocks_that_need_keras_hub(tmp_path):
     pytest.importorskip("keras_hub")
-    run_blocks("python3", ROOT / "docs" / "keras_hub.md", tmp_path)
+    assert not run_blocks("python3", [ROOT / "docs" / "keras_hub.md"], tmp_path)
 
 
-def run_blocks(language, path, tmp_path):
+def run_blocks(language, paths, tmp_path):
+    """{page: its error} of blocks that one process runs, page by page, each in its directory."""
     results = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
-    page = path.read_text(encoding="utf-8")
-    script = [(line, source, results.findall(source)) for line, source in blocks(language, page)]
-    assert script
-    (tmp_path / path.name).write_text(page, encoding="utf-8")  # AutoGraph reads the source.
-    # "py" is for programs of Keras 2, whose files the page goes on with.
-    for _, source in blocks("py", page):
-        run(source, cwd=tmp_path, TF_USE_LEGACY_KERAS="1")
-    run(RUNNER, path.name, cwd=tmp_path, input=json.dumps(script))
+    pages = []
+    for path in paths:
+        page, directory = path.read_text(encoding="utf-8"), tmp_path / path.stem
+        script = [(line, code, results.findall(code)) for line, code in blocks(language, page)]
+        assert script
+        directory.mkdir()
+        (directory / path.name).write_text(page, encoding="utf-8")  # AutoGraph reads the source.
+        # "py" is for programs of Keras 2, whose files the page goes on with.
+        for _, source in blocks("py", page):
+            run(source, cwd=directory, TF_USE_LEGACY_KERAS="1")
+        pages.append((str(directory), path.name, script))
+    return json.loads(run(RUNNER, cwd=tmp_path, input=json.dumps(pages)).splitlines()[-1])
 
 
-def run(source, *arguments, cwd, input=None, **environment):
-    """Runs Python source in a process of its own, as a reader would."""
+def run(source, *, cwd, input=None, **environment):
+    """What Python source prints in a process of its own, as a reader would run it."""
     done = subprocess.run(
-        [sys.executable, "-c", source, *arguments],
+        [sys.executable, "-c", source],
         input=input,
         cwd=cwd,
         env={
@@ -99,9 +138,10 @@ def run(source, *arguments, cwd, input=None, **environment):
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def test_make_targets_exist():
