@@ -14,11 +14,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["granet_tf", "granet_tf.*", "keras_layers", "keras_layers.*"]),
-    py_modules=[
-        *("granet_compare", "granet_export", "granet_plasticity", "granet_train"),
-        "quiet_tensorflow",
-    ],
+    packages=find_packages(
+        include=[
+            *("granet_tf", "granet_tf.*"),
+            *("keras_layers", "keras_layers.*"),
+            *("granet_train", "granet_train.*"),
+        ]
+    ),
     install_requires=[
         "absl-py",
         "ai-edge-litert",
@@ -45,11 +47,13 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "granet-compare=granet_compare:main",
-            "granet-export=granet_export:main",
-            "granet-plasticity=granet_plasticity:main",
-            "granet-train=granet_train:main",
-        ]
+            "granet-compare=granet_train.commands:compare",
+            "granet-export=granet_train.commands:export",
+            "granet-plasticity=granet_train.commands:plasticity",
+            "granet-train=granet_train.commands:train",
+        ],
+        # Where the library finds data sets by name.
+        "granet_tf.data_sets": ["granet_train=granet_train.data.first_images:of_set"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

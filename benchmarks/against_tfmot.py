@@ -42,7 +42,7 @@ import numpy as np
 from common import middle_half, ratios
 from step_overhead import DUE, FREQUENCY, NETWORKS, SPARSITY, Variant, measure
 
-from quiet_tensorflow import without_notes
+from granet_train.quiet_tensorflow import without_notes
 
 # Steps of the run whose files are measured; the last ones come after the schedule's end.
 STEPS, END, EVERY = 30, 20, 5

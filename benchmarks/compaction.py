@@ -26,7 +26,7 @@ from typing import Any
 
 from common import interleaved, middle_half, ratios
 
-from quiet_tensorflow import without_notes
+from granet_train.quiet_tensorflow import without_notes
 
 with without_notes():
     import keras
@@ -36,8 +36,8 @@ with without_notes():
 
     import granet_tf
     from granet_tf.reports.table import aligned
-    from granet_tf.training.networks.resnet import resnet20
-    from granet_tf.training.networks.vgg import vgg19
+    from granet_train.networks.resnet import resnet20
+    from granet_train.networks.vgg import vgg19
 
 SHAPE = (32, 32, 3)
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from common import interleaved, middle_half, ratios
 
-from quiet_tensorflow import without_notes
+from granet_train.quiet_tensorflow import without_notes
 
 with without_notes():
     import keras
@@ -39,7 +39,7 @@ with without_notes():
     from granet_tf.export.running import Runner
     from granet_tf.export.samples import Inputs
     from granet_tf.reports.table import aligned
-    from granet_tf.training import models
+    from granet_train import models
 
 SMALLER, FASTER = 6.0, 4.0  # What must be reached in float32.
 # (units, layers, format, inputs of a block); the last column of the table is for FASTER.

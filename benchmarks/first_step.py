@@ -29,7 +29,7 @@ from typing import Any
 
 import common  # noqa: F401  It quiets TensorFlow.
 
-from quiet_tensorflow import without_notes
+from granet_train.quiet_tensorflow import without_notes
 
 SPARSITY, TOTAL, FREQUENCY = 0.9, 1000, 10
 TIME_MUST, XLA_MUST, MEMORY_MUST = 1.3, 1.5, 1.15

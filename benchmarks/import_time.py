@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 
-from quiet_tensorflow import without_notes
+from granet_train.quiet_tensorflow import without_notes
 
 MUST = 0.1  # Seconds.
 # Without bytecode, as where PYTHONDONTWRITEBYTECODE is set, most of it would be compilation.

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from common import interleaved, middle_half, ratios
 
-from quiet_tensorflow import without_notes
+from granet_train.quiet_tensorflow import without_notes
 
 MUST = 1.5
 PLAIN, OURS = "plain tfds pipeline", "granet_tf"
@@ -107,7 +107,7 @@ def ours(data_dir: str, batch_size: int):
     """One epoch of what `granet-train` reads."""
     import tensorflow as tf
 
-    from granet_tf.training import data
+    from granet_train import data
 
     imagenet = data.load(
         "imagenet2012", batch_size=batch_size, seed=0, data_dir=data_dir, deterministic=False

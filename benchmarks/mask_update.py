@@ -37,7 +37,7 @@ from typing import NamedTuple
 
 from common import interleaved, ratios
 
-from quiet_tensorflow import without_notes
+from granet_train.quiet_tensorflow import without_notes
 
 with without_notes():
     import keras

@@ -32,7 +32,7 @@ from typing import Any
 
 from common import Seconds, interleaved, middle_half, ratios
 
-from quiet_tensorflow import without_notes
+from granet_train.quiet_tensorflow import without_notes
 
 FREQUENCY = 1000
 # The one step at which an update is due: timed steps meet it when told to.

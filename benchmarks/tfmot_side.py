@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quiet_tensorflow import without_notes
+from granet_train.quiet_tensorflow import without_notes
 
 with without_notes():
     import tensorflow_model_optimization as tfmot

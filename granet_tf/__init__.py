@@ -9,14 +9,7 @@ granet_tf.strip(model)
 """
 
 import importlib
-import sys
 from typing import TYPE_CHECKING
-
-if sys.argv[:1] == ["-m"] and "granet_tf.training" in sys.orig_argv:
-    # `python -m granet_tf.training` comes here first; its flags should be read before TensorFlow.
-    import granet_train
-
-    granet_train.start(sys.argv[1:])
 
 import keras
 

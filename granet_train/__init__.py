@@ -1,1 +1,2 @@
-"""The training binary `granet-train`: absl flags in, sparse models and their figures out."""
+"""The application: the commands `granet-train`, `granet-export`, `granet-compare` and
+`granet-plasticity`, on top of the library `granet_tf`."""

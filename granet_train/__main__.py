@@ -1,5 +1,5 @@
-"""`python -m granet_tf.training` is `granet-train`; see also the first lines of granet_tf."""
+"""`python -m granet_train` is `granet-train`."""
 
-from granet_tf.training.main import cli
+from granet_train.commands import train
 
-cli()
+train()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from absl.flags import FlagValues
 
-from granet_tf.training.flag_checks import USES
-from granet_tf.training.flags import METHODS
+from granet_train.flag_checks import USES
+from granet_train.flags import METHODS
 
 
 def to_train_longer(values: FlagValues) -> str:
@@ -13,7 +13,7 @@ def to_train_longer(values: FlagValues) -> str:
 
     Example:
 
-    >>> from granet_tf.training import flags
+    >>> from granet_train import flags
     >>> values, _ = flags.parse(["--method=dense", "--workdir=work/a"])
     >>> print(to_train_longer(values))
     To train longer, begin another run in another --workdir: from the start with more --epochs, as \
@@ -39,7 +39,7 @@ def on_emptied(run: str, path: str, values: FlagValues) -> str:
 
     Example:
 
-    >>> from granet_tf.training import flags
+    >>> from granet_train import flags
     >>> values, _ = flags.parse(["--method=gmp"])
     >>> on_emptied("gmp", "net/head/kernel", values)
     'Cap it with --capped=net/head/kernel:0.99, or use --scope=layer.'

@@ -10,8 +10,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from granet_tf.reasons import reason_of
-from granet_tf.training.errors import TrainingStopped, UsageError
-from granet_tf.training.files import remove, replacing
+from granet_train.errors import TrainingStopped, UsageError
+from granet_train.files import remove, replacing
 
 # What TensorFlow raises where a file is altered, missing, or cut off, the index or the data.
 _DAMAGE = (tf.errors.OpError, ValueError, IndexError)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from absl.flags import FlagValues
 
-from granet_tf.training import flags
-from granet_tf.training.errors import Interrupted, TrainingStopped, UsageError
-from granet_tf.training.in_flags import in_flags
+from granet_train import flags
+from granet_train.errors import Interrupted, TrainingStopped, UsageError
+from granet_train.in_flags import in_flags
 
 
 def read(argv: Sequence[str]) -> FlagValues:

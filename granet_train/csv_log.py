@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from granet_tf.training import files
-from granet_tf.training.errors import UsageError
-from granet_tf.training.listeners import Listener
-from granet_tf.training.results import Epoch, Update
+from granet_train import files
+from granet_train.errors import UsageError
+from granet_train.listeners import Listener
+from granet_train.results import Epoch, Update
 
 Row = TypeVar("Row")
 

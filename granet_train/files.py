@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from granet_tf.training.errors import TrainingStopped, UsageError
+from granet_train.errors import TrainingStopped, UsageError
 
 SPARSE = "sparse.keras"
 STRIPPED = "stripped.keras"

@@ -1,7 +1,6 @@
 """Which flags may stand together; the first contradiction is raised as a UsageError.
 
-Nothing here needs TensorFlow. What can only be told once the data is there, and with it the number
-of steps, is in `check_length`.
+What can only be told once the data is there, and with it the number of steps, is in `check_length`.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from typing import Any
 
 from absl.flags import FlagValues
 
-from granet_tf.training import durations, learning_rates, optimizers
-from granet_tf.training.durations import TrainingLength
-from granet_tf.training.errors import UsageError
+from granet_train import durations, learning_rates, optimizers
+from granet_train.durations import TrainingLength
+from granet_train.errors import UsageError
 
 # Which of the flags each choice has a use for; flags of no choice are for all.
 _SPREAD = frozenset(

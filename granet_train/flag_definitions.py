@@ -7,8 +7,8 @@ from collections.abc import Callable
 from absl import flags
 from absl.flags import FlagValues
 
-from granet_tf.training import durations, learning_rates, models, optimizers
-from granet_tf.training.flag_checks import USES
+from granet_train import durations, learning_rates, models, optimizers
+from granet_train.flag_checks import USES
 
 SECTIONS = ("What to train", "How sparse", "How to train", "How to run", "What to write")
 HELP = ("help", "helpshort", "helpfull")

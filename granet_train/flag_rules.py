@@ -10,9 +10,9 @@ from typing import Any
 
 from absl.flags import FlagValues
 
-from granet_tf.training import durations, models
-from granet_tf.training.errors import UsageError
-from granet_tf.training.flag_checks import USES
+from granet_train import durations, models
+from granet_train.errors import UsageError
+from granet_train.flag_checks import USES
 
 _LOOK = "See --help."
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from granet_tf.training.errors import UsageError
+from granet_train.errors import UsageError
 
 _FLAG = re.compile(r"--?[A-Za-z_]\w*(=.*)?")
 _COMMENT = re.compile(r"(^|\s)#.*")

@@ -1,7 +1,4 @@
-"""The flags of granet-train: what there are, and what they come to.
-
-Nothing here needs TensorFlow, so a mistake on the command line is answered at once.
-"""
+"""The flags of granet-train: what there are, and what they come to."""
 
 from __future__ import annotations
 
@@ -12,16 +9,16 @@ from typing import Any
 from absl import flags
 from absl.flags import FlagValues
 
-from granet_tf.training import flag_checks, flag_rules, flagfiles, learning_rates
-from granet_tf.training.durations import TrainingLength
-from granet_tf.training.errors import UsageError
-from granet_tf.training.flag_checks import OWN_FLAGS, USES
-from granet_tf.training.flag_checks import check_length as check_length
-from granet_tf.training.flag_checks import check_use as check_use
-from granet_tf.training.flag_definitions import HELP, SECTIONS, define
-from granet_tf.training.flag_help import text_of
-from granet_tf.training.flag_rules import sparsities, suggestion
-from granet_tf.training.learning_rates import Course
+from granet_train import flag_checks, flag_rules, flagfiles, learning_rates
+from granet_train.durations import TrainingLength
+from granet_train.errors import UsageError
+from granet_train.flag_checks import OWN_FLAGS, USES
+from granet_train.flag_checks import check_length as check_length
+from granet_train.flag_checks import check_use as check_use
+from granet_train.flag_definitions import HELP, SECTIONS, define
+from granet_train.flag_help import text_of
+from granet_train.flag_rules import sparsities, suggestion
+from granet_train.learning_rates import Course
 
 DENSE = "dense"
 # Names of classes in `granet_tf`: the classes themselves need TensorFlow.

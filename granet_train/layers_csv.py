@@ -11,8 +11,8 @@ import keras
 
 import granet_tf
 from granet_tf.spared import REASON
-from granet_tf.training import files
-from granet_tf.training.cost import Cost, active_weights
+from granet_train import files
+from granet_train.cost import Cost, active_weights
 
 COLUMNS = (
     "run", "layer", "shape", "weights", "nonzeros", "sparsity", "dense_flops", "sparse_flops",

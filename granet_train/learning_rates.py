@@ -10,8 +10,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-# Keras is imported where it is used, so that a mistyped flag is answered at once.
-
 
 @dataclasses.dataclass(frozen=True)
 class Course:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from granet_tf.training.results import Epoch, Update
+from granet_train.results import Epoch, Update
 
 
 class Listener:

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from granet_tf.training.checkpoints import Checkpoints, Position
-from granet_tf.training.cost import Cost
-from granet_tf.training.data import Data
-from granet_tf.training.device import Device, Totals
-from granet_tf.training.errors import Interrupted, TrainingStopped
-from granet_tf.training.listeners import Listener
-from granet_tf.training.mask_updates import Masks, calendar
-from granet_tf.training.results import Epoch, Update
-from granet_tf.training.stopping import Stop
+from granet_train.checkpoints import Checkpoints, Position
+from granet_train.cost import Cost
+from granet_train.data import Data
+from granet_train.device import Device, Totals
+from granet_train.errors import Interrupted, TrainingStopped
+from granet_train.listeners import Listener
+from granet_train.mask_updates import Masks, calendar
+from granet_train.results import Epoch, Update
+from granet_train.stopping import Stop
 
 # {--select_on: the figure of an epoch that decides}
 SELECTED_BY = {"last": None, "validation": "validation_accuracy", "test": "test_accuracy"}

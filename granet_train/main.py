@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 from absl.flags import FlagValues
 
 from granet_tf.reasons import reason_of
-from granet_tf.training import advice, command_line, files, flags, models, optimizers, strategies
-from granet_tf.training import data as data_sets
-from granet_tf.training import learning_rates as rates
-from granet_tf.training.durations import TrainingLength
-from granet_tf.training.errors import UsageError
-from granet_tf.training.in_flags import in_flags
-from quiet_tensorflow import without_notes
+from granet_train import advice, command_line, files, flags, models, optimizers, strategies
+from granet_train import data as data_sets
+from granet_train import learning_rates as rates
+from granet_train.durations import TrainingLength
+from granet_train.errors import UsageError
+from granet_train.in_flags import in_flags
+from granet_train.quiet_tensorflow import without_notes
 
 if TYPE_CHECKING:
-    from granet_tf.training.listeners import Listener
+    from granet_train.listeners import Listener
 
 # Flags that do not change what a run comes to, so they may differ when it goes on.
 _FREE = frozenset(
@@ -66,10 +66,10 @@ def main(values: FlagValues, also_tell: Sequence[Listener] = ()) -> None:
 
     import keras
 
-    from granet_tf.training import layers_csv, report, results, stopping
-    from granet_tf.training.csv_log import CsvLog
-    from granet_tf.training.progress import Progress
-    from granet_tf.training.tensorboard import TensorBoard
+    from granet_train import layers_csv, report, results, stopping
+    from granet_train.csv_log import CsvLog
+    from granet_train.progress import Progress
+    from granet_train.tensorboard import TensorBoard
 
     replicas = strategy.num_replicas_in_sync
     if values.batch_size % replicas:
@@ -252,7 +252,7 @@ def _check_fit(methods, values: FlagValues, data) -> None:
     import keras
 
     from granet_tf.spared import spare_outputs
-    from granet_tf.training import retraining
+    from granet_train import retraining
     from keras_layers.prunable import weights_of
 
     network = models.make(values.model, data.input_shape, data.classes, values.width)
@@ -276,11 +276,11 @@ def _check_fit(methods, values: FlagValues, data) -> None:
 def _train(name, method, values, strategy, data, length, workdir, listeners, stop):
     """Trains to the end; returns the model, what it costs and where it is."""
     from granet_tf.compiling import prune_at_start
-    from granet_tf.training import retraining
-    from granet_tf.training.checkpoints import Checkpoints, Position
-    from granet_tf.training.cost import Cost
-    from granet_tf.training.device import Device
-    from granet_tf.training.loop import Plan, train
+    from granet_train import retraining
+    from granet_train.checkpoints import Checkpoints, Position
+    from granet_train.cost import Cost
+    from granet_train.device import Device
+    from granet_train.loop import Plan, train
 
     with strategy.scope():
         model = compiled(name, method, values, data, length)
@@ -332,7 +332,7 @@ def _close(listeners) -> None:
 
 
 def _width_of_small_dense(values: FlagValues, data) -> float:
-    from granet_tf.training.networks import small_dense
+    from granet_train.networks import small_dense
 
     sparsity = 0.9 if values.final_sparsity is None else values.final_sparsity
     return small_dense.width_of(
@@ -349,7 +349,7 @@ def compiled(name, method, values, data, length):
     import keras
 
     import granet_tf
-    from granet_tf.training import weight_decay
+    from granet_train import weight_decay
 
     width = _WIDTHS[name](values, data) if name in _WIDTHS else values.width
     keras.utils.set_random_seed(values.seed)
@@ -385,8 +385,8 @@ def _start(name, model, data, values: FlagValues) -> None:
     """Draws masks that are chosen before training, on every host by the same first batches."""
     import tensorflow as tf
 
-    from granet_tf.training.device import crossentropy
-    from granet_tf.training.loop import drawing
+    from granet_train.device import crossentropy
+    from granet_train.loop import drawing
 
     def loss(labels, logits):
         # Keras hands labels over as floats.
@@ -425,7 +425,8 @@ def _export(model, workdir: Path) -> dict[str, str]:
     import granet_tf
 
     try:
-        exported = granet_tf.export_tflite(model, workdir / files.TFLITE)
+        with without_notes():
+            exported = granet_tf.export_tflite(model, workdir / files.TFLITE)
     # Whatever the converter cannot do, the training is done and its results are not to be lost.
     except Exception as error:
         print(f"warning: {files.TFLITE} is not written. {reason_of(error)}.", flush=True)
@@ -435,7 +436,7 @@ def _export(model, workdir: Path) -> dict[str, str]:
 
 
 def _plot(workdir: Path, values: FlagValues, log) -> dict[str, str]:
-    from granet_tf.training import plot
+    from granet_train import plot
 
     title = f"{values.model} on {values.dataset}"
     plot.draw_training(workdir / files.PLOT, log.epochs, title)

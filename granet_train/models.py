@@ -11,11 +11,9 @@ import math
 import pathlib
 from typing import Any
 
-from granet_tf.training.errors import UsageError
+from granet_train.errors import UsageError
 
-# Keras is imported where it is used, so that a mistyped flag is answered at once.
-
-# {name: module of `granet_tf.training.networks` with the function of that name}
+# {name: module of `granet_train.networks` with the function of that name}
 NETWORKS = {
     "small_cnn": "small_cnn",
     "resnet20": "resnet",
@@ -32,7 +30,7 @@ def names() -> tuple[str, ...]:
 
     Example:
 
-    >>> from granet_tf.training import models
+    >>> from granet_train import models
     >>> models.names()[:3], "EfficientNetB0" in models.names()
     (('small_cnn', 'resnet20', 'resnet32'), True)
     """
@@ -59,7 +57,7 @@ def make(name: str, input_shape: tuple[int, ...], classes: int, width: float = 1
 
     Example:
 
-    >>> from granet_tf.training import models
+    >>> from granet_train import models
     >>> model = models.make("resnet20", (32, 32, 3), 10, width=0.25)
     >>> model.output_shape, tuple(model.get_layer("stage3_block1_conv1").kernel.shape)
     ((None, 10), (3, 3, 8, 16))
@@ -81,7 +79,7 @@ def make(name: str, input_shape: tuple[int, ...], classes: int, width: float = 1
 
 
 def _ours(name: str, input_shape: tuple[int, ...], classes: int, width: float) -> Any:
-    module = importlib.import_module(f"granet_tf.training.networks.{NETWORKS[name]}")
+    module = importlib.import_module(f"granet_train.networks.{NETWORKS[name]}")
     return getattr(module, name)(input_shape, classes, width)
 
 

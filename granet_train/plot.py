@@ -14,8 +14,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from granet_tf.training import files
-from granet_tf.training.results import Epoch, Update
+from granet_train import files
+from granet_train.results import Epoch, Update
 
 # Told apart by lightness, too; the first is for the run asked for, the grey for a dense one.
 COLORS = ("#0b6e99", "#e07b39", "#7a5195", "#5b8c3a", "#c0446b")

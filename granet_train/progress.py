@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
-from granet_tf.training.listeners import Listener
-from granet_tf.training.results import Epoch, Update
-from granet_tf.training.status_line import StatusLine
+from granet_train.listeners import Listener
+from granet_train.results import Epoch, Update
+from granet_train.status_line import StatusLine
 
 _BAR = 20
 _REFRESH = 0.1  # seconds

@@ -1,6 +1,6 @@
 """TensorFlow without its notes on how it was compiled and what it reads, and with its errors.
 
-A module of its own, outside granet_tf, as it must be there before TensorFlow is imported.
+It imports none of it, as it must be there before.
 """
 
 from __future__ import annotations

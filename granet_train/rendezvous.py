@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from granet_tf.training.errors import UsageError
+from granet_train.errors import UsageError
 
 _PATIENCE = 5.0  # seconds for a line to arrive
 _RETRY = 0.2  # seconds between calls

@@ -10,8 +10,8 @@ import keras
 import granet_tf
 from granet_tf.reports.summary import WeightSummary
 from granet_tf.reports.table import aligned
-from granet_tf.training.cost import Cost, active_weights
-from granet_tf.training.results import Run
+from granet_train.cost import Cost, active_weights
+from granet_train.results import Run
 
 
 def layer_table(model: keras.Model, cost: Cost) -> str:

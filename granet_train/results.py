@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.training import files
-from granet_tf.training.cost import Cost
+from granet_train import files
+from granet_train.cost import Cost
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,8 +19,8 @@ from absl.flags import FlagValues
 import granet_tf
 from granet_tf.reasons import reason_of
 from granet_tf.spared import REASON
-from granet_tf.training import files, flags, models
-from granet_tf.training.errors import UsageError
+from granet_train import files, flags, models
+from granet_train.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)

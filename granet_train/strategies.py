@@ -13,9 +13,9 @@ from typing import Any
 from absl.flags import FlagValues
 
 from granet_tf.reasons import reason_of, shortened
-from granet_tf.training import flags, rendezvous
-from granet_tf.training.errors import TrainingStopped, UsageError
-from quiet_tensorflow import without_notes
+from granet_train import flags, rendezvous
+from granet_train.errors import TrainingStopped, UsageError
+from granet_train.quiet_tensorflow import without_notes
 
 # What hosts of one run may be told differently.
 _OF_ONE_HOST = frozenset({"worker_index", "workdir", "data_dir", "connect_timeout"})

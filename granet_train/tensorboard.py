@@ -8,8 +8,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from granet_tf.reports.events import write_scalars
-from granet_tf.training.listeners import Listener
-from granet_tf.training.results import Epoch, Update
+from granet_train.listeners import Listener
+from granet_train.results import Epoch, Update
 
 
 class TensorBoard(Listener):

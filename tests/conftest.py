@@ -8,7 +8,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import pytest
 
-from quiet_tensorflow import without_notes
+from granet_train.quiet_tensorflow import without_notes
 from tests.support.thinned import EVERY
 
 with without_notes():

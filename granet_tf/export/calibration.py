@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from granet_tf.export.samples import Inputs
+from granet_tf.imagenet import normalization_of
+
+SETS = "granet_tf.data_sets"
+"""Entry points of this group are functions (name, image size or None, samples) -> images."""
 
 _SAMPLES = 256
 # Height and width of images where a model takes any, as `granet-train` has them where they vary.
@@ -37,65 +42,24 @@ def representative(data: Any, inputs: Inputs) -> Any:
     size, channels = image_shape(inputs, data)
     if os.path.isdir(data):
         return images_of(data, size, channels)
-    # The training binary's own, so that pixels are scaled as in training.
-    from granet_tf.training import data as data_sets
-    from granet_tf.training.errors import UsageError
+    return _of_set(os.fspath(data), size[0])
 
-    wording = data_sets.Wording(
-        dataset="representative_data={!r}",
-        data_dir="the directory {}",
-        fetch="tensorflow_datasets.load({!r})",
-        folder="The path of a directory stands for the images in it.",
-        skip="",
-        resize="the path of the directory, whose images are made one size then",
+
+def _of_set(name: str, image_size: int | None) -> np.ndarray:
+    """Images of a set on disk, from whoever offers sets by name, as `granet_train` does."""
+    expected = (
+        "`representative_data` must be the name of a data set on disk, or a directory of images."
     )
-    try:
-        loaded = data_sets.load(
-            os.fspath(data),
-            batch_size=1,
-            seed=0,
-            image_size=size[0],
-            augment=False,
-            wording=wording,
-        )
-        return first_images(loaded, _SAMPLES)[0]
-    except UsageError as error:
+    offered = entry_points(group=SETS)
+    if not offered:
         raise ValueError(
-            "`representative_data` must be the name of a data set on disk, or a directory of "
-            f"images. {error}"
-        ) from error
-
-
-def first_images(data: Any, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of a data set's test split, in its order.
-
-    Args:
-        data: A `granet_tf.training.data.Data`.
-        samples: How many, at most.
-
-    Raises:
-        UsageError: If one cannot be read.
-
-    Example:
-
-    >>> from granet_tf.training.data import load
-    >>> images, labels = first_images(load("digits", batch_size=8, seed=0), 20)
-    >>> images.shape, labels.shape
-    ((20, 8, 8, 1), (20,))
-    """
-    import tensorflow as tf
-
-    images, labels = [], []
+            f"{expected} No package with data sets is installed, such as granet_train. "
+            f"Received: representative_data={name!r}"
+        )
     try:
-        for image, label, weight in data.evaluate("test", tf.distribute.InputContext()):
-            real = weight.numpy() > 0
-            images.append(image.numpy()[real])
-            labels.append(label.numpy()[real])
-            if sum(map(len, labels)) >= samples:
-                break
-    except tf.errors.OpError as error:
-        raise data.explain(error) from error
-    return np.concatenate(images)[:samples], np.concatenate(labels)[:samples]
+        return next(iter(offered)).load()(name, image_size, _SAMPLES)
+    except ValueError as error:
+        raise ValueError(f"{expected} {error}") from error
 
 
 def image_shape(inputs: Inputs, data: Any) -> tuple[tuple[int | None, int | None], int]:
@@ -170,9 +134,8 @@ def images_of(
 
 
 def _as_in_training(images: np.ndarray) -> np.ndarray:
-    from granet_tf.training.data import facts
-
-    return facts.streamed_scaling(facts.Facts(), images.shape[-1])(images).numpy()
+    mean, std = (np.array(each, "float32") for each in normalization_of(images.shape[-1]))
+    return (images / 255.0 - mean) / std
 
 
 SCALINGS = {

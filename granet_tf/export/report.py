@@ -23,7 +23,6 @@ from granet_tf.own_classes import check_keras
 from granet_tf.reports.flops import count_flops
 from granet_tf.reports.table import aligned
 from granet_tf.stripping import masked_weights
-from quiet_tensorflow import without_notes
 
 # Seconds that measuring latency may take, about, and milliseconds that one time should be.
 _BUDGET, _LONG_ENOUGH = 3.0, 2.0
@@ -253,8 +252,7 @@ def export_report(
     with writing(path) as beside, masked_weights(model) as plain:
         made = converted(plain, **options)
         rows = _rows(plain, made)
-        with without_notes():
-            taken = _latency(made, threads) if latency else {}
+        taken = _latency(made, threads) if latency else {}
         with open(beside, "wb") as file:
             file.write(made.content)
     return ExportReport(made.report(path), rows, taken, _machine(), threads, made.shapes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gzip
 import os
@@ -22,7 +21,6 @@ from granet_tf.export.samples import Inputs
 from granet_tf.export.writing import check_suffix, writing
 from granet_tf.own_classes import check_keras
 from granet_tf.stripping import masked_weights
-from quiet_tensorflow import without_notes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +177,8 @@ def export_tflite(
         tolerance: Largest difference allowed, as a fraction of an output's largest magnitude: by
             default 1e-4 for float32, 1e-2 for float16, and 0.5 for int8, which only tells
             rounding from garbage. Differences up to 1e-6 always pass.
-        verbose: Whether to show the converter's whole log. Errors show either way.
+        verbose: Has no effect any more: TensorFlow's log is left to TensorFlow, whose environment
+            variable TF_CPP_MIN_LOG_LEVEL=2 makes it tell of errors only.
 
     Returns:
         A `TFLiteReport`: the file's size with and without sparse encoding, its size after gzip,
@@ -237,6 +236,7 @@ def converted(
     verbose: bool = False,
 ) -> Converted:
     """A plain Keras model as a checked file; arguments and errors are those of `export_tflite`."""
+    del verbose  # TensorFlow's log is TensorFlow's.
     number_format = format_named(format)
     encodings.check(encoding)
     inputs = Inputs(model)
@@ -245,13 +245,12 @@ def converted(
     calibration = None
     if number_format.needs_data:
         calibration = inputs.calibration(representative(representative_data, inputs))
-    with contextlib.nullcontext() if verbose else without_notes():
-        groups = _samples(model, inputs, sample_inputs, calibration)
-        expected = Expected(model, inputs, groups, labels)
-        dense = _dense(model, inputs, number_format, calibration)
-        content = encodings.encode_file(dense, encoding)
-        allowed = number_format.tolerance if tolerance is None else tolerance
-        content, used, resolver, comparison = _checked(dense, content, encoding, expected, allowed)
+    groups = _samples(model, inputs, sample_inputs, calibration)
+    expected = Expected(model, inputs, groups, labels)
+    dense = _dense(model, inputs, number_format, calibration)
+    content = encodings.encode_file(dense, encoding)
+    allowed = number_format.tolerance if tolerance is None else tolerance
+    content, used, resolver, comparison = _checked(dense, content, encoding, expected, allowed)
     _warn_of_surprises(model, format, content, used)
     return Converted(
         content, dense, format, used, resolver, comparison, expected.one_sample, inputs

@@ -1,12 +1,9 @@
-"""Data sets: training batches that depend on seed, epoch and step alone, and full evaluation sets.
-
-Nothing here imports TensorFlow before `load` is called, so a mistyped flag is answered at once.
-"""
+"""Data sets: training batches that depend on seed, epoch and step alone, and evaluation sets."""
 
 from __future__ import annotations
 
-from granet_tf.training.data import digits, folder, synthetic, tfds_sets
-from granet_tf.training.data.interface import IN_FLAGS, Data, Options, Wording
+from granet_train.data import digits, folder, synthetic, tfds_sets
+from granet_train.data.interface import IN_FLAGS, Data, Options, Wording
 
 __all__ = ["Data", "Options", "Wording", "load", "names"]
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
 
-from granet_tf.training.data import images, salvage
-from granet_tf.training.data.interface import Wording
-from granet_tf.training.data.records import Piece, Source, read
-from granet_tf.training.errors import UsageError
+from granet_train.data import images, salvage
+from granet_train.data.interface import Wording
+from granet_train.data.records import Piece, Source, read
+from granet_train.errors import UsageError
 
 _PARALLEL_FILES = 16
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from granet_tf.training.data import augment, in_memory
-from granet_tf.training.data.interface import Data, Options
-from granet_tf.training.data.resize import resized
+from granet_train.data import augment, in_memory
+from granet_train.data.interface import Data, Options
+from granet_train.data.resize import resized
 
 
 def load(name: str, options: Options) -> Data:

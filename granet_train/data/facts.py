@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from granet_tf.training.data.augment import NONE, Augmentation
-from granet_tf.training.data.pixels import Scaling
+from granet_tf.imagenet import normalization_of
+from granet_train.data.augment import NONE, Augmentation
+from granet_train.data.pixels import Scaling
 
-IMAGENET = Scaling.of_fractions((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_GRAY = Scaling.of_fractions((0.449,), (0.226,))
+_GRAY, IMAGENET = (Scaling.of_fractions(*normalization_of(channels)) for channels in (1, 3))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from granet_tf.training.data import facts, images, loading
-from granet_tf.training.data.interface import TEST, TRAIN, VALIDATION, Data, Options
-from granet_tf.training.data.records import Piece, Source
-from granet_tf.training.errors import UsageError
+from granet_train.data import facts, images, loading
+from granet_train.data.interface import TEST, TRAIN, VALIDATION, Data, Options
+from granet_train.data.records import Piece, Source
+from granet_train.errors import UsageError
 
 NAME = "folder"
 SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from granet_tf.training.data import augment
-from granet_tf.training.data.interface import (
+from granet_train.data import augment
+from granet_train.data.interface import (
     TEST,
     TRAIN,
     VALIDATION,
@@ -22,7 +22,7 @@ from granet_tf.training.data.interface import (
     describe,
     split_sizes,
 )
-from granet_tf.training.data.share import Share
+from granet_train.data.share import Share
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from granet_tf.training.errors import UsageError
+from granet_train.errors import UsageError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from granet_tf.training.data import corrupt, facts, images, in_memory, streaming
-from granet_tf.training.data.interface import TRAIN, Data, Options
-from granet_tf.training.data.pixels import Scaling
-from granet_tf.training.data.records import Source
-from granet_tf.training.data.resize import resized
-from granet_tf.training.data.salvage import Salvage
-from granet_tf.training.errors import UsageError
+from granet_train.data import corrupt, facts, images, in_memory, streaming
+from granet_train.data.interface import TRAIN, Data, Options
+from granet_train.data.pixels import Scaling
+from granet_train.data.records import Source
+from granet_train.data.resize import resized
+from granet_train.data.salvage import Salvage
+from granet_train.errors import UsageError
 
 # Decoded bytes above which a set is not held in memory.
 _MEMORY = 1 << 30

@@ -7,9 +7,9 @@ import os
 from typing import Any
 
 from granet_tf.reasons import reason_of
-from granet_tf.training.data.facts import Facts, base_name
-from granet_tf.training.data.interface import Options
-from granet_tf.training.errors import UsageError
+from granet_train.data.facts import Facts, base_name
+from granet_train.data.interface import Options
+from granet_train.errors import UsageError
 
 
 def prepared(name: str, options: Options, known: Facts) -> Any:

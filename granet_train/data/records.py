@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from granet_tf.training.data.salvage import Salvage
-from granet_tf.training.errors import UsageError
+from granet_train.data.salvage import Salvage
+from granet_train.errors import UsageError
 
 _PARALLEL_FILES = 16
 _READ_AHEAD = 8 << 20  # Bytes of each file.

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from granet_tf.training.data import corrupt, facts, images, records
-from granet_tf.training.data.interface import (
+from granet_train.data import corrupt, facts, images, records
+from granet_train.data.interface import (
     TEST,
     TRAIN,
     VALIDATION,
@@ -16,9 +16,9 @@ from granet_tf.training.data.interface import (
     describe,
     split_sizes,
 )
-from granet_tf.training.data.records import Source
-from granet_tf.training.data.salvage import Salvage
-from granet_tf.training.data.share import Share
+from granet_train.data.records import Source
+from granet_train.data.salvage import Salvage
+from granet_train.data.share import Share
 
 # Records in a shuffle buffer: encoded images, for ImageNet about 0.9 GB.
 _SHUFFLE = 8192

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from granet_tf.training.data import augment, in_memory
-from granet_tf.training.data.interface import Data, Options
-from granet_tf.training.data.pixels import Scaling
+from granet_train.data import augment, in_memory
+from granet_train.data.interface import Data, Options
+from granet_train.data.pixels import Scaling
 
 CLASSES = 1000
 TRAIN, TEST = 12_800, 500  # About a hundredth of ImageNet.

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from granet_tf.training.data import corrupt, facts, loading, records
-from granet_tf.training.data.interface import IN_FLAGS, TRAIN, Data, Options, Wording
-from granet_tf.training.data.preparation import prepared
-from granet_tf.training.data.records import Source
-from granet_tf.training.errors import UsageError
+from granet_train.data import corrupt, facts, loading, records
+from granet_train.data.interface import IN_FLAGS, TRAIN, Data, Options, Wording
+from granet_train.data.preparation import prepared
+from granet_train.data.records import Source
+from granet_train.errors import UsageError
 
 
 def load(name: str, options: Options) -> Data:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from absl.flags import FlagValues
 
-from granet_tf.export_command import flags
-from granet_tf.training.command_line import errors_in_one_line as errors_in_one_line
-from granet_tf.training.command_line import run as run
+from granet_train.command_line import errors_in_one_line as errors_in_one_line
+from granet_train.command_line import run as run
+from granet_train.export_command import flags
 
 
 def read(argv: Sequence[str]) -> FlagValues:

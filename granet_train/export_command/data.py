@@ -11,8 +11,9 @@ from absl.flags import FlagValues
 
 from granet_tf.export import calibration, formats
 from granet_tf.export.samples import Inputs
-from granet_tf.training import data as data_sets
-from granet_tf.training.errors import UsageError
+from granet_train import data as data_sets
+from granet_train.data.first_images import first_images
+from granet_train.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def find(inputs: Inputs, values: FlagValues, settings: FlagValues | None) -> Sam
     Example:
 
     >>> import keras
-    >>> from granet_tf.export_command import flags
+    >>> from granet_train.export_command import flags
     >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     >>> values = flags.parse(["--model=m.keras", "--data=digits", "--samples=3"])
     >>> find(Inputs(model), values, None).labels.shape
@@ -86,7 +87,7 @@ def find(inputs: Inputs, values: FlagValues, settings: FlagValues | None) -> Sam
         download=values.download,
         wording=_WORDING if values.data else _WORDING_OF_RUN,
     )
-    images, labels = calibration.first_images(loaded, values.samples)
+    images, labels = first_images(loaded, values.samples)
     return Samples(
         f"{len(images):,} test images of {name}",
         images,

@@ -1,7 +1,4 @@
-"""The flags of granet-export, with what --help says of each.
-
-Nothing here needs TensorFlow, so a mistake on the command line is answered at once.
-"""
+"""The flags of granet-export, with what --help says of each."""
 
 from __future__ import annotations
 
@@ -12,10 +9,10 @@ from typing import Any
 from absl import flags
 from absl.flags import FlagValues
 
-from granet_tf.training import flag_help
-from granet_tf.training.errors import UsageError
-from granet_tf.training.flagfiles import Arguments
-from granet_tf.training.flags import explained
+from granet_train import flag_help
+from granet_train.errors import UsageError
+from granet_train.flagfiles import Arguments
+from granet_train.flags import explained
 
 # Those of `granet_tf.export`, which needs TensorFlow.
 FORMATS = ("float32", "float16", "dynamic_range", "int8")

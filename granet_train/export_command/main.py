@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -11,12 +12,12 @@ from absl.flags import FlagValues
 import granet_tf
 from granet_tf.export import keras_files
 from granet_tf.export.samples import Inputs
-from granet_tf.export_command import command_line, data, models
-from granet_tf.export_command.flags import ARGUMENTS
 from granet_tf.stripping import masked_weights
-from granet_tf.training.errors import UsageError
-from granet_tf.training.in_flags import in_flags
-from quiet_tensorflow import without_notes
+from granet_train.errors import UsageError
+from granet_train.export_command import command_line, data, models
+from granet_train.export_command.flags import ARGUMENTS
+from granet_train.in_flags import in_flags
+from granet_train.quiet_tensorflow import without_notes
 
 
 def main(values: FlagValues) -> None:
@@ -37,19 +38,19 @@ def main(values: FlagValues) -> None:
             print(f"{found.source}: {plain.count_params():,} parameters", flush=True)
             samples = data.find(Inputs(plain), values, found.settings)
         print(f"Checked on {samples.description}.", flush=True)
-        report = granet_tf.export_report(
-            model,
-            output,
-            format=values.format,
-            encoding=values.encoding,
-            representative_data=samples.representative,
-            sample_inputs=samples.inputs,
-            labels=samples.labels,
-            tolerance=values.tolerance,
-            latency=values.latency,
-            threads=values.threads,
-            verbose=values.verbose,
-        )
+        with contextlib.nullcontext() if values.verbose else without_notes():
+            report = granet_tf.export_report(
+                model,
+                output,
+                format=values.format,
+                encoding=values.encoding,
+                representative_data=samples.representative,
+                sample_inputs=samples.inputs,
+                labels=samples.labels,
+                tolerance=values.tolerance,
+                latency=values.latency,
+                threads=values.threads,
+            )
         print(f"\n{report}")
         for path in values.report:
             report.save(path)

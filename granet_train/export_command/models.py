@@ -13,9 +13,9 @@ import tensorflow as tf
 from absl.flags import FlagValues
 
 from granet_tf.reasons import reason_of
-from granet_tf.training import files
-from granet_tf.training import flags as training_flags
-from granet_tf.training.errors import UsageError
+from granet_train import files
+from granet_train import flags as training_flags
+from granet_train.errors import UsageError
 
 _SUFFIX = ".keras"
 _OWN = (
@@ -124,7 +124,7 @@ def _checkpoint(place: Path, directory: Path) -> str:
 
 
 def _restored(checkpoint: str, run: str, settings: FlagValues) -> Any:
-    from granet_tf.training import main as training
+    from granet_train import main as training
 
     model, _ = training.start_of(run, settings)
     variables = [variable.value for variable in model.variables]

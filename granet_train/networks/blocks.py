@@ -35,7 +35,7 @@ def scaled(channels: int, width: float, multiple: int = 1) -> int:
 
     Example:
 
-    >>> from granet_tf.training.networks.blocks import scaled
+    >>> from granet_train.networks.blocks import scaled
     >>> scaled(64, 0.25), scaled(16, 0.01), scaled(32, 0.3, multiple=8), scaled(24, 0.5, multiple=8)
     (16, 1, 16, 16)
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from granet_tf.training.networks.blocks import (
+from granet_train.networks.blocks import (
     HE_FAN_OUT,
     NORM,
     SMALL_NORMAL,
@@ -40,7 +40,7 @@ def mobilenet_v1(input_shape: tuple[int, ...], classes: int, width: float = 1.0)
 
     Example:
 
-    >>> from granet_tf.training.networks.mobilenet import mobilenet_v1
+    >>> from granet_train.networks.mobilenet import mobilenet_v1
     >>> model = mobilenet_v1((32, 32, 3), 10, width=0.125)
     >>> tuple(model.get_layer("block13_pointwise").kernel.shape)
     (1, 1, 128, 128)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from granet_tf.training.networks.blocks import (
+from granet_train.networks.blocks import (
     HE_FAN_IN,
     PYTORCH_DEFAULT,
     Initializers,
@@ -30,7 +30,7 @@ def resnet20(input_shape: tuple[int, ...], classes: int, width: float = 1.0) -> 
 
     Example:
 
-    >>> from granet_tf.training.networks.resnet import resnet20
+    >>> from granet_train.networks.resnet import resnet20
     >>> tuple(resnet20((32, 32, 3), 10).get_layer("stage2_block1_conv1").kernel.shape)
     (3, 3, 16, 32)
 

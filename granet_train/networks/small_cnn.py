@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from granet_tf.training.networks.blocks import scaled
+from granet_train.networks.blocks import scaled
 
 
 def small_cnn(input_shape: tuple[int, ...], classes: int, width: float = 1.0) -> keras.Model:
@@ -11,7 +11,7 @@ def small_cnn(input_shape: tuple[int, ...], classes: int, width: float = 1.0) ->
 
     Example:
 
-    >>> from granet_tf.training.networks.small_cnn import small_cnn
+    >>> from granet_train.networks.small_cnn import small_cnn
     >>> small_cnn((8, 8, 1), 10).output_shape
     (None, 10)
     """

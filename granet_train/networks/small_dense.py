@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 import granet_tf
-from granet_tf.training import models
+from granet_train import models
 
 
 def width_of(
@@ -19,7 +19,7 @@ def width_of(
     the baseline that the paper calls Small-Dense (Table 3).
 
     Args:
-        name: A network of `granet_tf.training.models`.
+        name: A network of `granet_train.models`.
         input_shape: Height, width and channels of an image.
         classes: Number of logits.
         width: Width of the sparse network.

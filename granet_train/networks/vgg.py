@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from granet_tf.training.networks.blocks import (
+from granet_train.networks.blocks import (
     HE_FAN_OUT,
     SMALL_NORMAL,
     classified,
@@ -28,7 +28,7 @@ def vgg19(input_shape: tuple[int, ...], classes: int, width: float = 1.0) -> ker
 
     Example:
 
-    >>> from granet_tf.training.networks.vgg import vgg19
+    >>> from granet_train.networks.vgg import vgg19
     >>> tuple(vgg19((32, 32, 3), 10, width=0.125).get_layer("stage5_conv4").kernel.shape)
     (3, 3, 64, 64)
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from granet_tf.studies.grid import Cell
-from granet_tf.training.progress import time_left
-from granet_tf.training.status_line import StatusLine
+from granet_train.progress import time_left
+from granet_train.status_line import StatusLine
+from granet_train.studies.grid import Cell
 
 _WIDTH = 20
 _LINES = 20  # in all, where the line cannot be rewritten

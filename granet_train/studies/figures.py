@@ -11,8 +11,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from granet_tf.training import files
-from granet_tf.training.plot import GRID, TEXT
+from granet_train import files
+from granet_train.plot import GRID, TEXT
 
 SUFFIXES = (".png", ".svg")
 # The same file each time.

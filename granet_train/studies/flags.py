@@ -1,7 +1,4 @@
-"""Flags of a study: its own, and those of granet-train for the trainings that it is made of.
-
-Nothing here needs TensorFlow, so a mistake on the command line is answered at once.
-"""
+"""Flags of a study: its own, and those of granet-train for the trainings that it is made of."""
 
 from __future__ import annotations
 
@@ -14,14 +11,14 @@ from typing import Any
 from absl import flags
 from absl.flags import FlagValues
 
-from granet_tf.training import flag_rules, flagfiles
-from granet_tf.training import flags as training_flags
-from granet_tf.training.errors import UsageError
-from granet_tf.training.flag_definitions import HELP, SECTIONS
-from granet_tf.training.flag_definitions import define as define_training
-from granet_tf.training.flag_help import text_of
-from granet_tf.training.flag_rules import Rule
-from granet_tf.training.flagfiles import Arguments
+from granet_train import flag_rules, flagfiles
+from granet_train import flags as training_flags
+from granet_train.errors import UsageError
+from granet_train.flag_definitions import HELP, SECTIONS
+from granet_train.flag_definitions import define as define_training
+from granet_train.flag_help import text_of
+from granet_train.flag_rules import Rule
+from granet_train.flagfiles import Arguments
 
 _NAME = re.compile(r"--?([A-Za-z_]\w*)")
 # What every study decides for itself, or has no use for.
@@ -187,10 +184,10 @@ def of_cell(rest: Sequence[Arguments], *more: str, for_any: Collection[str] = ()
     Args:
         rest: From `read`.
         *more: What is this cell's own, such as "--seed=1"; it wins.
-        for_any: As for `granet_tf.training.flags.parse_arguments`.
+        for_any: As for `granet_train.flags.parse_arguments`.
 
     Raises:
-        UsageError: As `granet_tf.training.flags.parse`.
+        UsageError: As `granet_train.flags.parse`.
     """
     values, _ = training_flags.parse_arguments([*rest, Arguments(tuple(more))], for_any=for_any)
     return values

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from granet_tf.training import files
-from granet_tf.training.errors import UsageError
+from granet_train import files
+from granet_train.errors import UsageError
 
 CELLS = "cells"
 RESULT = "result.json"

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from granet_tf.reasons import reason_of
-from granet_tf.studies.bar import Bar
-from granet_tf.studies.grid import Cell, Grid
-from granet_tf.training.errors import Interrupted, TrainingStopped, UsageError
-from granet_tf.training.stopping import Stop, on_signal
+from granet_train.errors import Interrupted, TrainingStopped, UsageError
+from granet_train.stopping import Stop, on_signal
+from granet_train.studies.bar import Bar
+from granet_train.studies.grid import Cell, Grid
 
 Run = Callable[[Cell, Callable[[float], None], Stop], None]
 """Runs a cell to its end and notes its result in the grid; tells the share of it that is done.

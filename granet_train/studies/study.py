@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from granet_tf.studies import jobs
-from granet_tf.studies.grid import CELLS, Cell, Grid
-from granet_tf.training import files
+from granet_train import files
+from granet_train.studies import jobs
+from granet_train.studies.grid import CELLS, Cell, Grid
 
 
 def carry_out(

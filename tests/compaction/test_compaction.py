@@ -7,8 +7,8 @@ import pytest
 import granet_tf
 from granet_tf import compaction
 from granet_tf.compaction.convolutions import padded_taps
-from granet_tf.training.networks.resnet import resnet20
-from granet_tf.training.networks.vgg import vgg19
+from granet_train.networks.resnet import resnet20
+from granet_train.networks.vgg import vgg19
 from tests.support.models import subclassed
 from tests.support.random_graphs import RandomGraph
 

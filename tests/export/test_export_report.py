@@ -13,7 +13,7 @@ import granet_tf
 from granet_tf.export import execution, running
 from granet_tf.export.execution import Graph
 from granet_tf.export.report import ExportReport
-from granet_tf.training import models
+from granet_train import models
 
 layers = keras.layers
 

@@ -12,9 +12,9 @@ import pytest
 import granet_tf
 from granet_tf.export import calibration, encoding, formats, read_weights
 from granet_tf.export.report import _WRITERS
-from granet_tf.export_command import flags, main, models
-from granet_tf.training import main as training
-from granet_tf.training.errors import UsageError
+from granet_train import main as training
+from granet_train.errors import UsageError
+from granet_train.export_command import flags, main, models
 from tests.support import ROOT
 
 
@@ -61,9 +61,10 @@ def test_a_work_directory(workdir, tmp_path, capsys):
         np.testing.assert_array_equal(ours, theirs)
 
     # Ranges come from training images, accuracy from the first 50 test images.
-    from granet_tf.training import data
+    from granet_train import data
+    from granet_train.data.first_images import first_images
 
-    images, labels = calibration.first_images(data.load("digits", batch_size=64, seed=0), 50)
+    images, labels = first_images(data.load("digits", batch_size=64, seed=0), 50)
     expected = np.mean(model.predict(images, verbose=0).argmax(-1) == labels)
     assert report["file"]["accuracy_keras"] == pytest.approx(expected)
     assert abs(report["file"]["accuracy_file"] - expected) <= 0.04
@@ -209,13 +210,14 @@ def test_a_failed_export_leaves_nothing(workdir, tmp_path, capsys):
     assert error.startswith("error: ") and error.count("\n") == 1 and "no_such_set" in error
 
 
-def test_flags_are_answered_before_tensorflow_starts():
+def test_flags_are_answered_before_data_and_models_are_looked_for():
     program = (
-        "import sys, granet_train\n"
+        "import sys\n"
+        "from granet_train.commands import export\n"
         "try:\n"
-        "    granet_train.start(sys.argv[1:], 'granet_tf.export_command.command_line')\n"
+        "    export()\n"
         "finally:\n"
-        "    print('tensorflow' in sys.modules)"
+        "    print({'sklearn', 'tensorflow_datasets'}.isdisjoint(sys.modules))"
     )
     for argument, code in [("--help", 0), ("--modle=1", 2)]:
         done = subprocess.run(
@@ -224,4 +226,5 @@ def test_flags_are_answered_before_tensorflow_starts():
             capture_output=True,
             text=True,
         )
-        assert done.returncode == code and done.stdout.splitlines()[-1] == "False"
+        assert done.returncode == code and done.stdout.splitlines()[-1] == "True"
+        assert done.stderr.count("\n") == (code == 2)

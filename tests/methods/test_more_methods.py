@@ -17,10 +17,10 @@ import granet_tf
 from granet_tf.masks.allocation import allocate
 from granet_tf.methods.acdc import AlternatingPhases
 from granet_tf.methods.records import Snapshot
-from granet_tf.training import files, models
-from granet_tf.training.errors import TrainingStopped
-from granet_tf.training.networks import small_dense
-from granet_tf.training.progress import Progress
+from granet_train import files, models
+from granet_train.errors import TrainingStopped
+from granet_train.networks import small_dense
+from granet_train.progress import Progress
 from keras_layers.layouts import Layout
 from tests.support import reference, short_runs
 

@@ -17,7 +17,7 @@ from granet_tf.methods.at_initialization.base import AtInitialization, FromBatch
 from granet_tf.methods.parameters import Parameter, parameter, parameters_of
 from granet_tf.methods.periodic import Periodic
 from granet_tf.methods.replacing import Replacing
-from granet_tf.training import flags
+from granet_train import flags
 
 METHODS = all_methods()
 BASES = [Method, Periodic, Replacing, AtInitialization, InRounds, FromBatches]

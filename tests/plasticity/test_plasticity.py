@@ -10,12 +10,12 @@ import tensorflow as tf
 
 import granet_tf
 from granet_tf import plasticity
-from granet_tf.studies import figures
-from granet_tf.studies.grid import Grid
-from granet_tf.studies.plasticity import figure, flags, main, run, table
-from granet_tf.training import files
-from granet_tf.training.errors import Interrupted, UsageError
-from granet_tf.training.stopping import Stop
+from granet_train import files
+from granet_train.errors import Interrupted, UsageError
+from granet_train.stopping import Stop
+from granet_train.studies import figures
+from granet_train.studies.grid import Grid
+from granet_train.studies.plasticity import figure, flags, main, run, table
 from tests.support.models import sequential
 from tests.support.reference import MLP, SGD, keep_count, top_k
 

@@ -8,10 +8,10 @@ import re
 import pytest
 
 import granet_tf
-from granet_tf.studies.compare import flags as compare
-from granet_tf.studies.plasticity import flags as plasticity
-from granet_tf.training import flags, learning_rates, optimizers
-from granet_tf.training.durations import TrainingLength
+from granet_train import flags, learning_rates, optimizers
+from granet_train.durations import TrainingLength
+from granet_train.studies.compare import flags as compare
+from granet_train.studies.plasticity import flags as plasticity
 from tests.support import ROOT
 
 CONFIGS = ROOT / "configs"

@@ -11,19 +11,20 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.export_command import data as export_data
-from granet_tf.export_command import flags as export_flags
-from granet_tf.export_command import main as export
-from granet_tf.export_command import models
+import granet_train
 from granet_tf.reasons import reason_of
-from granet_tf.studies.compare import flags as compare_flags
-from granet_tf.studies.plasticity import flags as plasticity_flags
-from granet_tf.training import advice, command_line, flag_definitions, flags
-from granet_tf.training.data import Wording
-from granet_tf.training.errors import UsageError
+from granet_train import advice, command_line, flag_definitions, flags
+from granet_train.data import Wording
+from granet_train.errors import UsageError
+from granet_train.export_command import data as export_data
+from granet_train.export_command import flags as export_flags
+from granet_train.export_command import main as export
+from granet_train.export_command import models
+from granet_train.studies.compare import flags as compare_flags
+from granet_train.studies.plasticity import flags as plasticity_flags
 from tests.support.short_runs import QUIET, SHORT, run
 
-PACKAGE = Path(granet_tf.__file__).parent
+PACKAGES = [Path(package.__file__).parent for package in (granet_tf, granet_train)]
 FLAG = re.compile(r"--(?:\[no\])?([a-z]\w*)")
 TRAIN = {*flag_definitions.define(), "flagfile"}
 EXPORT = set(export_flags.define())
@@ -35,11 +36,13 @@ ALLOWED = {
     # What all studies have.
     "studies": TRAIN | (set(compare_flags.define()) & set(plasticity_flags.define())),
     # In words of whoever asks for data: granet-train, granet-export, or a function.
-    "training/data/interface.py": TRAIN,
-    "training/data": set(),
-    "training": TRAIN,
-    "": set(),
+    "data/interface.py": TRAIN,
+    "data": set(),
+    "": TRAIN,
 }
+# The library names none.
+NONE = {"": set()}
+ALLOWED_IN = dict(zip(PACKAGES, (NONE, ALLOWED), strict=True))
 # What is no flag of the command: of another one, any one at all, a variable of a style sheet.
 NO_FLAGS = ("tensorboard --logdir", "a run with --dataset=", "written --name=value", ":root {")
 
@@ -65,9 +68,11 @@ def texts(path):
 
 def test_commands_name_flags_that_they_have():
     wrong, seen = {}, set()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        place = path.relative_to(PACKAGE).as_posix()
-        allowed = next(names for start, names in ALLOWED.items() if place.startswith(start))
+    for package, path in [(p, path) for p in PACKAGES for path in sorted(p.rglob("*.py"))]:
+        place = path.relative_to(package).as_posix()
+        allowed = next(
+            names for start, names in ALLOWED_IN[package].items() if place.startswith(start)
+        )
         shown = [text for text in texts(path) if not any(other in text for other in NO_FLAGS)]
         named = {name for text in shown for name in FLAG.findall(text)}
         seen |= named

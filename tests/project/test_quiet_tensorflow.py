@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-import quiet_tensorflow
-from quiet_tensorflow import without_notes
+from granet_train import quiet_tensorflow
+from granet_train.quiet_tensorflow import without_notes
 
 
 def test_start_up_notes_are_held_back_and_errors_are_not(capfd, monkeypatch):

@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from granet_tf.export_command import flags as export_flags
-from granet_tf.studies.compare import flags as compare_flags
-from granet_tf.studies.plasticity import flags as plasticity_flags
-from granet_tf.training import flags
+from granet_train import flags
+from granet_train.export_command import flags as export_flags
+from granet_train.studies.compare import flags as compare_flags
+from granet_train.studies.plasticity import flags as plasticity_flags
 from tests.support import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from keras import layers
 import granet_tf
 from granet_tf.masks import distributions
 from granet_tf.reports import flops
-from granet_tf.training import models
+from granet_train import models
 from tests.support import resnet50
 
 

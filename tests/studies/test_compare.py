@@ -5,13 +5,13 @@ import statistics
 
 import pytest
 
-from granet_tf.studies import figures
-from granet_tf.studies.compare import figure, flags, main, run, table
-from granet_tf.studies.compare.cells import Variant, trainings
-from granet_tf.studies.grid import Grid
-from granet_tf.training import files
-from granet_tf.training import flags as training_flags
-from granet_tf.training.errors import UsageError
+from granet_train import files
+from granet_train import flags as training_flags
+from granet_train.errors import UsageError
+from granet_train.studies import figures
+from granet_train.studies.compare import figure, flags, main, run, table
+from granet_train.studies.compare.cells import Variant, trainings
+from granet_train.studies.grid import Grid
 from tests.support.short_runs import run as train
 from tests.support.short_runs import summary
 from tests.support.short_runs import table as lines_of

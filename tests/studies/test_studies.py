@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from granet_tf.studies import jobs
-from granet_tf.studies.bar import Bar
-from granet_tf.studies.grid import Grid
-from granet_tf.training.errors import Interrupted, UsageError
+from granet_train.errors import Interrupted, UsageError
+from granet_train.studies import jobs
+from granet_train.studies.bar import Bar
+from granet_train.studies.grid import Grid
 from tests.support.jobs_to_run import Task, open_run
 
 FIRST = Task("first")
@@ -84,8 +84,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from tests.support.jobs_to_run import Task, open_run
-from granet_tf.studies import jobs
-from granet_tf.studies.grid import Grid
+from granet_train.studies import jobs
+from granet_train.studies.grid import Grid
 
 jobs.run([Task("orphan", "orphan")], Grid(Path(sys.argv[1])), open_run, None, jobs=2)
 """

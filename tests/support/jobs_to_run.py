@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from granet_tf.training.errors import TrainingStopped, UsageError
+from granet_train.errors import TrainingStopped, UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _break(grid, task, tell, stop):
 
 def _wait(grid, task, tell, stop):
     """Until it is asked to stop, which the process that started it is told to do."""
-    from granet_tf.training.errors import Interrupted
+    from granet_train.errors import Interrupted
 
     grid.folder(task).mkdir(parents=True)
     os.kill(os.getppid(), signal.SIGTERM)

@@ -15,8 +15,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 from tensorflow.python.checkpoint import checkpoint_management
 from tensorflow.python.ops import gen_io_ops
 
-from granet_tf.training import main
-from granet_tf.training.progress import Progress
+from granet_train import main
+from granet_train.progress import Progress
 
 
 def die(*args, **kwargs):

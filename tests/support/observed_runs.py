@@ -15,15 +15,15 @@ import sys
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
-from quiet_tensorflow import without_notes
+from granet_train.quiet_tensorflow import without_notes
 
 with without_notes():
     import keras
     import tensorflow as tf
 
-    from granet_tf.training import command_line, loop, main, models, strategies
-    from granet_tf.training.errors import TrainingStopped, UsageError
-    from granet_tf.training.listeners import Listener
+    from granet_train import command_line, loop, main, models, strategies
+    from granet_train.errors import TrainingStopped, UsageError
+    from granet_train.listeners import Listener
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.training import command_line, files, main
-from granet_tf.training.data import digits
-from granet_tf.training.data.interface import Options
+from granet_train import command_line, files, main
+from granet_train.data import digits
+from granet_train.data.interface import Options
 
 # 5 steps an epoch.
 SHORT = ("--epochs=4", "--batch_size=256", "--learning_rate=0.05", "--momentum=0.9", "--nesterov")

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.training import files, flags, models, retraining
-from granet_tf.training.errors import UsageError
+from granet_train import files, flags, models, retraining
+from granet_train.errors import UsageError
 from tests.support.short_runs import QUIET, SHORT, run, summary, table
 
 NETWORK = ("--width=0.25", *SHORT, *QUIET)

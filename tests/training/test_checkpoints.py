@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from granet_tf.training import device, files, loop, main
-from granet_tf.training.checkpoints import Checkpoints, Position
-from granet_tf.training.errors import TrainingStopped, UsageError
-from granet_tf.training.progress import Progress
+from granet_train import device, files, loop, main
+from granet_train.checkpoints import Checkpoints, Position
+from granet_train.errors import TrainingStopped, UsageError
+from granet_train.progress import Progress
 from tests.support import ROOT
 from tests.support.short_runs import (
     QUIET,
@@ -174,7 +174,7 @@ with stopping.on_signal():
 def test_a_second_ctrl_c_ends_a_device_loop():
     with subprocess.Popen(
         [sys.executable, "-c", LOCKED],
-        cwd=ROOT / "granet_tf/training",  # To import it alone takes no TensorFlow.
+        cwd=ROOT / "granet_train",  # To import it alone takes no TensorFlow.
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

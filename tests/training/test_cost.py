@@ -7,7 +7,7 @@ from keras import layers
 
 import granet_tf
 from granet_tf.masks import distributions
-from granet_tf.training import cost, models
+from granet_train import cost, models
 from tests.support import resnet50
 
 SHAPES = {name: shape for name, shape, _ in resnet50.KERNELS}

@@ -14,10 +14,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.core.utils import gcs_utils
 
-from granet_tf.training import data
-from granet_tf.training.data import salvage
-from granet_tf.training.data.pixels import Scaling
-from granet_tf.training.errors import UsageError
+from granet_train import data
+from granet_train.data import salvage
+from granet_train.data.pixels import Scaling
+from granet_train.errors import UsageError
 from tests.support.tfds_on_disk import ONE, batches, context, damage, record_starts, same, write
 
 TRAIN, TEST = 50, 13

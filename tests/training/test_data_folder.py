@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from granet_tf.training import data, flags
-from granet_tf.training import main as training
-from granet_tf.training.errors import UsageError
+from granet_train import data, flags
+from granet_train import main as training
+from granet_train.errors import UsageError
 from tests.support.tfds_on_disk import ONE, batches, context, same
 
 CLASSES = ("bee", "cat", "dog")
@@ -232,7 +232,7 @@ def test_training_and_export(tmp_path, capsys):
     )
     assert "folder: 18 training and 6 test images of 8×8×3" in capsys.readouterr().out
 
-    from granet_tf.export_command import main as export
+    from granet_train.export_command import main as export
 
     export.cli([f"--model={tmp_path / 'work'}", "--nolatency", "--format=int8"])
     assert "Checked on 6 test images of folder." in capsys.readouterr().out

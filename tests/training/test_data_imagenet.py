@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from granet_tf.training import data
-from granet_tf.training.data import images
-from granet_tf.training.errors import UsageError
+from granet_train import data
+from granet_train.data import images
+from granet_train.errors import UsageError
 from tests.support.tfds_on_disk import ONE, batches, context, damage, same, write
 
 # {synset: class}, by the list that comes with ImageNet.

@@ -12,7 +12,7 @@ import pytest
 import granet_tf
 from granet_tf import methods
 from granet_tf.masks import pattern_names, scopes
-from granet_tf.training import (
+from granet_train import (
     command_line,
     durations,
     flag_checks,
@@ -22,8 +22,8 @@ from granet_tf.training import (
     models,
     optimizers,
 )
-from granet_tf.training.durations import TrainingLength
-from granet_tf.training.errors import TrainingStopped, UsageError
+from granet_train.durations import TrainingLength
+from granet_train.errors import TrainingStopped, UsageError
 from tests.support import ROOT
 
 
@@ -602,10 +602,10 @@ def run(*command):
     )
 
 
-MODULE = ("-m", "granet_tf.training")
+CONSOLE_SCRIPT = ("-c", "from granet_train.commands import train; train()")
 
 
-@pytest.mark.parametrize("command", [("granet_train.py",), MODULE])
+@pytest.mark.parametrize("command", [CONSOLE_SCRIPT, ("-m", "granet_train")])
 @pytest.mark.parametrize(
     ("flag", "code", "out", "error"),
     [
@@ -613,30 +613,16 @@ MODULE = ("-m", "granet_tf.training")
         ("--metod=gmp", 2, "", "error: There is no flag --metod."),
     ],
 )
-def test_answers_without_tensorflow(command, flag, code, out, error):
+def test_answers_before_data_are_touched(command, flag, code, out, error):
     done = run("-X", "importtime", *command, flag)
     lines = done.stderr.splitlines()
     imported = {line.split("|")[-1].strip() for line in lines if line.startswith("import time:")}
     said = [line for line in lines if not line.startswith("import time:")]
-    assert "granet_tf.training.flags" in imported
-    assert not {"tensorflow", "keras", "granet_tf.methods", "sklearn"} & imported
+    assert "granet_train.flags" in imported
+    assert not {"sklearn", "tensorflow_datasets", "matplotlib"} & imported
     assert done.returncode == code
     assert done.stdout.startswith(out) and bool(done.stdout) == bool(out)
     assert len(said) == bool(error) and "".join(said).startswith(error)
-
-
-def test_the_library_is_whole_after_a_start():
-    done = run(
-        "-c",
-        "import sys, granet_train\n"
-        "granet_train.start(['--method=gmp'])\n"
-        "assert 'tensorflow' in sys.modules\n"
-        "assert not [name for name in sys.modules if name.startswith('granet_tf')]\n"
-        "import granet_tf.training.flags\n"
-        "print(granet_tf.GMP(0.5).final_sparsity, granet_tf.training.flags.__name__)\n",
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "0.5 granet_tf.training.flags\n"
 
 
 def test_no_flags_at_all():

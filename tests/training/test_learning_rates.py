@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from granet_tf.linear_warmup import LinearWarmup
-from granet_tf.training import learning_rates, optimizers
-from granet_tf.training.learning_rates import Course, make
+from granet_train import learning_rates, optimizers
+from granet_train.learning_rates import Course, make
 
 
 def constant(step, highest, steps, milestones):

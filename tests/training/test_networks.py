@@ -11,9 +11,9 @@ from ai_edge_litert import interpreter as litert
 from numpy.lib.stride_tricks import sliding_window_view
 
 import granet_tf
-from granet_tf.training import models
-from granet_tf.training.errors import UsageError
-from granet_tf.training.networks import blocks
+from granet_train import models
+from granet_train.errors import UsageError
+from granet_train.networks import blocks
 from tests.support import resnet50
 
 CIFAR, IMAGENET = ((32, 32, 3), 10), ((224, 224, 3), 1000)
@@ -305,7 +305,7 @@ def test_names_do_not_take_an_import_of_keras():
         # Without the library on top of Keras that the package itself is.
         f"package = types.ModuleType('granet_tf'); package.__path__ = {list(granet_tf.__path__)}\n"
         "sys.modules['granet_tf'] = package\n"
-        "from granet_tf.training import models\n"
+        "from granet_train import models\n"
         "assert 'ResNet50' in models.names()\n"
         "print(sorted({'keras', 'tensorflow', 'numpy'} & set(sys.modules)))\n"
     )

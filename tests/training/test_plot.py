@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from granet_tf.training import plot
-from granet_tf.training.results import Epoch, Update
+from granet_train import plot
+from granet_train.results import Epoch, Update
 
 STEPS = 22
 

@@ -14,11 +14,11 @@ import tensorflow as tf
 from keras import layers
 
 import granet_tf
-from granet_tf.training import csv_log, layers_csv, progress, report, results, tensorboard
-from granet_tf.training.cost import Cost
-from granet_tf.training.errors import UsageError
-from granet_tf.training.listeners import Listener
-from granet_tf.training.results import Epoch, Update
+from granet_train import csv_log, layers_csv, progress, report, results, tensorboard
+from granet_train.cost import Cost
+from granet_train.errors import UsageError
+from granet_train.listeners import Listener
+from granet_train.results import Epoch, Update
 
 STEPS = 22
 

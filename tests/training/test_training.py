@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.training import device, files, main, mask_updates, weight_decay
-from granet_tf.training import optimizers as optimizers_by_name
-from granet_tf.training.errors import TrainingStopped, UsageError
+from granet_train import device, files, main, mask_updates, weight_decay
+from granet_train import optimizers as optimizers_by_name
+from granet_train.errors import TrainingStopped, UsageError
 from tests.support.reference import cubic, keep_count
 from tests.support.short_runs import (
     QUIET,

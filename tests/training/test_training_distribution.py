@@ -16,10 +16,10 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.training import data as data_sets
-from granet_tf.training import flags, rendezvous, strategies
-from granet_tf.training.device import Device
-from granet_tf.training.errors import UsageError
+from granet_train import data as data_sets
+from granet_train import flags, rendezvous, strategies
+from granet_train.device import Device
+from granet_train.errors import UsageError
 from tests.support import ROOT
 from tests.support.processes import environment, free_ports
 
@@ -389,7 +389,7 @@ def test_one_host_is_the_chief(jobs, task, chief):
 
 def train_in_shell(*argv):
     return subprocess.run(
-        [sys.executable, ROOT / "granet_train.py", "--strategy=tpu", *argv],
+        [sys.executable, "-m", "granet_train", "--strategy=tpu", *argv],
         env=environment(),
         capture_output=True,
         text=True,

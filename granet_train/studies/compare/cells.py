@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
-from granet_tf.training.flag_checks import USES
+from granet_train.flag_checks import USES
 
 
 @dataclasses.dataclass(frozen=True)

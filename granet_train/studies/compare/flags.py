@@ -10,15 +10,15 @@ from typing import Any
 from absl import flags
 from absl.flags import FlagValues
 
-from granet_tf.studies import flags as study_flags
-from granet_tf.studies.compare.cells import Training, Variant, trainings
-from granet_tf.studies.flags import UNUSED, StudySettings, list_rule, numbers
-from granet_tf.training.command_line import errors_in_one_line as errors_in_one_line
-from granet_tf.training.errors import UsageError
-from granet_tf.training.flag_checks import USES, check_use
-from granet_tf.training.flag_rules import Rule, suggestion
-from granet_tf.training.flagfiles import Arguments
-from granet_tf.training.flags import DENSE, RUNS
+from granet_train.command_line import errors_in_one_line as errors_in_one_line
+from granet_train.errors import UsageError
+from granet_train.flag_checks import USES, check_use
+from granet_train.flag_rules import Rule, suggestion
+from granet_train.flagfiles import Arguments
+from granet_train.flags import DENSE, RUNS
+from granet_train.studies import flags as study_flags
+from granet_train.studies.compare.cells import Training, Variant, trainings
+from granet_train.studies.flags import UNUSED, StudySettings, list_rule, numbers
 
 USAGE = """\
 granet-compare trains with each method, at each sparsity and from each seed, and makes a table.

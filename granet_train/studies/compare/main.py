@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from granet_tf.studies.compare import figure, flags, run, table
-from granet_tf.studies.figures import SUFFIXES
-from granet_tf.studies.grid import Grid
-from granet_tf.studies.study import carry_out
-from granet_tf.training import command_line, csv_log, files
+from granet_train import command_line, csv_log, files
+from granet_train.studies.compare import figure, flags, run, table
+from granet_train.studies.figures import SUFFIXES
+from granet_train.studies.grid import Grid
+from granet_train.studies.study import carry_out
 
 TRAININGS = "trainings.csv"
 TABLE = "comparison.csv"

@@ -10,21 +10,21 @@ from pathlib import Path
 
 import keras
 
-from granet_tf.studies.compare.cells import Training
-from granet_tf.studies.compare.flags import Settings
-from granet_tf.studies.grid import Grid
-from granet_tf.training import csv_log, files, main
-from granet_tf.training.errors import TrainingStopped, UsageError
-from granet_tf.training.listeners import Listener
-from granet_tf.training.results import Epoch
-from granet_tf.training.stopping import Stop
+from granet_train import csv_log, files, main
+from granet_train.errors import TrainingStopped, UsageError
+from granet_train.listeners import Listener
+from granet_train.results import Epoch
+from granet_train.stopping import Stop
+from granet_train.studies.compare.cells import Training
+from granet_train.studies.compare.flags import Settings
+from granet_train.studies.grid import Grid
 
 LOG = "output.txt"
 RUN = "run"
 
 
 def open_run(grid: Grid, settings: Settings) -> Callable[[Training, Callable, Stop], None]:
-    """Makes what runs the cells of this study; see `granet_tf.studies.jobs.Run`."""
+    """Makes what runs the cells of this study; see `granet_train.studies.jobs.Run`."""
 
     def run(cell: Training, tell: Callable[[float], None], stop: Stop) -> None:
         folder = grid.folder(cell)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from granet_tf.reports.table import aligned
-from granet_tf.studies.compare.cells import Training
-from granet_tf.studies.grid import Grid
+from granet_train.studies.compare.cells import Training
+from granet_train.studies.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)

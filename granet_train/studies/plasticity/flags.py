@@ -9,15 +9,15 @@ from typing import Any
 from absl import flags
 from absl.flags import FlagValues
 
-from granet_tf.studies import flags as study_flags
-from granet_tf.studies.flags import UNUSED, StudySettings, list_rule, numbers
-from granet_tf.studies.plasticity.cells import MEASURES, REGENERATION, Axes
-from granet_tf.training import durations
-from granet_tf.training.command_line import errors_in_one_line as errors_in_one_line
-from granet_tf.training.durations import TrainingLength
-from granet_tf.training.errors import UsageError
-from granet_tf.training.flag_checks import USES
-from granet_tf.training.flag_rules import Rule
+from granet_train import durations
+from granet_train.command_line import errors_in_one_line as errors_in_one_line
+from granet_train.durations import TrainingLength
+from granet_train.errors import UsageError
+from granet_train.flag_checks import USES
+from granet_train.flag_rules import Rule
+from granet_train.studies import flags as study_flags
+from granet_train.studies.flags import UNUSED, StudySettings, list_rule, numbers
+from granet_train.studies.plasticity.cells import MEASURES, REGENERATION, Axes
 
 USAGE = """\
 granet-plasticity prunes networks in the middle of training and measures how they recover.

@@ -16,22 +16,22 @@ import granet_tf
 from granet_tf.compiling import innermost
 from granet_tf.masks.patterns import Element, Filter, Pattern
 from granet_tf.plasticity import HeldRate, dense_gradients, prune_once
-from granet_tf.studies.grid import Grid
-from granet_tf.studies.plasticity.cells import Pretraining, Pruning
-from granet_tf.studies.plasticity.flags import Settings
-from granet_tf.training import device as devices
-from granet_tf.training import files, flags, loop, main
-from granet_tf.training.checkpoints import Checkpoints, Position
-from granet_tf.training.cost import Cost
-from granet_tf.training.csv_log import CsvLog
-from granet_tf.training.data import Data
-from granet_tf.training.errors import TrainingStopped, UsageError
-from granet_tf.training.flag_rules import sparsities
-from granet_tf.training.in_flags import in_flags
-from granet_tf.training.listeners import Listener
-from granet_tf.training.stopping import Stop
+from granet_train import device as devices
+from granet_train import files, flags, loop, main
+from granet_train.checkpoints import Checkpoints, Position
+from granet_train.cost import Cost
+from granet_train.csv_log import CsvLog
+from granet_train.data import Data
+from granet_train.errors import TrainingStopped, UsageError
+from granet_train.flag_rules import sparsities
+from granet_train.in_flags import in_flags
+from granet_train.listeners import Listener
+from granet_train.quiet_tensorflow import without_notes
+from granet_train.stopping import Stop
+from granet_train.studies.grid import Grid
+from granet_train.studies.plasticity.cells import Pretraining, Pruning
+from granet_train.studies.plasticity.flags import Settings
 from keras_layers.keras_internals import given_learning_rate
-from quiet_tensorflow import without_notes
 
 PATTERNS: dict[str, Pattern] = {"element": Element(), "filter": Filter()}
 # In the directory of a cell, removed when it is done.
@@ -42,7 +42,7 @@ Tell = Callable[[float], None]
 
 
 def open_run(grid: Grid, settings: Settings) -> Callable[[Any, Tell, Stop], None]:
-    """Makes what runs the cells of this study; see `granet_tf.studies.jobs.Run`."""
+    """Makes what runs the cells of this study; see `granet_train.studies.jobs.Run`."""
     benches: dict[int, _Bench] = {}
 
     def run(cell: Pretraining | Pruning, tell: Tell, stop: Stop) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from granet_tf.studies.grid import Grid
-from granet_tf.studies.plasticity.cells import Pruning
+from granet_train.studies.grid import Grid
+from granet_train.studies.plasticity.cells import Pruning
 
 
 @dataclasses.dataclass(frozen=True)
