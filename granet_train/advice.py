@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from absl.flags import FlagValues
-
 from granet_train.flag_checks import USES
 from granet_train.flags import METHODS
+from granet_train.training_options import Options
 
 
-def to_train_longer(values: FlagValues) -> str:
+def to_train_longer(values: Options) -> str:
     """How to train longer than a run that is finished.
 
     Example:
@@ -29,7 +28,7 @@ schedules depend on the length; or from where this one ended with --weights_from
     )
 
 
-def on_emptied(run: str, path: str, values: FlagValues) -> str:
+def on_emptied(run: str, path: str, values: Options) -> str:
     """How to keep weights in a layer of which nothing is left; "" where no flag does.
 
     Args:

@@ -8,14 +8,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from absl.flags import FlagValues
-
 from granet_train import flags
 from granet_train.errors import Interrupted, TrainingStopped, UsageError
 from granet_train.in_flags import in_flags
+from granet_train.training_options import Options
 
 
-def read(argv: Sequence[str]) -> FlagValues:
+def read(argv: Sequence[str]) -> Options:
     """The flags, by `flags.parse`; prints the help and exits where that was asked for.
 
     Example:
@@ -23,11 +22,7 @@ def read(argv: Sequence[str]) -> FlagValues:
     >>> read(["--seed=3"]).seed
     3
     """
-    values, _ = flags.parse(argv)
-    if flags.wants_help(values):
-        print(flags.help_text(), end="", flush=True)
-        sys.exit()
-    return values
+    return flags.parse(argv)[0]
 
 
 def run(

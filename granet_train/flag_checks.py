@@ -11,78 +11,30 @@ from collections.abc import Callable, Collection, Mapping
 from fractions import Fraction
 from typing import Any
 
-from absl.flags import FlagValues
-
-from granet_train import durations, learning_rates, optimizers
+from granet_tf.methods.parameters import parameters_of
+from granet_train import durations, models, optimizers
 from granet_train.durations import TrainingLength
 from granet_train.errors import UsageError
+from granet_train.flag_rules import suggestion
+from granet_train.training_options import DATA_SETS, Options
 
-# Which of the flags each choice has a use for; flags of no choice are for all.
-_SPREAD = frozenset(
-    {"final_sparsity", "scope", "distribution", "pinned", "capped", "pattern", "mask_only"}
-    | {"prune_outputs"}
-)
-_UPDATES = _SPREAD | {"begin", "end", "frequency"}
-_REGENERATION = frozenset({"drop_fraction", "final_drop_fraction"})
-# Flags of one method only, which are parameters of the same name.
-_OWN: dict[str, frozenset[str]] = {
-    "acdc": frozenset({"sparse_phase", "dense_phase"}),
-    "deep_r": frozenset({"l1", "noise_temperature"}),
-    "dsr": frozenset({"prune_threshold", "threshold_tolerance"}),
-    "mest": frozenset({"gradient_weight"}),
-    "snfs": frozenset({"growth_momentum"}),
-    "str": frozenset({"threshold_init", "threshold_decay"}),
-    "top_kast": frozenset({"backward_sparsity", "exploration_decay"}),
-}
-OWN_FLAGS = frozenset().union(*_OWN.values())
-_DATA_ON_DISK = frozenset({"data_dir", "download", "skip_corrupt"})
 
-_METHODS: dict[str, frozenset[str]] = {
-    "granet": _UPDATES | _REGENERATION | {"initial_sparsity"},
-    "gmp": _UPDATES | {"initial_sparsity"},
-    "rigl": _UPDATES | _REGENERATION,
-    "set": _UPDATES | _REGENERATION,
-    "static": _SPREAD | {"masks_from"},
-    "magnitude": _SPREAD,
-    "snip": _SPREAD | {"score_batches", "rounds"},
-    "grasp": _SPREAD | {"score_batches", "rounds", "temperature"},
-    "synflow": _SPREAD | {"rounds"},
-    "acdc": _SPREAD | {"begin", "end"} | _OWN["acdc"],
-    "deep_r": _SPREAD - {"mask_only"} | {"frequency"} | _OWN["deep_r"],
-    "dpf": _UPDATES - {"mask_only"} | {"initial_sparsity"},
-    "dsr": _UPDATES | _REGENERATION | _OWN["dsr"],
-    "itop": _UPDATES | _REGENERATION,
-    "mest": _UPDATES | _REGENERATION | _OWN["mest"],
-    "snfs": _UPDATES | _REGENERATION | _OWN["snfs"],
-    "str": _OWN["str"],
-    "top_kast": _UPDATES - {"mask_only", "end"} | _OWN["top_kast"],
-}
+def _uses() -> dict[str, Mapping[str, frozenset[str]]]:
+    """{option: {its value: flags that only it and some other values have a use for}}"""
+    declared = parameters_of(Options)
+    owners = dict.fromkeys(owner for each in declared.values() for owner in each.only_for)
+    return {
+        owner: {
+            value: frozenset(
+                k for k, each in declared.items() if value in each.only_for.get(owner, ())
+            )
+            for value in declared[owner].choices or DATA_SETS
+        }
+        for owner in owners
+    }
 
-USES: dict[str, Mapping[str, frozenset[str]]] = {
-    "method": {
-        **{name: uses | {"track_explored"} for name, uses in _METHODS.items()},
-        "dense": frozenset(),
-        "small_dense": frozenset({"final_sparsity"}),
-    },
-    "optimizer": optimizers.OPTIONS,
-    "learning_rate_schedule": {
-        **dict.fromkeys(learning_rates.SCHEDULES, frozenset()),
-        "step": frozenset({"milestones"}),
-    },
-    "strategy": {
-        "none": frozenset(),
-        "mirrored": frozenset(),
-        "multiworker": frozenset({"workers", "worker_index", "connect_timeout"}),
-        "tpu": frozenset({"tpu", "tpu_zone", "tpu_project", "connect_timeout"}),
-    },
-    # Any other name is one of tensorflow_datasets, which reads files.
-    "dataset": {
-        "digits": frozenset(),
-        "synthetic": frozenset(),
-        "folder": _DATA_ON_DISK - {"download"},
-        "of tensorflow_datasets": _DATA_ON_DISK,
-    },
-}
+
+USES = _uses()
 
 
 def check_use(
@@ -103,7 +55,7 @@ def check_use(
 
 
 def check_owners(
-    values: FlagValues,
+    values: Options,
     given: Callable[[str], Collection[str]],
     for_any: Collection[str] = (),
 ) -> None:
@@ -117,22 +69,22 @@ def check_owners(
     for owner, table in USES.items():
         if owner in for_any:
             continue
-        value = values[owner].value
+        value = getattr(values, owner)
         all_of = frozenset().union(*table.values())
         check_use(given(owner), f"--{owner}={value}", all_of, table.get(value, all_of))
 
 
-def check_together(values: FlagValues) -> None:
+def check_together(values: Options) -> None:
     """Flags that contradict one another, as far as can be told without the data."""
     for check in (
-        *(_folder, _sparsities, _retraining, _momentum, _selection),
+        *(_network, _folder, _sparsities, _retraining, _momentum, _selection),
         *(_workers, _tpu, _xla, _whole_epochs),
     ):
         check(values)
     _order(values, lambda text: _share(text, values.epochs), Fraction(1))
 
 
-def check_length(values: FlagValues, length: TrainingLength) -> None:
+def check_length(values: Options, length: TrainingLength) -> None:
     """Durations against one another and against the length of training, all in steps.
 
     Raises:
@@ -141,7 +93,7 @@ def check_length(values: FlagValues, length: TrainingLength) -> None:
     """
     _order(values, length.point, length.steps)
     for name in sorted({"frequency", "checkpoint_every"} - _unused(values)):
-        text = values[name].value
+        text = getattr(values, name)
         if text is not None and length.period(text) < 1:
             raise UsageError(
                 f"--{name} must be at least one step, but training has {length.steps:,} steps, "
@@ -152,6 +104,15 @@ def check_length(values: FlagValues, length: TrainingLength) -> None:
 def _unused(values) -> frozenset[str]:
     """Flags that only other methods have a use for."""
     return frozenset().union(*USES["method"].values()) - USES["method"][values.method]
+
+
+def _network(values):
+    names = models.names()
+    if values.model not in names:
+        raise UsageError(
+            "--model must be a network of granet_tf or of keras.applications. "
+            f"{suggestion(values.model, names)} Received: --model={values.model}"
+        )
 
 
 def _folder(values):

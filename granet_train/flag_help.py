@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from typing import NoReturn
 
-from absl import flags
-from absl.flags import FlagValues
+from granet_train.options import Option, in_sections, written
 
 USAGE = """\
 granet-train trains a network sparse and compares it with others trained alike.
@@ -17,50 +18,53 @@ granet-train trains a network sparse and compares it with others trained alike.
 
 What stands later wins, so any flag of a flagfile can be overridden after it. A flagfile holds one
 flag a line; # begins a comment, and a --flagfile in it is relative to its own directory.
-A flag without a default is as the method or the optimizer has it.
+A flag without a default is as the method or the optimizer has it. A duration is
+optimizer steps ("500"), a fraction of training ("0.5") or epochs ("30e", "30epochs").
 """
 
 _MARGIN = 27
 _MOST = 100
 
 
+def show(text: str) -> NoReturn:
+    """Prints what --help shows, and ends."""
+    print(text, end="", flush=True)
+    sys.exit()
+
+
 def text_of(
-    values: FlagValues, sections: Sequence[str], hidden: Collection[str], usage: str = USAGE
+    options: type, hidden: Collection[str] = (), usage: str = USAGE, section: str | None = None
 ) -> str:
-    """Usage, then each section with its flags.
+    """Usage, then each section with its options.
 
     Args:
-        values: The flags, at their defaults.
-        sections: The `module_name` of flags that belong together.
-        hidden: Names of flags not to be shown.
+        options: A dataclass of options.
+        hidden: Names of those not to be shown.
         usage: What stands above them.
+        section: The only section to be shown; by default all are.
 
     Example:
 
-    >>> values = FlagValues()
-    >>> _ = flags.DEFINE_bool("xla", False, "Whether.", values, module_name="How")
-    >>> print(text_of(values, ["How"], hidden=()).splitlines()[-1])
-      --[no]xla                Whether. Default: no.
+    >>> from granet_train.flags import Options
+    >>> print(text_of(Options, section="How to run").splitlines()[-2])
+      --[no]deterministic      Whether the same seed gives the same result, on CPU to the bit.
     """
     width = min(shutil.get_terminal_size((_MOST, 0)).columns, _MOST)
-    by_section = values.flags_by_module_dict()
     blocks = [usage]
-    for section in sections:
-        shown = [flag for flag in by_section[section] if flag.name not in hidden]
-        if not shown:
-            continue
-        blocks.append("\n".join([f"{section}:", *(_entry(flag, width) for flag in shown), ""]))
+    for name, members in in_sections(options).items():
+        shown = [_entry(flag, each, width) for flag, each in members.items() if flag not in hidden]
+        if shown and section in (None, name):
+            blocks.append("\n".join([f"{name}:", *shown, ""]))
     return "\n".join(blocks)
 
 
-def _entry(flag: flags.Flag, width: int) -> str:
-    name = f"  --{'[no]' if flag.boolean else ''}{flag.name}"
-    choices = getattr(flag.parser, "enum_values", [])
-    sentences = [flag.help.removeprefix(f"<{'|'.join(choices)}>: ")]  # absl puts them in front.
-    if choices:
-        sentences.append(f"One of {', '.join(choices)}.")
-    if flag.default not in (None, []):
-        sentences.append(f"Default: {_default(flag)}.")
+def _entry(flag: str, each: Option, width: int) -> str:
+    name = f"  --{'[no]' if each.kind is bool else ''}{flag}"
+    sentences = [each.help]
+    if each.choices and each.kind is str:
+        sentences.append(f"One of {', '.join(each.choices)}.")
+    if each.default not in (None, ()):
+        sentences.append(f"Default: {_default(each)}.")
     text = " ".join(sentences)
     lines = textwrap.wrap(text, max(width - _MARGIN, 20), break_on_hyphens=False)
     if len(name) > _MARGIN - 1:
@@ -68,7 +72,5 @@ def _entry(flag: flags.Flag, width: int) -> str:
     return f"\n{' ' * _MARGIN}".join([name.ljust(_MARGIN) + lines[0], *lines[1:]])
 
 
-def _default(flag: flags.Flag) -> str:
-    if flag.boolean:
-        return "yes" if flag.default else "no"
-    return ",".join(flag.default) if isinstance(flag.default, list) else str(flag.default)
+def _default(each: Option) -> str:
+    return {True: "yes", False: "no"}[each.default] if each.kind is bool else written(each.default)

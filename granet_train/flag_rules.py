@@ -1,49 +1,18 @@
-"""What each flag must be by itself, and what a mistyped name may have meant."""
+"""What a text must be that a flag is given, and what a mistyped name may have meant."""
 
 from __future__ import annotations
 
 import difflib
-import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from absl.flags import FlagValues
-
-from granet_train import durations, models
-from granet_train.errors import UsageError
-from granet_train.flag_checks import USES
+from granet_train import durations
 
 _LOOK = "See --help."
 
 Rule = tuple[Callable[[Any], bool], str]
 """What a value must satisfy, and what to say if it does not; None always passes."""
-
-
-def check_each(values: FlagValues, places: Mapping[str, str]) -> None:
-    """Raises UsageError at the first flag whose value cannot be meant.
-
-    Args:
-        values: The flags.
-        places: {flag: where it was given}, "" for the command line.
-    """
-    check_rules(values, places, RULES)
-    names = models.names()
-    if values.model not in names:
-        raise UsageError(
-            "--model must be a network of granet_tf or of keras.applications. "
-            f"{suggestion(values.model, names)} Received: --model={values.model}"
-        )
-
-
-def check_rules(values: FlagValues, places: Mapping[str, str], rules: Mapping[str, Rule]) -> None:
-    """Raises UsageError at the first flag whose value breaks its rule."""
-    for name, (is_right, text) in rules.items():
-        value = values[name].value
-        if value is not None and not is_right(value):
-            shown = ",".join(value) if isinstance(value, list) else value
-            place = f" ({places[name]})" if places.get(name) else ""
-            raise UsageError(f"--{name} {text}. Received: --{name}={shown}{place}")
 
 
 def suggestion(name: str, names: Collection[str], before: str = "") -> str:
@@ -86,22 +55,6 @@ def _is_sparsity(value: float) -> bool:
     return 0.0 <= value < 1.0
 
 
-def _is_fraction(value: float) -> bool:
-    return 0.0 <= value <= 1.0
-
-
-def _is_above_0(value: float) -> bool:
-    return 0 < value < math.inf
-
-
-def _is_at_least_0(value: float) -> bool:
-    return 0 <= value < math.inf
-
-
-def _is_count(value: int) -> bool:
-    return value >= 1
-
-
 def _is_duration(text: str) -> bool:
     try:
         return bool(durations.parse(text))
@@ -129,78 +82,64 @@ def _are_addresses(texts: Sequence[str]) -> bool:
     return len(set(texts)) == len(texts) and all(map(one.fullmatch, texts))
 
 
-def _is_number(value: float) -> bool:
-    return math.isfinite(value)
+def _are_moments(texts: Sequence[str]) -> bool:
+    try:
+        return bool(texts) and all(durations.parse(text)[1] != "steps" for text in texts)
+    except ValueError:
+        return False
 
 
-_SPARSITY = (_is_sparsity, "must be a fraction of zeros in [0, 1)")
-_FRACTION = (_is_fraction, "must be in [0, 1]")
-_ABOVE_0 = (_is_above_0, "must be above 0")
-_AT_LEAST_0 = (_is_at_least_0, "must be 0 or more")
-_COUNT = (_is_count, "must be 1 or more")
-_DURATION = (_is_duration, f"must be {durations.SYNTAX}")
-_PERIOD = (_is_period, f"must be longer than nothing: {durations.SYNTAX}")
-_NAME = (bool, "must not be empty")
-_WEIGHTS = (
-    _are_sparsities,
-    "must be a list of weight:sparsity, each weight once: its position (0 is the first, -1 the "
-    'last) or a pattern of its path, such as "0:0.0,-1:0.8,*/fc/kernel:0.8"',
-)
-
-RULES: dict[str, Rule] = {
-    "dataset": _NAME,
-    "data_dir": _NAME,
-    "image_size": _COUNT,
-    "validation_fraction": (_is_sparsity, "must be in [0, 1)"),
-    "width": _ABOVE_0,
-    "compare": (
-        lambda names: set(names) <= set(USES["method"]),
-        f"must be a list of any of {', '.join(USES['method'])}",
+TEXTS: dict[str, Rule] = {
+    "name": (bool, "must not be empty"),
+    "duration": (_is_duration, f"must be {durations.SYNTAX}"),
+    "period": (_is_period, f"must be longer than nothing: {durations.SYNTAX}"),
+    "durations": (_are_durations, f"must be a list of one or more durations: {durations.SYNTAX}"),
+    "moments": (
+        _are_moments,
+        'must be a list of fractions of training ("0.5") or epochs ("30e", "30epochs")',
     ),
-    "seed": (lambda seed: 0 <= seed < 2**32, "must be a whole number from 0 to 4294967295"),
-    "final_sparsity": _SPARSITY,
-    "initial_sparsity": _SPARSITY,
-    "begin": _DURATION,
-    "end": _DURATION,
-    "frequency": _PERIOD,
-    "drop_fraction": _FRACTION,
-    "final_drop_fraction": _FRACTION,
-    "backward_sparsity": _SPARSITY,
-    "sparse_phase": _PERIOD,
-    "dense_phase": _PERIOD,
-    "growth_momentum": (_is_sparsity, "must be in [0, 1)"),
-    "exploration_decay": _AT_LEAST_0,
-    "prune_threshold": _ABOVE_0,
-    "threshold_tolerance": _AT_LEAST_0,
-    "l1": _AT_LEAST_0,
-    "noise_temperature": _AT_LEAST_0,
-    "threshold_init": (_is_number, "must be a finite number"),
-    "threshold_decay": _AT_LEAST_0,
-    "pinned": _WEIGHTS,
-    "capped": _WEIGHTS,
-    "score_batches": _COUNT,
-    "rounds": _COUNT,
-    "temperature": _ABOVE_0,
-    "masks_from": _NAME,
-    "weights_from": _NAME,
-    "epochs": _COUNT,
-    "schedule_multiplier": _ABOVE_0,
-    "batch_size": _COUNT,
-    "learning_rate": _ABOVE_0,
-    "learning_rate_per": _COUNT,
-    "milestones": (_are_durations, f"must be a list of one or more durations: {durations.SYNTAX}"),
-    "warmup": _DURATION,
-    "momentum": _FRACTION,
-    "weight_decay": _AT_LEAST_0,
-    "label_smoothing": (_is_sparsity, "must be in [0, 1)"),
-    "workers": (_are_addresses, "must be a list of host:port, each once"),
-    "worker_index": (lambda index: index >= 0, "must be 0 or more"),
-    "connect_timeout": _ABOVE_0,
-    "tpu": _NAME,
-    "tpu_zone": _NAME,
-    "tpu_project": _NAME,
-    "steps_per_loop": _COUNT,
-    "workdir": _NAME,
-    "checkpoint_every": _PERIOD,
-    "keep_checkpoints": _COUNT,
+    "weights": (
+        _are_sparsities,
+        "must be a list of weight:sparsity, each weight once: its position (0 is the first, -1 the "
+        'last) or a pattern of its path, such as "0:0.0,-1:0.8,*/fc/kernel:0.8"',
+    ),
+    "addresses": (_are_addresses, "must be a list of host:port, each once"),
 }
+"""{what a text, or a list of them, is: its rule}"""
+
+
+def numbers(texts: Sequence[str]) -> tuple[float, ...]:
+    """The items of a list as numbers; whole ones as int.
+
+    Example:
+
+    >>> numbers(["0", "0.5"])
+    (0, 0.5)
+    """
+    return tuple(int(text) if re.fullmatch(r"\d+", text) else float(text) for text in texts)
+
+
+def list_rule(is_right: Callable[[float], bool], text: str) -> Rule:
+    """A rule for a list of different numbers, at least one.
+
+    Args:
+        is_right: What each must satisfy.
+        text: What to say if it does not.
+    """
+
+    def check(items: Sequence[str]) -> bool:
+        try:
+            parsed = numbers(items)
+        except ValueError:
+            return False
+        return bool(parsed) and len(set(parsed)) == len(parsed) and all(map(is_right, parsed))
+
+    return check, text
+
+
+def subset(choices: Collection[str]) -> Rule:
+    """A rule for a list of some of the choices, each once."""
+    return (
+        lambda items: bool(items) and set(items) <= set(choices) and len(set(items)) == len(items),
+        f"must be a list of any of {', '.join(choices)}, each once",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import tempfile
@@ -12,8 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from absl.flags import FlagValues
-
 from granet_tf.reasons import reason_of
 from granet_train import advice, command_line, files, flags, models, optimizers, strategies
 from granet_train import data as data_sets
@@ -22,6 +21,7 @@ from granet_train.durations import TrainingLength
 from granet_train.errors import UsageError
 from granet_train.in_flags import in_flags
 from granet_train.quiet_tensorflow import without_notes
+from granet_train.training_options import Options
 
 if TYPE_CHECKING:
     from granet_train.listeners import Listener
@@ -35,7 +35,7 @@ _FREE = frozenset(
 )
 
 
-def main(values: FlagValues, also_tell: Sequence[Listener] = ()) -> None:
+def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
     """One run and its twins, from where an earlier session of the same command left them.
 
     Args:
@@ -48,7 +48,7 @@ def main(values: FlagValues, also_tell: Sequence[Listener] = ()) -> None:
     """
     started = time.monotonic()
     if values.prune_outputs is None:
-        values.prune_outputs = _prunes_outputs(values)
+        values = dataclasses.replace(values, prune_outputs=_prunes_outputs(values))
     settings = flags.as_dict(values)
     workdir = files.prepare(
         values.workdir,
@@ -148,7 +148,7 @@ def main(values: FlagValues, also_tell: Sequence[Listener] = ()) -> None:
     print(f"\n{report.file_table(workdir, written)}")
 
 
-def _prunes_outputs(values: FlagValues) -> bool:
+def _prunes_outputs(values: Options) -> bool:
     """As an earlier session of this run did; a new run spares them."""
     try:
         earlier = {} if values.overwrite else files.settings_of(Path(values.workdir).expanduser())
@@ -157,7 +157,7 @@ def _prunes_outputs(values: FlagValues) -> bool:
     return earlier.get("prune_outputs", False)
 
 
-def _tell_finished(workdir: Path, values: FlagValues) -> None:
+def _tell_finished(workdir: Path, values: Options) -> None:
     summary = json.loads((workdir / files.SUMMARY).read_text(encoding="utf-8"))
     print(
         "This run is finished; --overwrite begins it anew. "
@@ -169,7 +169,7 @@ def _tell_finished(workdir: Path, values: FlagValues) -> None:
         )
 
 
-def start_of(name: str, values: FlagValues):
+def start_of(name: str, values: Options):
     """A run before its first step, and what it trains on: (compiled model, data).
 
     Args:
@@ -184,7 +184,7 @@ def start_of(name: str, values: FlagValues):
     return compiled(name, _method(name, values, length), values, data, length), data
 
 
-def set_up(values: FlagValues) -> None:
+def set_up(values: Options) -> None:
     """What holds for the whole process."""
     import keras
     import tensorflow as tf
@@ -208,7 +208,7 @@ def _devices(strategy) -> str:
     return devices[0].name if devices else "CPU"
 
 
-def load(values: FlagValues):
+def load(values: Options):
     """The data set that the flags name."""
     return data_sets.load(
         values.dataset,
@@ -224,20 +224,18 @@ def load(values: FlagValues):
     )
 
 
-def training_length(values: FlagValues, data) -> TrainingLength:
+def training_length(values: Options, data) -> TrainingLength:
     """How long the flags train on these data."""
     return TrainingLength.stretched(values.epochs, data.steps_per_epoch, values.schedule_multiplier)
 
 
-def _method(name: str, values: FlagValues, length: TrainingLength):
+def _method(name: str, values: Options, length: TrainingLength):
     """The method with those of the flags that it has, all durations in steps; None for dense."""
-    import granet_tf
-
     if name not in flags.METHODS:
         return None
     try:
-        method = getattr(granet_tf, flags.METHODS[name])
-        return method(**flags.method_parameters(name, values, length)).resolve(length.steps)
+        parameters = flags.method_parameters(name, values, length)
+        return flags.METHODS[name](**parameters).resolve(length.steps)
     except ValueError as error:
         raise _in_flags(name, error) from error
 
@@ -247,7 +245,7 @@ def _in_flags(name: str, error: ValueError) -> UsageError:
     return UsageError(f"--method={name}: {in_flags(str(error), flags.BY_PARAMETER)}")
 
 
-def _check_fit(methods, values: FlagValues, data) -> None:
+def _check_fit(methods, values: Options, data) -> None:
     """Whether each method suits the network; better known now than when its turn has come."""
     import keras
 
@@ -331,7 +329,7 @@ def _close(listeners) -> None:
             print(f"warning: {error}", flush=True)
 
 
-def _width_of_small_dense(values: FlagValues, data) -> float:
+def _width_of_small_dense(values: Options, data) -> float:
     from granet_train.networks import small_dense
 
     sparsity = 0.9 if values.final_sparsity is None else values.final_sparsity
@@ -381,7 +379,7 @@ def compiled(name, method, values, data, length):
     return model
 
 
-def _start(name, model, data, values: FlagValues) -> None:
+def _start(name, model, data, values: Options) -> None:
     """Draws masks that are chosen before training, on every host by the same first batches."""
     import tensorflow as tf
 
@@ -402,7 +400,7 @@ def _start(name, model, data, values: FlagValues) -> None:
             raise _in_flags(name, error) from error
 
 
-def _save(model, position, values: FlagValues, workdir: Path) -> dict[str, str]:
+def _save(model, position, values: Options, workdir: Path) -> dict[str, str]:
     """Writes the models; {file name: what it holds}."""
     import granet_tf
 
@@ -435,7 +433,7 @@ def _export(model, workdir: Path) -> dict[str, str]:
     return {files.TFLITE: f"for LiteRT; {size}, {exported.gzip_bytes:,} bytes gzipped"}
 
 
-def _plot(workdir: Path, values: FlagValues, log) -> dict[str, str]:
+def _plot(workdir: Path, values: Options, log) -> dict[str, str]:
     from granet_train import plot
 
     title = f"{values.model} on {values.dataset}"

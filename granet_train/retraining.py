@@ -14,13 +14,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from absl.flags import FlagValues
 
 import granet_tf
 from granet_tf.reasons import reason_of
 from granet_tf.spared import REASON
 from granet_train import files, flags, models
 from granet_train.errors import UsageError
+from granet_train.training_options import Options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Run:
 _WEIGHTS = {"end": _Run.last_weights, "start": _Run.first_weights}
 
 
-def check(network: keras.Model, values: FlagValues) -> None:
+def check(network: keras.Model, values: Options) -> None:
     """Raises UsageError if the runs that the flags name are none for this network.
 
     Args:
@@ -117,7 +117,7 @@ def check(network: keras.Model, values: FlagValues) -> None:
         _check_shapes(run, values, weights, [tuple(w.shape) for w in network.weights])
 
 
-def begin(model: keras.Model, name: str, values: FlagValues) -> None:
+def begin(model: keras.Model, name: str, values: Options) -> None:
     """Gives a new model the weights and masks that the flags ask for.
 
     Args:
@@ -158,13 +158,13 @@ def _sizes(network: keras.Model) -> tuple[tuple[int, ...], int]:
     return tuple(network.input_shape[1:]), network.output_shape[-1]
 
 
-def _check_shapes(run: _Run, values: FlagValues, arrays, shapes: Sequence[tuple[int, ...]]):
+def _check_shapes(run: _Run, values: Options, arrays, shapes: Sequence[tuple[int, ...]]):
     if [tuple(array.shape) for array in arrays] == list(shapes):
         return
     different = [
-        f"--{name}={run.flags[name]} instead of {values[name].value}"
+        f"--{name}={run.flags[name]} instead of {getattr(values, name)}"
         for name in ("model", "width", "dataset", "image_size")
-        if run.flags[name] != values[name].value
+        if run.flags[name] != getattr(values, name)
     ]
     raise UsageError(
         "The run must have trained the same network, and its weights have other shapes. "

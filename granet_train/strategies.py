@@ -10,18 +10,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from absl.flags import FlagValues
-
 from granet_tf.reasons import reason_of, shortened
 from granet_train import flags, rendezvous
 from granet_train.errors import TrainingStopped, UsageError
 from granet_train.quiet_tensorflow import without_notes
+from granet_train.training_options import Options
 
 # What hosts of one run may be told differently.
 _OF_ONE_HOST = frozenset({"worker_index", "workdir", "data_dir", "connect_timeout"})
 
 
-def make(values: FlagValues) -> Any:
+def make(values: Options) -> Any:
     """The `tf.distribute.Strategy` that the flags ask for.
 
     Must run before TensorFlow's first operation, as several hosts and TPUs demand.
@@ -115,7 +114,7 @@ def _tpu(values):
         ) from error
 
 
-STRATEGIES: dict[str, Callable[[FlagValues], Any]] = {
+STRATEGIES: dict[str, Callable[[Options], Any]] = {
     "none": _none,
     "mirrored": _mirrored,
     "multiworker": _multiworker,

@@ -205,6 +205,8 @@ _WRITERS = {
     ".json": ExportReport.to_json,
     ".txt": lambda report: f"{report}\n",
 }
+SUFFIXES = tuple(_WRITERS)
+"""What a file may end with that a report is saved to."""
 _NUMBERS = ("weights", "sparsity", "bytes before", "after", "dense FLOPs", "sparse")
 
 

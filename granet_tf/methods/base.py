@@ -112,7 +112,11 @@ class Method:
         below=1,
         unit="zeros",
     )
-    pattern: str | Pattern = parameter(help="What is pruned as one unit.", default_factory=Element)
+    pattern: str | Pattern = parameter(
+        help="What is pruned as one: single weights, whole filters, 2 of every 4 inputs, or blocks "
+        "that LiteRT computes sparsely, of float32 or int8, in dense layers.",
+        default_factory=Element,
+    )
     seed: int = parameter(0, "Seed of random masks and random growth.")
     total_steps: int | None = parameter(
         None, "Length of training; by default as long as fit trains.", above=0, unit="steps"

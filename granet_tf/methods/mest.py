@@ -43,7 +43,7 @@ class MEST(SET):
     """
 
     gradient_weight: float = parameter(
-        1.0, "What |gradient| counts beside |w| in what mest drops.", at_least=0
+        1.0, "What |gradient| counts beside |w| in what is dropped.", at_least=0
     )
     final_drop_fraction: float = 0.0
     distribution: str = "erk"

@@ -196,6 +196,21 @@ def parameter(
         raise ValueError(f"`unit` must be one of {list(UNITS)}. Received: unit={unit!r}")
     names = None if choices is None else tuple(choices)
     declared = Parameter(help, at_least, above, at_most, below, unit, names)
+    return field_of(declared, default, default_factory)
+
+
+def field_of(
+    declared: Parameter, default: Any, default_factory: Any = dataclasses.MISSING
+) -> dataclasses.Field:
+    """The field of a dataclass that `parameters_of` finds `declared` with.
+
+    For whoever has more to say of a parameter than `parameter` takes, in a subclass of `Parameter`.
+
+    Example:
+
+    >>> field_of(Parameter("How many."), 3).default
+    3
+    """
     return dataclasses.field(
         default=default, default_factory=default_factory, metadata={_KEY: declared}
     )

@@ -56,7 +56,8 @@ class TopKAST(Method):
 
     backward_sparsity: float | None = parameter(
         None,
-        "Fraction of the weights that do not learn; by default twice as many learn as are active.",
+        "Fraction of the weights that do not learn, at most final_sparsity; by default twice as "
+        "many learn as are active.",
         at_least=0,
         below=1,
         unit="zeros",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from granet_train.data import digits, folder, synthetic, tfds_sets
 from granet_train.data.interface import IN_FLAGS, Data, Options, Wording
 
-__all__ = ["Data", "Options", "Wording", "load", "names"]
+__all__ = ["OWN", "Data", "Options", "Wording", "load", "names"]
 
-_OWN = {"digits": digits.load, "synthetic": synthetic.load, folder.NAME: folder.load}
+OWN = {"digits": digits.load, "synthetic": synthetic.load, folder.NAME: folder.load}
 _TRIED = ("cifar10", "cifar100", "imagenet2012", "mnist")
 
 
@@ -19,7 +19,7 @@ def names() -> tuple[str, ...]:
     >>> names()
     ('digits', 'synthetic', 'cifar10', 'cifar100', 'imagenet2012', 'mnist', 'folder')
     """
-    first, second, *others = _OWN
+    first, second, *others = OWN
     return (first, second, *_TRIED, *others)
 
 
@@ -84,4 +84,4 @@ def load(
         deterministic=deterministic,
         wording=wording,
     )
-    return _OWN.get(name, tfds_sets.load)(name, options)
+    return OWN.get(name, tfds_sets.load)(name, options)

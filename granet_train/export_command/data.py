@@ -7,13 +7,14 @@ import os
 from typing import Any
 
 import numpy as np
-from absl.flags import FlagValues
 
 from granet_tf.export import calibration, formats
 from granet_tf.export.samples import Inputs
 from granet_train import data as data_sets
+from granet_train import training_options
 from granet_train.data.first_images import first_images
 from granet_train.errors import UsageError
+from granet_train.export_command.flags import Options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Samples:
     representative: np.ndarray | None = None
 
 
-def find(inputs: Inputs, values: FlagValues, settings: FlagValues | None) -> Samples:
+def find(inputs: Inputs, values: Options, settings: training_options.Options | None) -> Samples:
     """The samples that the flags ask for.
 
     Args:

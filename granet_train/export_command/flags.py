@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+import dataclasses
+import functools
+from collections.abc import Sequence
 
-from absl import flags
-from absl.flags import FlagValues
-
-from granet_train import flag_help
+from granet_tf.export.calibration import SCALINGS
+from granet_tf.export.encoding import ENCODINGS
+from granet_tf.export.formats import FORMATS
+from granet_tf.export.report import SUFFIXES
+from granet_train import flag_help, flagfiles, options
 from granet_train.errors import UsageError
-from granet_train.flagfiles import Arguments
-from granet_train.flags import explained
-
-# Those of `granet_tf.export`, which needs TensorFlow.
-FORMATS = ("float32", "float16", "dynamic_range", "int8")
-ENCODINGS = ("auto", "sparse", "dense")
-SCALINGS = ("imagenet", "0_1", "-1_1", "0_255")
-# {suffix of a file: what `ExportReport` writes to it}
-REPORTS = (".html", ".json", ".txt")
+from granet_train.options import option
 
 USAGE = """\
 granet-export turns a sparse Keras model into a .tflite file, runs it, and says what it will do.
@@ -30,119 +23,98 @@ granet-export turns a sparse Keras model into a .tflite file, runs it, and says 
 
 A work directory of granet-train brings its own data for the check and for --format=int8.
 """
-_SECTIONS = ("What to export", "How", "What to check it on", "What to write")
-_HELP = ("help", "helpshort", "helpfull")
+WHAT, HOW, CHECK, WRITE = "What to export", "How", "What to check it on", "What to write"
+_what, _how, _check, _write = (
+    functools.partial(option, section=section) for section in (WHAT, HOW, CHECK, WRITE)
+)
 
 
-def define() -> FlagValues:
-    """New flags at their defaults.
+def _ends_with(suffix):
+    return lambda path: path.endswith(suffix), f"must end with {suffix}"
 
-    Example:
 
-    >>> define()["format"].value
-    'float32'
-    """
-    values = FlagValues()
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What granet-export is asked for."""
 
-    def section(name: str) -> Callable[..., None]:
-        def add(definer, *args, **kwargs):
-            definer(*args, flag_values=values, module_name=name, **kwargs)
+    SECTIONS = (WHAT, HOW, CHECK, WRITE)
 
-        return add
-
-    what, how, check, write = map(section, _SECTIONS)
-    what(
-        flags.DEFINE_string,
-        "model",
+    model: str | None = _what(
         None,
         "A .keras file, a work directory of granet-train, or a checkpoint in one, such as "
         "work/digits/checkpoints/granet/ckpt-440.",
+        unit="name",
     )
-    what(
-        flags.DEFINE_string,
-        "run",
-        None,
-        "Which of the runs of a work directory, such as dense. By default the first.",
+    run: str | None = _what(
+        None, "Which of the runs of a work directory, such as dense. By default the first."
     )
-    what(
-        flags.DEFINE_bool,
-        "compact",
+    compact: bool = _what(
         False,
         "Whether to remove dead filters and units first: a smaller dense model, same outputs.",
     )
 
-    how(
-        flags.DEFINE_enum,
-        "format",
+    format: str = _how(
         "float32",
-        FORMATS,
         "Numbers in the file: float16 and dynamic_range are for weights only, int8 is for "
         "activations too.",
+        choices=tuple(FORMATS),
     )
-    how(
-        flags.DEFINE_enum,
-        "encoding",
+    encoding: str = _how(
         "auto",
-        ENCODINGS,
         "Whether tensors are stored sparsely; auto does what takes fewer bytes, tensor by tensor.",
+        choices=ENCODINGS,
     )
-    how(
-        flags.DEFINE_float,
-        "tolerance",
+    tolerance: float | None = _how(
         None,
         "Largest difference from Keras, as a fraction of the largest output. By default 1e-4 for "
         "float32, 1e-2 for float16, 0.5 for int8.",
+        at_least=0,
     )
 
-    check(
-        flags.DEFINE_string,
-        "data",
+    data: str | None = _check(
         None,
         "Samples: a set of tensorflow_datasets, digits, folder (images in data_dir/test/CLASS/), "
         "or a directory of images. By default the data of the work directory, or else random "
         "numbers.",
     )
-    check(
-        flags.DEFINE_string,
-        "data_dir",
+    data_dir: str | None = _check(
         None,
         "Where tensorflow_datasets keeps its data; of folder, the directory of the images.",
     )
-    check(flags.DEFINE_bool, "download", False, "Whether the data may be downloaded.")
-    check(
-        flags.DEFINE_enum,
-        "scaling",
+    download: bool = _check(False, "Whether the data may be downloaded.")
+    scaling: str = _check(
         "imagenet",
-        SCALINGS,
         "How bytes of a directory of images become numbers: normalised as for ImageNet, or into a "
         "range.",
+        choices=tuple(SCALINGS),
     )
-    check(flags.DEFINE_integer, "samples", 256, "How many samples, at most.")
+    samples: int = _check(256, "How many samples, at most.", at_least=1)
 
-    write(
-        flags.DEFINE_string,
-        "output",
+    output: str | None = _write(
         None,
         "The .tflite file. By default beside the model; model.tflite in a work directory.",
+        rule=_ends_with(".tflite"),
     )
-    write(
-        flags.DEFINE_list,
-        "report",
-        [],
-        f"Files for the report on each layer, by suffix: {', '.join(REPORTS)}.",
+    report: tuple[str, ...] = _write(
+        (),
+        f"Files for the report on each layer, by suffix: {', '.join(SUFFIXES)}.",
+        rule=(
+            lambda paths: all(path.endswith(SUFFIXES) for path in paths),
+            f"must be a list of files that end with {', '.join(SUFFIXES)}",
+        ),
     )
-    write(flags.DEFINE_string, "stripped", None, "A plain .keras file, pruned weights zero.")
-    write(flags.DEFINE_string, "saved_model", None, "A directory for a TensorFlow SavedModel.")
-    write(flags.DEFINE_bool, "latency", True, "Whether to measure latency, dense against sparse.")
-    write(flags.DEFINE_integer, "threads", 1, "Threads to measure it with.")
-    write(flags.DEFINE_bool, "verbose", False, "Whether to show the converter's log.")
-    for name in _HELP:
-        flags.DEFINE_bool(name, False, "Shows this.", flag_values=values, module_name="Help")
-    return values
+    stripped: str | None = _write(
+        None, "A plain .keras file, pruned weights zero.", rule=_ends_with(".keras")
+    )
+    saved_model: str | None = _write(None, "A directory for a TensorFlow SavedModel.", unit="name")
+    latency: bool = _write(True, "Whether to measure latency, dense against sparse.")
+    threads: int = _write(1, "Threads to measure it with.", at_least=1)
+    verbose: bool = _write(False, "Whether to show the converter's log.")
 
 
-def parse(argv: Sequence[str]) -> FlagValues:
-    """Flags from a command line without the program's name.
+def parse(argv: Sequence[str]) -> Options:
+    """Flags from a command line without the program's name; prints the help and exits where that
+    was asked for.
 
     Raises:
         UsageError: On anything that cannot be meant.
@@ -152,29 +124,14 @@ def parse(argv: Sequence[str]) -> FlagValues:
     >>> parse(["--model=model.keras", "--format=float16"]).format
     'float16'
     """
-    values = define()
-    try:
-        rest = values(["granet-export", *argv])[1:]
-    except flags.Error as error:
-        raise UsageError(explained(error, values, Arguments(tuple(argv)))) from error
-    if rest:
-        raise UsageError(
-            f"Everything is a flag here, such as --model=model.keras. Received: {' '.join(rest)}"
-        )
-    if not wants_help(values):
-        _check(values)
+    values, reading = options.read(
+        Options, flagfiles.expand(argv), command="granet-export", example="--model=model.keras"
+    )
+    if reading.wants_help:
+        flag_help.show(help_text())
+    if values.model is None:
+        raise UsageError("--model is needed. See --help. Received: no --model")
     return values
-
-
-def wants_help(values: FlagValues) -> bool:
-    """Whether the user asked for `help_text`.
-
-    Example:
-
-    >>> wants_help(parse(["--help"]))
-    True
-    """
-    return any(values[name].value for name in _HELP)
 
 
 def help_text() -> str:
@@ -185,7 +142,7 @@ def help_text() -> str:
     >>> help_text().splitlines()[2].strip()
     'granet-export --model=work/digits'
     """
-    return flag_help.text_of(define(), _SECTIONS, hidden=_HELP, usage=USAGE)
+    return flag_help.text_of(Options, usage=USAGE)
 
 
 # {argument of the library: what gives it here, as errors are to call it}
@@ -196,28 +153,3 @@ ARGUMENTS = {
     "representative_data": "--data",
     "labels": "labels of --data",
 }
-
-# {flag: (what its value must satisfy, what to say if it does not)}; None always passes.
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "model": (bool, "must not be empty"),
-    "tolerance": (lambda x: 0 <= x < math.inf, "must be 0 or more"),
-    "samples": (lambda n: n >= 1, "must be 1 or more"),
-    "threads": (lambda n: n >= 1, "must be 1 or more"),
-    "output": (lambda path: path.endswith(".tflite"), "must end with .tflite"),
-    "stripped": (lambda path: path.endswith(".keras"), "must end with .keras"),
-    "saved_model": (bool, "must not be empty"),
-    "report": (
-        lambda paths: all(path.endswith(REPORTS) for path in paths),
-        f"must be a list of files that end with {', '.join(REPORTS)}",
-    ),
-}
-
-
-def _check(values: FlagValues) -> None:
-    if values.model is None:
-        raise UsageError("--model is needed. See --help. Received: no --model")
-    for name, (is_right, text) in _RULES.items():
-        value = values[name].value
-        if value is not None and not is_right(value):
-            shown = ",".join(value) if isinstance(value, list) else value
-            raise UsageError(f"--{name} {text}. Received: --{name}={shown}")

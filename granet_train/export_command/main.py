@@ -7,20 +7,20 @@ import os
 from collections.abc import Sequence
 
 import keras
-from absl.flags import FlagValues
 
 import granet_tf
 from granet_tf.export import keras_files
 from granet_tf.export.samples import Inputs
 from granet_tf.stripping import masked_weights
+from granet_train import command_line
 from granet_train.errors import UsageError
-from granet_train.export_command import command_line, data, models
-from granet_train.export_command.flags import ARGUMENTS
+from granet_train.export_command import data, models
+from granet_train.export_command.flags import ARGUMENTS, Options, parse
 from granet_train.in_flags import in_flags
 from granet_train.quiet_tensorflow import without_notes
 
 
-def main(values: FlagValues) -> None:
+def main(values: Options) -> None:
     """Exports one model.
 
     Args:
@@ -99,4 +99,4 @@ def cli(argv: Sequence[str] | None = None) -> None:
         ...
     SystemExit: 2
     """
-    command_line.run(main, command_line.read, argv, ARGUMENTS)
+    command_line.run(main, parse, argv, ARGUMENTS)

@@ -10,12 +10,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from absl.flags import FlagValues
 
 from granet_tf.reasons import reason_of
 from granet_train import files
-from granet_train import flags as training_flags
 from granet_train.errors import UsageError
+from granet_train.options import made_of
+from granet_train.training_options import Options
 
 _SUFFIX = ".keras"
 _OWN = (
@@ -38,7 +38,7 @@ class Found:
     model: keras.Model
     source: str
     output: str
-    settings: FlagValues | None = None
+    settings: Options | None = None
 
 
 def load(path: str, run: str | None = None) -> Found:
@@ -99,15 +99,9 @@ def _keras_file(path: Path) -> keras.Model:
         ) from error
 
 
-def _settings(workdir: Path) -> FlagValues:
-    values = training_flags.define()
-    for name, value in files.settings_of(workdir).items():
-        if name in values:
-            values[name].value = value
+def _settings(workdir: Path) -> Options:
     # What computes in half precision does so in training only.
-    values["precision"].value = "float32"
-    values.mark_as_parsed()
-    return values
+    return made_of(Options, files.settings_of(workdir) | {"precision": "float32"})
 
 
 def _checkpoint(place: Path, directory: Path) -> str:
@@ -123,7 +117,7 @@ def _checkpoint(place: Path, directory: Path) -> str:
     return newest
 
 
-def _restored(checkpoint: str, run: str, settings: FlagValues) -> Any:
+def _restored(checkpoint: str, run: str, settings: Options) -> Any:
     from granet_train import main as training
 
     model, _ = training.start_of(run, settings)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from absl import flags
 from absl.flags import FlagValues
 
-from granet_train import flag_rules, flagfiles
+from granet_tf.methods.parameters import parameters_of
+from granet_train import durations, flag_help, flagfiles
 from granet_train import flags as training_flags
 from granet_train.errors import UsageError
-from granet_train.flag_definitions import HELP, SECTIONS
-from granet_train.flag_definitions import define as define_training
-from granet_train.flag_help import text_of
-from granet_train.flag_rules import Rule
+from granet_train.flag_rules import list_rule
 from granet_train.flagfiles import Arguments
+from granet_train.options import Reading, as_dict, define, option, unknown
+from granet_train.training_options import Options
 
 _NAME = re.compile(r"--?([A-Za-z_]\w*)")
 # What every study decides for itself, or has no use for.
@@ -56,90 +54,71 @@ class StudySettings:
     model: str
 
 
-def shared(values: FlagValues, rest: Sequence[Arguments], training: FlagValues) -> dict[str, Any]:
+def shared(values: StudyOptions, rest: Sequence[Arguments], training: Options) -> dict[str, Any]:
     """{field of `StudySettings`: its value}.
 
     Args:
-        values: The study's own flags.
+        values: The study's own options.
         rest: From `read`.
-        training: The flags of granet-train that it comes to.
+        training: The options of granet-train that it comes to.
     """
     return {
         "rest": tuple(rest),
-        "devices": tuple(values.devices),
-        **{name: values[name].value for name in ("jobs", "workdir", "overwrite")},
-        **{name: training[name].value for name in ("dataset", "model")},
+        **{name: getattr(values, name) for name in ("devices", "jobs", "workdir", "overwrite")},
+        **{name: getattr(training, name) for name in ("dataset", "model")},
     }
 
 
-def identity_of(training: FlagValues, unused: Collection[str] = UNUSED) -> dict[str, Any]:
+def identity_of(training: Options, unused: Collection[str] = UNUSED) -> dict[str, Any]:
     """{flag of granet-train: value} of all that a cell's result depends on.
 
     Args:
         training: The flags of a cell.
         unused: Those that the study decides for itself, or has no use for.
     """
-    skip = {*unused, *FREE_OF_TRAINING, *HELP, "flagfile", "undefok"}
-    return {name: training[name].value for name in sorted(training) if name not in skip}
+    skip = {*unused, *FREE_OF_TRAINING}
+    return {name: value for name, value in as_dict(training).items() if name not in skip}
 
 
-def define(section: str, workdir: str) -> tuple[FlagValues, Callable[..., None]]:
-    """Flags that all studies have, and a function that defines more in the same section.
+def is_seed(number: Any) -> bool:
+    """Whether it can seed Keras and NumPy."""
+    return isinstance(number, int) and 0 <= number < 2**32
 
-    Args:
-        section: What --help puts above them.
-        workdir: The default work directory.
 
-    Example:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """What all studies are asked for."""
 
-    >>> values, own = define("What to compare", "work/compare")
-    >>> own(flags.DEFINE_integer, "k", 3, "How many.")
-    >>> values["jobs"].value, values["k"].value
-    (1, 3)
-    """
-    values = FlagValues()
-    values.set_gnu_getopt(True)  # Else nothing after "--epochs 5" would be read.
-    values.mark_as_parsed()  # A study may be asked for without any.
-
-    def add(definer, *args):
-        definer(*args, flag_values=values, module_name=section)
-
-    add(flags.DEFINE_list, "seeds", ["0"], "Seeds of weights, batches and masks.")
-    add(flags.DEFINE_integer, "jobs", 1, "How many processes run cells side by side.")
-    add(
-        flags.DEFINE_list,
-        "devices",
-        [],
+    seeds: tuple[str, ...] = option(
+        ("0",),
+        "Seeds of weights, batches and masks.",
+        rule=list_rule(is_seed, "must be a list of different whole numbers from 0 to 4294967295"),
+    )
+    jobs: int = option(1, "How many processes run cells side by side.", at_least=1)
+    devices: tuple[str, ...] = option(
+        (),
         "GPUs that the processes take turns on, as in CUDA_VISIBLE_DEVICES: 0,1,2. By default each "
         "sees all of them.",
+        rule=(all, "must be a list of devices such as 0,1"),
     )
-    add(
-        flags.DEFINE_string,
-        "workdir",
-        workdir,
+    workdir: str = option(
+        "work/study",
         "Directory of the study. The same command goes on with what is not done yet.",
+        unit="name",
     )
-    add(flags.DEFINE_bool, "overwrite", False, "Whether to replace an earlier study in it.")
-    for name in HELP:
-        add(flags.DEFINE_bool, name, False, "Show this text.")
-    return values, add
+    overwrite: bool = option(False, "Whether to replace an earlier study in it.")
 
 
 def read(
-    argv: Sequence[str],
-    values: FlagValues,
-    rules: Mapping[str, Rule],
-    unused: Collection[str],
-    usage: str,
-) -> list[Arguments]:
-    """Sets the flags of the study; returns the rest, which is for granet-train.
+    argv: Sequence[str], options: type, unused: Collection[str], usage: str
+) -> tuple[Any, list[Arguments]]:
+    """The study's own options, and the rest, which is for granet-train.
 
     Prints the help and exits where that was asked for.
 
     Args:
         argv: The command line without the program's name.
-        values: The study's own flags, at their defaults; set in place.
-        rules: What values of its own must satisfy.
+        options: The dataclass of the study's own options.
         unused: Flags of granet-train that must not stand on the command line. Those of a flagfile
             are left out.
         usage: What --help shows above the flags.
@@ -148,37 +127,30 @@ def read(
         UsageError: On anything that cannot be meant.
     """
     rest: list[Arguments] = []
-    places: dict[str, str] = {}
-    training = define_training()
+    reading = Reading(options)
+    training = define(Options)
     for each in flagfiles.expand(argv):
-        _check_names(each, values, training)
-        before = {name: values[name].present for name in values}
-        left = training_flags.read_into(values, each, known_only=True)
-        changed = (name for name in values if values[name].present > before[name])
-        places.update(dict.fromkeys(changed, each.place))
+        _check_names(each, reading.values, training)
+        left = reading.take(each, known_only=True)
         left = _used(left, each.place, unused, training)
         rest += [Arguments(tuple(left), each.place)] if left else []
-    if any(values[name].value for name in HELP):
-        print(help_text(values, unused, usage), end="", flush=True)
-        sys.exit()
-    flag_rules.check_rules(values, places, {**_RULES, **rules})
-    return rest
+    if reading.wants_help:
+        flag_help.show(help_text(options, unused, usage))
+    return reading.checked(), rest
 
 
-def help_text(values: FlagValues, unused: Collection[str], usage: str) -> str:
+def help_text(options: type, unused: Collection[str], usage: str) -> str:
     """What --help shows: the study's flags, then those of granet-train that it passes on."""
-    sections = list(dict.fromkeys(values.flags_by_module_dict()))
-    own = text_of(values, sections, hidden=HELP, usage=usage)
-    passed_on = text_of(
-        define_training(),
-        SECTIONS,
-        hidden={*HELP, *unused, *values},
-        usage="Of granet-train, for each training:\n",
+    own = flag_help.text_of(options, usage=usage)
+    passed_on = flag_help.text_of(
+        Options,
+        hidden={*unused, *parameters_of(options)},
+        usage=f"Of granet-train, for each training; durations are\n{durations.SYNTAX}:\n",
     )
     return f"{own}\n{passed_on}"
 
 
-def of_cell(rest: Sequence[Arguments], *more: str, for_any: Collection[str] = ()) -> FlagValues:
+def of_cell(rest: Sequence[Arguments], *more: str, for_any: Collection[str] = ()) -> Options:
     """The flags of granet-train for one cell.
 
     Args:
@@ -193,48 +165,6 @@ def of_cell(rest: Sequence[Arguments], *more: str, for_any: Collection[str] = ()
     return values
 
 
-def numbers(texts: Sequence[str]) -> tuple[float, ...]:
-    """The items of a list as numbers; whole ones as int.
-
-    Example:
-
-    >>> numbers(["0", "0.5"])
-    (0, 0.5)
-    """
-    return tuple(int(text) if re.fullmatch(r"\d+", text) else float(text) for text in texts)
-
-
-def list_rule(is_right: Callable[[float], bool], text: str) -> Rule:
-    """A rule for a list of different numbers, at least one.
-
-    Args:
-        is_right: What each must satisfy.
-        text: What to say if it does not.
-    """
-
-    def check(items: Sequence[str]) -> bool:
-        try:
-            parsed = numbers(items)
-        except ValueError:
-            return False
-        return bool(parsed) and len(set(parsed)) == len(parsed) and all(map(is_right, parsed))
-
-    return check, text
-
-
-def is_seed(number: Any) -> bool:
-    """Whether it can seed Keras and NumPy."""
-    return isinstance(number, int) and 0 <= number < 2**32
-
-
-_RULES: dict[str, Rule] = {
-    "seeds": list_rule(is_seed, "must be a list of different whole numbers from 0 to 4294967295"),
-    "jobs": (lambda jobs: jobs >= 1, "must be 1 or more"),
-    "workdir": (bool, "must not be empty"),
-    "devices": (lambda names: all(names), "must be a list of devices such as 0,1"),
-}
-
-
 def _check_names(arguments: Arguments, own: FlagValues, training: FlagValues) -> None:
     known = {*own, *training, "flagfile"}
     for token in arguments.tokens:
@@ -245,8 +175,7 @@ def _check_names(arguments: Arguments, own: FlagValues, training: FlagValues) ->
         if name in known or (negated in known and negated != name):
             continue
         place = f" ({arguments.place})" if arguments.place else ""
-        instead = flag_rules.suggestion(name, sorted(known), before="--")
-        raise UsageError(f"There is no flag --{name}. {instead} Received: {token}{place}")
+        raise UsageError(unknown(name, sorted(known), f"{token}{place}"))
 
 
 def _used(tokens, place, unused, training):

@@ -12,6 +12,7 @@ import pytest
 import granet_tf
 from granet_tf.export import calibration, encoding, formats, read_weights
 from granet_tf.export.report import _WRITERS
+from granet_tf.methods.parameters import parameters_of
 from granet_train import main as training
 from granet_train.errors import UsageError
 from granet_train.export_command import flags, main, models
@@ -114,7 +115,11 @@ def test_images_of_a_directory_are_scaled_as_asked(tmp_path):
         "-1_1": pixels / 127.5 - 1,
         "imagenet": (pixels / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225),
     }
-    assert set(expected) == set(flags.SCALINGS) == set(calibration.SCALINGS)
+    assert (
+        set(expected)
+        == set(parameters_of(flags.Options)["scaling"].choices)
+        == set(calibration.SCALINGS)
+    )
     for scaling, images in expected.items():
         found = calibration.images_of(tmp_path, (4, 4), 3, scaling)
         np.testing.assert_allclose(found, images[None], atol=1e-5)
@@ -141,9 +146,10 @@ def test_compact_removes_dead_units_before_the_export(tmp_path, capsys):
 
 
 def test_choices_are_those_of_the_library():
-    assert tuple(formats.FORMATS) == flags.FORMATS
-    assert encoding.ENCODINGS == flags.ENCODINGS
-    assert tuple(_WRITERS) == flags.REPORTS
+    declared = parameters_of(flags.Options)
+    assert tuple(formats.FORMATS) == declared["format"].choices
+    assert declared["encoding"].choices == encoding.ENCODINGS
+    assert tuple(_WRITERS) == flags.SUFFIXES
 
 
 @pytest.mark.parametrize(
@@ -217,7 +223,7 @@ def test_flags_are_answered_before_data_and_models_are_looked_for():
         "try:\n"
         "    export()\n"
         "finally:\n"
-        "    print({'sklearn', 'tensorflow_datasets'}.isdisjoint(sys.modules))"
+        "    print({'sklearn.datasets', 'tensorflow_datasets'}.isdisjoint(sys.modules))"
     )
     for argument, code in [("--help", 0), ("--modle=1", 2)]:
         done = subprocess.run(

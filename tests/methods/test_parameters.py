@@ -269,7 +269,30 @@ def test_rigl_is_short():
 # Which methods there are.
 
 
+NAMES = {
+    "granet": "GraNet",
+    "gmp": "GMP",
+    "rigl": "RigL",
+    "set": "SET",
+    "static": "StaticSparse",
+    "magnitude": "MagnitudeAtInit",
+    "snip": "SNIP",
+    "grasp": "GraSP",
+    "synflow": "SynFlow",
+    "acdc": "ACDC",
+    "deep_r": "DeepR",
+    "dpf": "DPF",
+    "dsr": "DSR",
+    "itop": "ITOP",
+    "mest": "MEST",
+    "snfs": "SNFS",
+    "str": "STR",
+    "top_kast": "TopKAST",
+}
+
+
 def test_methods_are_found_by_looking():
-    assert {name: kind.__name__ for name, kind in METHODS.items()} == flags.METHODS
+    assert {name: kind.__name__ for name, kind in METHODS.items()} == NAMES
+    assert flags.METHODS == METHODS
     for kind in METHODS.values():
         assert kind is getattr(granet_tf, kind.__name__)

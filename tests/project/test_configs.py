@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-import granet_tf
 from granet_train import flags, learning_rates, optimizers
 from granet_train.durations import TrainingLength
 from granet_train.studies.compare import flags as compare
@@ -154,7 +153,7 @@ def length(values):
 
 def method(values):
     """The method itself, so that the library checks its parameters."""
-    of = getattr(granet_tf, flags.METHODS[values.method])
+    of = flags.METHODS[values.method]
     return of(**flags.method_parameters(values.method, values, length(values)))
 
 

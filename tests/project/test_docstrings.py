@@ -41,9 +41,9 @@ def own_public(module):
 
 def exported(package):
     return {
-        name: value
-        for name, value in vars(package).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
+        name: getattr(package, name)  # Some are imported by that.
+        for name in dir(package)
+        if not name.startswith("_") and not inspect.ismodule(getattr(package, name))
     }
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 import granet_tf
 import granet_train
 from granet_tf.reasons import reason_of
-from granet_train import advice, command_line, flag_definitions, flags
+from granet_train import advice, command_line, flags, options
 from granet_train.data import Wording
 from granet_train.errors import UsageError
 from granet_train.export_command import data as export_data
@@ -26,15 +26,16 @@ from tests.support.short_runs import QUIET, SHORT, run
 
 PACKAGES = [Path(package.__file__).parent for package in (granet_tf, granet_train)]
 FLAG = re.compile(r"--(?:\[no\])?([a-z]\w*)")
-TRAIN = {*flag_definitions.define(), "flagfile"}
-EXPORT = set(export_flags.define())
+TRAIN = {*options.define(flags.Options), "flagfile"}
+EXPORT = set(options.define(export_flags.Options))
 # {folder or module: the flags that its commands have}; the first that fits.
 ALLOWED = {
     "export_command": EXPORT,
-    "studies/compare": TRAIN | set(compare_flags.define()),
-    "studies/plasticity": TRAIN | set(plasticity_flags.define()),
+    "studies/compare": TRAIN | set(options.define(compare_flags.Options)),
+    "studies/plasticity": TRAIN | set(options.define(plasticity_flags.Options)),
     # What all studies have.
-    "studies": TRAIN | (set(compare_flags.define()) & set(plasticity_flags.define())),
+    "studies": TRAIN
+    | (set(options.define(compare_flags.Options)) & set(options.define(plasticity_flags.Options))),
     # In words of whoever asks for data: granet-train, granet-export, or a function.
     "data/interface.py": TRAIN,
     "data": set(),

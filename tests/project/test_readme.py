@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from granet_train import flags
+from granet_train import flags, method_table
 from granet_train.export_command import flags as export_flags
 from granet_train.studies.compare import flags as compare_flags
 from granet_train.studies.plasticity import flags as plasticity_flags
@@ -177,3 +177,8 @@ def test_links_to_files_exist(path):
     links = re.findall(r"\]\((?!https://)([^)#]+)\)", path.read_text(encoding="utf-8"))
     for link in links:
         assert (path.parent / link).exists(), link
+
+
+def test_the_table_of_options_is_what_methods_declare():
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert method_table.markdown() in page

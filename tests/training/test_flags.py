@@ -2,8 +2,10 @@
 
 import dataclasses
 import inspect
+import json
 import subprocess
 import sys
+import zipfile
 from fractions import Fraction
 
 import keras
@@ -16,11 +18,11 @@ from granet_train import (
     command_line,
     durations,
     flag_checks,
-    flag_definitions,
     flag_help,
     flags,
     models,
     optimizers,
+    options,
 )
 from granet_train.durations import TrainingLength
 from granet_train.errors import TrainingStopped, UsageError
@@ -406,7 +408,7 @@ def test_flagfiles_that_cannot_be_read(tmp_path, monkeypatch):
 
 def test_choices_are_those_of_the_library():
     def choices(name):
-        return set(flag_definitions.define()[name].parser.enum_values)
+        return set(options.define(flags.Options)[name].parser.enum_values)
 
     assert choices("scope") == set(scopes.SCOPES)
     assert choices("distribution") == set(methods.DISTRIBUTIONS)
@@ -416,7 +418,7 @@ def test_choices_are_those_of_the_library():
 
 @pytest.mark.parametrize("name", flags.METHODS)
 def test_each_method_uses_the_flags_that_it_has_parameters_for(name):
-    method = getattr(granet_tf, flags.METHODS[name])
+    method = flags.METHODS[name]
     fields = {field.name for field in dataclasses.fields(method) if field.init}
     known = {flag for flag, field in flags.METHOD_FLAGS.items() if field in fields}
     known |= {"prune_outputs"} if "pattern" in known else set()
@@ -551,8 +553,8 @@ def test_help_shows_every_flag(monkeypatch):
     assert max(map(len, lines)) <= 100
     shown = [line.split()[0] for line in lines if line.startswith("  --")]
     names = [name.replace("--[no]", "--") for name in shown]
-    assert names == [f"--{name}" for name in flag_definitions.define() if "help" not in name]
-    places = [text.index(f"\n{section}:\n") for section in flag_definitions.SECTIONS]
+    assert names == [f"--{name}" for name in options.define(flags.Options) if "help" not in name]
+    places = [text.index(f"\n{section}:\n") for section in flags.Options.SECTIONS]
     assert places == sorted(places)
     for name in models.NETWORKS:
         assert name in text
@@ -569,7 +571,7 @@ def test_help_says_choices_and_defaults_once():
 
 def test_help_fits_a_narrow_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
-    text = flag_help.text_of(flag_definitions.define(), ["How sparse"], hidden=())
+    text = flag_help.text_of(flags.Options, section="How sparse")
     assert max(map(len, text.partition("How sparse:")[2].splitlines())) <= 60
 
 
@@ -619,7 +621,7 @@ def test_answers_before_data_are_touched(command, flag, code, out, error):
     imported = {line.split("|")[-1].strip() for line in lines if line.startswith("import time:")}
     said = [line for line in lines if not line.startswith("import time:")]
     assert "granet_train.flags" in imported
-    assert not {"sklearn", "tensorflow_datasets", "matplotlib"} & imported
+    assert not {"sklearn.datasets", "tensorflow_datasets"} & imported
     assert done.returncode == code
     assert done.stdout.startswith(out) and bool(done.stdout) == bool(out)
     assert len(said) == bool(error) and "".join(said).startswith(error)
@@ -628,3 +630,85 @@ def test_answers_before_data_are_touched(command, flag, code, out, error):
 def test_no_flags_at_all():
     values, given = flags.parse([])
     assert (values.method, values.model, given) == ("granet", "small_cnn", frozenset())
+
+
+# Methods.
+
+NOISY = '''
+"""A method that nothing names."""
+
+import dataclasses
+
+import keras
+
+from granet_tf.methods.parameters import parameter
+from granet_tf.methods.rigl import SET
+from granet_tf.schedules import PACKAGE
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Noisy(SET):
+    """SET with noise."""
+
+    noise: float = parameter(0.1, "How much noise there is.", at_least=0, below=1)
+    wait: int | float = parameter(0, "How long it waits.", at_least=0, unit="duration")
+'''
+WITH_NOISY = """
+import json, sys
+import granet_tf.methods
+
+granet_tf.methods.__path__.append(sys.argv[1])
+from granet_train import flags, main
+from granet_train.errors import UsageError
+from granet_train.studies.compare import flags as compare
+
+said = {}
+for line in json.load(sys.stdin):
+    command, *argv = line.split()
+    try:
+        {"granet-train": flags.parse, "granet-compare": compare.read}[command](argv)
+    except UsageError as error:
+        said[line] = str(error)
+help = flags.help_text()
+main.cli(sys.argv[2:])
+print(json.dumps([said, help]))
+"""
+
+
+def test_a_method_has_its_flags_by_existing(tmp_path):
+    errors = {
+        "granet-train --method=noisy --noise=1": "--noise must be in [0, 1). Received: --noise=1.0",
+        "granet-train --method=noisy --wait=soon": "--wait must be optimizer steps",
+        "granet-train --method=gmp --noise=0.5": "--method=gmp has no use for --noise.",
+        "granet-train --method=noisi": "--method must be one of granet, gmp, rigl",
+        "granet-compare --methods=noisy:nois=0.5": "noisy at 0.9, seed 0: There is no flag --nois.",
+        "granet-compare --methods=noisy:noise=0.5,dense": "",
+    }
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "noisy.py").write_text(NOISY)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", WITH_NOISY, tmp_path / "methods"),
+            *("--method=noisy", "--noise=0.5", "--wait=1e", "--epochs=1", "--noexport_tflite"),
+            *("--noplot", "--notensorboard", f"--workdir={tmp_path / 'run'}"),
+        ],
+        input=json.dumps(list(errors)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    said, text = json.loads(done.stdout.splitlines()[-1])
+    assert set(said) == {line for line, error in errors.items() if error}
+    for line, error in said.items():
+        assert error.startswith(errors[line])
+    text = " ".join(text.split())
+    assert "One of granet, gmp" in text and "mest, noisy, snfs" in text
+    assert "--noise How much noise there is. In [0, 1). For noisy." in text
+    given = json.loads((tmp_path / "run" / "summary.json").read_text())["flags"]
+    assert (given["method"], given["noise"], given["wait"]) == ("noisy", 0.5, "1e")
+    with zipfile.ZipFile(tmp_path / "run" / "sparse.keras") as file:
+        method = json.loads(file.read("config.json"))["config"]["method"]["config"]
+    assert (method["noise"], method["wait"]) == (0.5, 22)

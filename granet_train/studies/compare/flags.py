@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-from absl.flags import FlagValues
-
-from granet_train.command_line import errors_in_one_line as errors_in_one_line
+from granet_train import training_options
 from granet_train.errors import UsageError
 from granet_train.flag_checks import USES, check_use
-from granet_train.flag_rules import Rule, suggestion
+from granet_train.flag_rules import list_rule, numbers, suggestion
 from granet_train.flagfiles import Arguments
 from granet_train.flags import DENSE, RUNS
+from granet_train.options import option
 from granet_train.studies import flags as study_flags
 from granet_train.studies.compare.cells import Training, Variant, trainings
-from granet_train.studies.flags import UNUSED, StudySettings, list_rule, numbers
+from granet_train.studies.flags import UNUSED, StudyOptions, StudySettings
 
 USAGE = """\
 granet-compare trains with each method, at each sparsity and from each seed, and makes a table.
@@ -30,9 +28,7 @@ granet-compare trains with each method, at each sparsity and from each seed, and
 Each training is one of granet-train, with a directory of its own. Flags that a method has no use
 for are left out of its trainings.
 """
-SECTION = "What to compare"
 ALL = "all"
-_DEFAULT = [DENSE, "static", "set", "rigl", "gmp", "granet", "granet:initial_sparsity=0.5"]
 # What a cell writes unless it is asked for more: figures and models.
 _DEFAULTS = (Arguments(("--notensorboard", "--noexport_tflite", "--noplot"), "by default"),)
 _OF_METHODS = frozenset().union(*USES["method"].values())
@@ -56,7 +52,7 @@ class Settings(StudySettings):
         """All trainings."""
         return trainings(self.variants, self.sparsities, self.seeds)
 
-    def of_cell(self, cell: Training, workdir: Path | None = None) -> FlagValues:
+    def of_cell(self, cell: Training, workdir: Path | None = None) -> training_options.Options:
         """The flags of granet-train for one cell."""
         where = () if workdir is None else (f"--workdir={workdir}",)
         return study_flags.of_cell(
@@ -72,19 +68,27 @@ class Settings(StudySettings):
         return study_flags.identity_of(values)
 
 
-def define() -> FlagValues:
-    """New flags at their defaults."""
-    values, own = study_flags.define(SECTION, "work/compare")
-    values.set_default("seeds", ["0", "1", "2"])
-    own(
-        flags.DEFINE_list,
-        "methods",
-        _DEFAULT,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(StudyOptions):
+    """What granet-compare is asked for."""
+
+    SECTIONS = ("What to compare",)
+
+    seeds: tuple[str, ...] = ("0", "1", "2")
+    workdir: str = "work/compare"
+    methods: tuple[str, ...] = option(
+        (DENSE, "static", "set", "rigl", "gmp", "granet", "granet:initial_sparsity=0.5"),
         f"Any of {', '.join(RUNS)}, also with flags of their own, granet:initial_sparsity=0.5; or "
         f"{ALL}.",
+        rule=(bool, "must name a method"),
     )
-    own(flags.DEFINE_list, "sparsities", ["0.9", "0.98"], "Final sparsities, in (0, 1).")
-    return values
+    sparsities: tuple[str, ...] = option(
+        ("0.9", "0.98"),
+        "Final sparsities, in (0, 1).",
+        rule=list_rule(
+            lambda sparsity: 0 < sparsity < 1, "must be a list of different sparsities in (0, 1)"
+        ),
+    )
 
 
 def read(argv: Sequence[str]) -> Settings:
@@ -99,8 +103,7 @@ def read(argv: Sequence[str]) -> Settings:
     >>> [cell.name for cell in settings.cells()]
     ['dense_seed0', 'gmp_s0.9_seed0', 'dense_seed1', 'gmp_s0.9_seed1']
     """
-    values = define()
-    rest = study_flags.read(argv, values, RULES, UNUSED, USAGE)
+    values, rest = study_flags.read(argv, Options, UNUSED, USAGE)
     variants = _variants(values.methods)
     training = study_flags.of_cell(rest, for_any={"method"})
     _check_used(variants, rest)
@@ -154,11 +157,3 @@ def _check(settings: Settings, cell: Training) -> None:
         settings.of_cell(cell)
     except UsageError as error:
         raise UsageError(f"{cell.label}: {error}") from error
-
-
-RULES: dict[str, Rule] = {
-    "methods": (bool, "must name a method"),
-    "sparsities": list_rule(
-        lambda sparsity: 0 < sparsity < 1, "must be a list of different sparsities in (0, 1)"
-    ),
-}

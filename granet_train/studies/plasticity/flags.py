@@ -6,17 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from absl import flags
-from absl.flags import FlagValues
-
-from granet_train import durations
-from granet_train.command_line import errors_in_one_line as errors_in_one_line
+from granet_tf.methods import DISTRIBUTIONS
+from granet_train import training_options
 from granet_train.durations import TrainingLength
 from granet_train.errors import UsageError
 from granet_train.flag_checks import USES
-from granet_train.flag_rules import Rule
+from granet_train.flag_rules import list_rule, numbers, subset
+from granet_train.options import option
 from granet_train.studies import flags as study_flags
-from granet_train.studies.flags import UNUSED, StudySettings, list_rule, numbers
+from granet_train.studies.flags import UNUSED, StudyOptions, StudySettings
 from granet_train.studies.plasticity.cells import MEASURES, REGENERATION, Axes
 
 USAGE = """\
@@ -29,7 +27,6 @@ Networks are trained at each of --sparsities; after each of --prune_at they are 
 of --rates, without and with regenerating as many connections by gradient, and trained on. What it
 finds is a table, plasticity.csv, and the figures of the paper's Section 3.
 """
-SECTION = "What to measure"
 
 # {pattern: pre-trained sparsities of the paper}
 SPARSITIES = {"element": ("0", "0.5", "0.9", "0.98"), "filter": ("0", "0.1", "0.5", "0.7")}
@@ -61,7 +58,7 @@ class Settings(StudySettings):
     distribution: str
     pinned: tuple[str, ...]
 
-    def of_seed(self, seed: int) -> FlagValues:
+    def of_seed(self, seed: int) -> training_options.Options:
         """The flags of granet-train for trainings with this seed."""
         return study_flags.of_cell(self.rest, "--method=static", f"--seed={seed}")
 
@@ -80,77 +77,71 @@ class Settings(StudySettings):
         }
 
 
-def define() -> FlagValues:
-    """New flags at their defaults."""
-    values, own = study_flags.define(SECTION, "work/plasticity")
-    own(
-        flags.DEFINE_enum,
-        "pattern",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(StudyOptions):
+    """What granet-plasticity is asked for."""
+
+    SECTIONS = ("What to measure",)
+
+    workdir: str = "work/plasticity"
+    pattern: str = option(
         "element",
-        list(SPARSITIES),
         "What is pruned as one: single weights, or whole filters by the sum of |w| over each; of "
         "the latter the last layer has none to spare.",
+        choices=tuple(SPARSITIES),
     )
-    own(
-        flags.DEFINE_list,
-        "sparsities",
+    sparsities: tuple[str, ...] | None = option(
         None,
         "Sparsities that networks are pre-trained at, static and random. By default "
         f"{','.join(SPARSITIES['element'])}, of filters {','.join(SPARSITIES['filter'])}.",
+        rule=list_rule(
+            lambda sparsity: 0 <= sparsity < 1, "must be a list of different sparsities in [0, 1)"
+        ),
     )
-    own(
-        flags.DEFINE_list,
-        "rates",
-        ["0.2", "0.5", "0.9", "0.98"],
+    rates: tuple[str, ...] = option(
+        ("0.2", "0.5", "0.9", "0.98"),
         "Shares of the active weights to prune, each in (0, 1).",
+        rule=list_rule(
+            lambda rate: 0 < rate < 1,
+            "must be a list of different shares of the active weights, each in (0, 1)",
+        ),
     )
-    own(
-        flags.DEFINE_list,
-        "prune_at",
-        [str(i / 8) for i in range(1, 8)],
+    prune_at: tuple[str, ...] = option(
+        tuple(str(i / 8) for i in range(1, 8)),
         "When to prune: fractions of training (0.5) or epochs (30e).",
+        unit="moments",
     )
-    own(
-        flags.DEFINE_integer,
-        "recovery_epochs",
+    recovery_epochs: int = option(
         30,
         "k: epochs to train on at the learning rate of that moment, for the plasticity.",
+        at_least=1,
     )
-    own(
-        flags.DEFINE_list,
-        "measures",
-        list(MEASURES),
+    measures: tuple[str, ...] = option(
+        tuple(MEASURES),
         "plasticity (the accuracy after k epochs, less that before pruning), final (the accuracy "
         "at the end of training, less that of the unpruned network), or both.",
+        rule=subset(MEASURES),
     )
-    own(
-        flags.DEFINE_list,
-        "regenerate",
-        list(REGENERATION),
+    regenerate: tuple[str, ...] = option(
+        REGENERATION,
         "no, yes, or both: whether as many connections are regenerated as pruned.",
+        rule=subset(REGENERATION),
     )
-    own(
-        flags.DEFINE_enum,
-        "scope",
+    scope: str | None = option(
         None,
-        ["global", "layer"],
         "Whether pruning ranks all weights together or each layer for itself. By default global, "
         "of filters layer, as the paper has it (Appendix A).",
+        choices=tuple(SCOPES.values()),
     )
-    own(
-        flags.DEFINE_enum,
-        "distribution",
+    distribution: str = option(
         "uniform",
-        ["erk", "er", "uniform"],
         "How the sparsity of pre-trained networks is spread over the layers.",
+        choices=tuple(DISTRIBUTIONS),
     )
-    own(
-        flags.DEFINE_list,
-        "pinned",
+    pinned: tuple[str, ...] | None = option(
         None,
         "Weights of a sparsity of their own, which are not pruned, written as for granet-train.",
     )
-    return values
 
 
 def read(argv: Sequence[str]) -> Settings:
@@ -165,16 +156,15 @@ def read(argv: Sequence[str]) -> Settings:
     >>> settings.axes.epochs, len(settings.axes.cells())
     ((1, 2, 3, 4, 5, 6, 7), 57)
     """
-    values = define()
-    rest = study_flags.read(argv, values, RULES, _UNUSED, USAGE)
+    values, rest = study_flags.read(argv, Options, _UNUSED, USAGE)
     training = study_flags.of_cell(rest, "--method=static")
     length = TrainingLength.stretched(training.epochs, 1, training.schedule_multiplier)
     pinned = values.pinned if values.pinned is not None else PINNED[values.pattern]
     axes = Axes(
         sparsities=numbers(values.sparsities or SPARSITIES[values.pattern]),
         rates=numbers(values.rates),
-        regenerate=tuple(values.regenerate),
-        measures=tuple(values.measures),
+        regenerate=values.regenerate,
+        measures=values.measures,
         seeds=numbers(values.seeds),
         epochs=_epochs(values.prune_at, length),
         recovery=values.recovery_epochs,
@@ -185,7 +175,7 @@ def read(argv: Sequence[str]) -> Settings:
         pattern=values.pattern,
         scope=values.scope or SCOPES[values.pattern],
         distribution=values.distribution,
-        pinned=tuple(pinned),
+        pinned=pinned,
         **study_flags.shared(values, rest, training),
     )
 
@@ -200,35 +190,3 @@ def _epochs(texts: Sequence[str], length: TrainingLength) -> tuple[int, ...]:
             f"{', '.join(map(str, epochs))}"
         )
     return tuple(epochs)
-
-
-def _are_moments(texts: Sequence[str]) -> bool:
-    try:
-        return bool(texts) and all(durations.parse(text)[1] != "steps" for text in texts)
-    except ValueError:
-        return False
-
-
-def _subset(choices: Sequence[str]) -> Rule:
-    return (
-        lambda items: bool(items) and set(items) <= set(choices) and len(set(items)) == len(items),
-        f"must be a list of any of {', '.join(choices)}, each once",
-    )
-
-
-RULES: dict[str, Rule] = {
-    "sparsities": list_rule(
-        lambda sparsity: 0 <= sparsity < 1, "must be a list of different sparsities in [0, 1)"
-    ),
-    "rates": list_rule(
-        lambda rate: 0 < rate < 1,
-        "must be a list of different shares of the active weights, each in (0, 1)",
-    ),
-    "prune_at": (
-        _are_moments,
-        'must be a list of fractions of training ("0.5") or epochs ("30e", "30epochs")',
-    ),
-    "recovery_epochs": (lambda epochs: epochs >= 1, "must be 1 or more"),
-    "measures": _subset(tuple(MEASURES)),
-    "regenerate": _subset(REGENERATION),
-}
