@@ -4,7 +4,6 @@ import re
 
 import keras
 import numpy as np
-import pytest
 
 import granet_tf
 import granet_tf as tfmot

@@ -83,7 +83,7 @@ TOGETHER = [path for path in SCRIPTS if "tfmot" not in path.name]
 
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory):
-    """{page: its error}, of all that one process can run one after the other: it imports TensorFlow once."""
+    """{page: its error}, of all pages that one process can run one after the other."""
     return run_blocks("python", TOGETHER, tmp_path_factory.mktemp("pages"))
 
 
