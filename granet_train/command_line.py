@@ -8,9 +8,10 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from granet_train import flags
+from granet_train import flag_help, flags
 from granet_train.errors import Interrupted, TrainingStopped, UsageError
 from granet_train.in_flags import in_flags
+from granet_train.options import wants_help
 from granet_train.training_options import Options
 
 
@@ -22,7 +23,10 @@ def read(argv: Sequence[str]) -> Options:
     >>> read(["--seed=3"]).seed
     3
     """
-    return flags.parse(argv)[0]
+    values, _ = flags.parse(argv)
+    if wants_help(Options, argv):
+        flag_help.show(flags.help_text())
+    return values
 
 
 def run(

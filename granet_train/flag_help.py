@@ -46,8 +46,9 @@ def text_of(
     Example:
 
     >>> from granet_train.flags import Options
-    >>> print(text_of(Options, section="How to run").splitlines()[-2])
-      --[no]deterministic      Whether the same seed gives the same result, on CPU to the bit.
+    >>> lines = text_of(Options, section="What to write").splitlines()
+    >>> print(lines[-1])
+      --[no]plot               Whether to draw training.png. Default: yes.
     """
     width = min(shutil.get_terminal_size((_MOST, 0)).columns, _MOST)
     blocks = [usage]

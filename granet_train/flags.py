@@ -53,7 +53,7 @@ def parse_arguments(
     """
     values, reading = options.read(Options, arguments)
     if reading.wants_help:
-        flag_help.show(help_text())
+        return values, frozenset()
 
     def given(owner: str) -> frozenset[str]:
         return frozenset(reading.typed if owner in reading.typed else reading.places)
@@ -80,7 +80,7 @@ def method_parameters(name: str, values: Options, length: TrainingLength) -> dic
 
     >>> values, _ = parse(["--end=0.5", "--frequency=2e", "--pinned=0:0.0"])
     >>> method_parameters("granet", values, TrainingLength(epochs=40, steps_per_epoch=22))
-    {'seed': 0, 'end_step': 440, 'frequency': 44, 'pinned': {0: 0.0}}
+    {'seed': 0, 'pinned': {0: 0.0}, 'end_step': 440, 'frequency': 44}
     """
     return {"seed": values.seed, **method_options.arguments(name, values, length)}
 

@@ -17,6 +17,7 @@ from absl import flags
 from absl.flags import FlagValues
 
 from granet_tf.methods.parameters import Parameter, field_of, parameters_of
+from granet_train import flagfiles
 from granet_train.errors import UsageError
 from granet_train.flag_rules import TEXTS, Rule, suggestion
 from granet_train.flagfiles import Arguments
@@ -230,6 +231,21 @@ def read(options: type, arguments: Sequence[Arguments], **more: str) -> tuple[An
     for each in arguments:
         reading.take(each)
     return (options() if reading.wants_help else reading.checked()), reading
+
+
+def wants_help(options: type, argv: Sequence[str]) -> bool:
+    """Whether --help is on the command line, or in a flagfile.
+
+    Example:
+
+    >>> from granet_train.flags import Options
+    >>> wants_help(Options, ["--seed=3", "--help"])
+    True
+    """
+    reading = Reading(options)
+    for each in flagfiles.expand(argv):
+        reading.take(each)
+    return reading.wants_help
 
 
 def made_of(options: type, values: Mapping[str, Any]) -> Any:

@@ -113,8 +113,7 @@ class Options:
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Flags from a command line without the program's name; prints the help and exits where that
-    was asked for.
+    """Flags from a command line without the program's name.
 
     Raises:
         UsageError: On anything that cannot be meant.
@@ -127,10 +126,22 @@ def parse(argv: Sequence[str]) -> Options:
     values, reading = options.read(
         Options, flagfiles.expand(argv), command="granet-export", example="--model=model.keras"
     )
-    if reading.wants_help:
-        flag_help.show(help_text())
-    if values.model is None:
+    if values.model is None and not reading.wants_help:
         raise UsageError("--model is needed. See --help. Received: no --model")
+    return values
+
+
+def read(argv: Sequence[str]) -> Options:
+    """`parse`, but prints the help and exits where that was asked for.
+
+    Example:
+
+    >>> read(["--model=model.keras"]).encoding
+    'auto'
+    """
+    values = parse(argv)
+    if options.wants_help(Options, argv):
+        flag_help.show(help_text())
     return values
 
 

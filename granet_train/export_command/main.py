@@ -15,7 +15,7 @@ from granet_tf.stripping import masked_weights
 from granet_train import command_line
 from granet_train.errors import UsageError
 from granet_train.export_command import data, models
-from granet_train.export_command.flags import ARGUMENTS, Options, parse
+from granet_train.export_command.flags import ARGUMENTS, Options, read
 from granet_train.in_flags import in_flags
 from granet_train.quiet_tensorflow import without_notes
 
@@ -99,4 +99,4 @@ def cli(argv: Sequence[str] | None = None) -> None:
         ...
     SystemExit: 2
     """
-    command_line.run(main, parse, argv, ARGUMENTS)
+    command_line.run(main, read, argv, ARGUMENTS)

@@ -594,7 +594,7 @@ def test_a_flagfile_for_granet_train_serves():
     assert (mine.model, mine.dataset, mine.axes.length) == ("vgg19", "cifar10", 160)
     assert mine.axes.epochs == (20, 40, 60, 80, 100, 120, 140)
     assert (values.method, values.seed, values.frequency) == ("static", 3, None)
-    assert (values.batch_size, values.milestones) == (128, ["80e", "120e"])
+    assert (values.batch_size, list(values.milestones)) == (128, ["80e", "120e"])
 
 
 def test_filters_have_defaults_of_their_own():

@@ -682,7 +682,7 @@ def test_a_method_has_its_flags_by_existing(tmp_path):
         "granet-train --method=noisy --wait=soon": "--wait must be optimizer steps",
         "granet-train --method=gmp --noise=0.5": "--method=gmp has no use for --noise.",
         "granet-train --method=noisi": "--method must be one of granet, gmp, rigl",
-        "granet-compare --methods=noisy:nois=0.5": "noisy at 0.9, seed 0: There is no flag --nois.",
+        "granet-compare --methods=noisy:nois=0.5": "noisy:nois=0.5 at 0.9, seed 0: There is",
         "granet-compare --methods=noisy:noise=0.5,dense": "",
     }
     (tmp_path / "methods").mkdir()
