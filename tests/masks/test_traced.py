@@ -9,6 +9,7 @@ import granet_tf
 from granet_tf.masks.traced import when
 
 L = keras.layers
+pytestmark = pytest.mark.optimized
 
 
 @pytest.mark.parametrize("apart", [True, False])
