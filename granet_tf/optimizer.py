@@ -404,9 +404,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
 
 def _if(strategy, group, condition, function, *args):
-    owns = _replicas(strategy, group.pruned[0].variable.value)
-    devices = {own(p.variable.value).device for p in group.pruned for own in owns}
-    when(condition, lambda: function(strategy, group, *args), apart=len(devices) == 1)
+    # Sums over replicas, and weights on several devices, need what tf.cond does.
+    devices = {p.variable.value.device for p in group.pruned}
+    apart = strategy.num_replicas_in_sync == 1 and len(devices) == 1
+    when(condition, lambda: function(strategy, group, *args), apart=apart)
 
 
 def _dense(gradient, shape):
