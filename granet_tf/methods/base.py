@@ -244,8 +244,9 @@ class Method:
     def update(
         self, step: tf.Tensor, weights: Sequence[Snapshot], *, dormant_compete: bool
     ) -> Sequence[Updated]:
-        """What becomes of the weights when an update is due: prune, then regenerate (Algorithm 1,
-        lines 5 and 6).
+        """What becomes of the weights when an update is due.
+
+        Prunes, then regenerates (Algorithm 1, lines 5 and 6).
 
         Args:
             step: Number of finished optimizer updates.
@@ -253,6 +254,11 @@ class Method:
             dormant_compete: Whether dormant weights are ranked too when pruning, as in the
                 original gradual magnitude pruning, where they keep their value.
         """
+        if type(self).update_masks is not Method.update_masks:
+            return self._updated_by_lists(step, weights, dormant_compete)
+        return self._updated(step, weights, dormant_compete)
+
+    def _updated(self, step, weights, dormant_compete):
         schedule = self.make_schedule()
         # A schedule of one's own may say a plain True.
         should_prune = tf.convert_to_tensor(schedule(step)[0])
@@ -289,6 +295,20 @@ class Method:
         if dormant_compete:  # Else what pruning leaves was active before.
             survived = [s & u.active for s, u in zip(survived, groups, strict=True)]
         return updated(flat(groups, new), flat(groups, survived))
+
+    def _updated_by_lists(self, step, weights, dormant_compete):
+        """What an `update_masks` of one's own makes of the weights."""
+        return updated(
+            *self.update_masks(
+                step,
+                [w.path for w in weights],
+                [w.weight for w in weights],
+                [w.mask for w in weights],
+                [w.gradient for w in weights],
+                dormant_compete=dormant_compete,
+                layouts={w.path: w.layout for w in weights},
+            )
+        )
 
     def _pooled(self, score, groups, weights, seeds):
         """The scores of the units of each group, by the name of the function."""
@@ -410,7 +430,7 @@ class Method:
         dormant_compete: bool = False,
         layouts: Mapping[str, Layout] | None = None,
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """`update`, of plain lists.
+        """`update`, of plain lists. A method that overrides this one is updated by it.
 
         Args:
             step: Number of finished optimizer updates.
@@ -432,8 +452,7 @@ class Method:
         snapshots = [
             Snapshot(path, *values, layout=layouts.get(path, Layout())) for path, *values in each
         ]
-        new = self.update(step, snapshots, dormant_compete=dormant_compete)
-        new = shaped(new, snapshots)
+        new = shaped(self._updated(step, snapshots, dormant_compete), snapshots)
         return [n.mask for n in new], [n.survivors for n in new]
 
     def is_due(self, step: tf.Tensor) -> tf.Tensor:

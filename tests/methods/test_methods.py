@@ -279,3 +279,31 @@ def test_a_method_without_a_schedule_says_so():
 )
 def test_which_methods_need_the_dense_gradient(method, needs):
     assert method.needs_gradient is needs
+
+
+@pytest.mark.parametrize("calls_super", [False, True])
+def test_an_own_update_masks_is_what_updates(calls_super):
+    class KeepsFirst(granet_tf.GMP):
+        """Keeps the first weights, whatever they are."""
+
+        def update_masks(self, step, paths, weights, masks, gradients, **options):
+            if calls_super:  # Ranks by place.
+                places = [
+                    -tf.reshape(tf.range(float(w.shape.num_elements())) + 1.0, w.shape)
+                    for w in weights
+                ]
+                lasts, _ = super().update_masks(
+                    step, paths, [1.0 / p for p in places], masks, gradients, **options
+                )
+                return lasts, lasts
+            first = [np.arange(w.shape.num_elements()).reshape(w.shape) < 4 for w in weights]
+            return [tf.constant(f) for f in first], [tf.constant(f) for f in first]
+
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    schedule = granet_tf.ConstantSparsity(0.75, 1, frequency=1)
+    model = granet_tf.wrap(net, KeepsFirst(schedule=schedule))
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 4)), np.ones((4, 4)), batch_size=1, verbose=0)
+    mask = model.pruned[0].mask.numpy()
+    np.testing.assert_array_equal(mask, [[True] * 4, [False] * 4, [False] * 4, [False] * 4])
+    assert np.count_nonzero(net.layers[0].kernel) == 4
