@@ -147,8 +147,7 @@ class Units:
         """`pool` of their absolute values."""
         if not self.given.is_single:
             return self.pool([tf.abs(value) for value in values])
-        joined = self.parts.join([values[i] for i in self.indices])
-        return joined.map(lambda value: tf.cast(tf.abs(value), tf.float32))
+        return self.parts.join([tf.cast(values[i], tf.float32) for i in self.indices]).map(tf.abs)
 
     def mean(self, pooled: Joined) -> Joined:
         """What has been pooled, for one weight of each unit: comparable between filters, or blocks,

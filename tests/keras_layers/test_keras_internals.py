@@ -23,7 +23,7 @@ FILE = Path(keras_internals.__file__)
 OF_TF_KERAS = {ROOT / "granet_tf" / "compat_tfmot" / "tf_keras_side.py"}
 SOURCES = {
     path: ast.parse(path.read_text(encoding="utf-8"))
-    for folder in ("granet_tf", "keras_layers")
+    for folder in ("granet_tf", "granet_train", "keras_layers")
     for path in sorted((ROOT / folder).rglob("*.py"))
 } | {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("*.py"))}
 # Names that the library gives to things of its own, or parts of names.

@@ -36,6 +36,8 @@ EVERY = {
     "test_semantics.py::test_the_same_however_it_is_executed": 3,
     "test_serialization.py::test_a_model_in_any_state_loads_and_computes_as_the_plain_one": 3,
     "test_trained_by_others.py::test_its_masks_are_updated_by_the_optimizer_of_that_one": 5,
+    # Each way to start the command, and each answer.
+    "training/test_flags.py::test_answers_before_data_are_touched": 3,
     "training/test_networks.py::test_layers_have_the_same_names_in_every_build": 3,
     "training/test_networks.py::test_width_scales_all_channels": 3,
     "training/test_networks.py::test_initial_values": 3,
