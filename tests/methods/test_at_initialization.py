@@ -572,6 +572,7 @@ print(json.dumps(sparse.pruned[0].mask.numpy().tolist()))
 """
 
 
+@pytest.mark.slow
 def test_two_hosts_draw_the_same_masks_by_the_data_of_both():
     rng = np.random.default_rng(1)
     data, weight = rng.normal(size=(2, 8, 10)).round(3), rng.normal(size=(6, 4)).round(3)

@@ -5,6 +5,13 @@ Steps are odd where modes take turns, so that both are among what stays.
 
 # {test: every which case stays in `make test`}
 EVERY = {
+    "keras_layers/test_quantize.py::test_a_quantized_model_is_the_stripped_one_quantized": 2,
+    "keras_layers/test_quantize.py::test_one_layer_is_quantized_however_it_is_reached": 3,
+    "methods/test_at_initialization.py::test_two_replicas_draw_the_masks_of_one_device": 2,
+    "test_real_models.py::test_small_models": 2,
+    "training/test_checkpoints.py::test_the_best_epoch_is_the_result": 2,
+    "training/test_networks.py::test_sizes": 2,
+    "training/test_training.py::test_mixed_precision": 2,
     "compaction/test_compaction.py::test_outputs_of_random_graphs": 3,
     "export/test_export_formats.py::test_auto_weighs_every_kind_of_weight": 3,
     "keras_layers/test_every_layer.py::test_layers_with_kernels_are_pruned": 3,
@@ -34,7 +41,7 @@ EVERY = {
     "test_own_methods.py::test_it_is_pruned_saved_copied_and_stripped": 5,
     "test_own_methods.py::test_two_replicas_do_as_one_device": 2,
     "test_semantics.py::test_the_same_however_it_is_executed": 3,
-    "test_serialization.py::test_a_model_in_any_state_loads_and_computes_as_the_plain_one": 3,
+    "test_serialization.py::test_a_model_in_any_state_loads_and_computes_as_the_plain_one": 5,
     "test_trained_by_others.py::test_its_masks_are_updated_by_the_optimizer_of_that_one": 5,
     # Each way to start the command, and each answer.
     "training/test_flags.py::test_answers_before_data_are_touched": 3,
