@@ -115,7 +115,8 @@ def when(condition: tf.Tensor, function: Callable[[], object], *, apart: bool) -
         return
     graph = func_graph_from_py_func("", run, (), {}, func_graph=FuncGraph(_APART))
     inputs = [outer for outer, _ in graph.captures]
-    called = from_func_graph(f"__{_APART}_{ops.uid()}", graph, {"_noinline": AttrValue(b=True)})
+    attributes = {name: AttrValue(b=value) for name, value in NOT_INLINED.items()}
+    called = from_func_graph(f"__{_APART}_{ops.uid()}", graph, attributes)
     branches = {"then_branch": _branch(inputs, called), "else_branch": _branch(inputs)}
     with _closed():
         tf.raw_ops.If(cond=condition, input=inputs, Tout=[], **branches)

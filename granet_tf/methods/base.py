@@ -28,6 +28,9 @@ from granet_tf.methods.records import Needed, Snapshot, State, Updated, shaped, 
 from granet_tf.schedules import ConstantSparsity, PruningSchedule
 from keras_layers.layouts import Layout
 
+# What the scores are magnitudes of, unless a method has its own.
+_MAGNITUDE_OF = {"drop_score": "weight", "grow_score": "gradient"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Method:
@@ -312,11 +315,9 @@ class Method:
 
     def _pooled(self, score, groups, weights, seeds):
         """The scores of the units of each group, by the name of the function."""
-        default = getattr(type(self), score) is getattr(Method, score)
-        if default:
-            of = "weight" if score == "drop_score" else "gradient"
-            values = [getattr(w, of) for w in weights]
-            # One operation for all.
+        if getattr(type(self), score) is getattr(Method, score):
+            # A magnitude, of all weights in one operation.
+            values = [getattr(w, _MAGNITUDE_OF[score]) for w in weights]
             return [units.pool_magnitudes(values) for units in groups]
         each = [(w.weight, w.gradient, seed) for w, seed in zip(weights, seeds, strict=True)]
         scores = [getattr(self, score)(*values) for values in each]
