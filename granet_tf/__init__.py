@@ -92,7 +92,10 @@ def __getattr__(name):
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import difflib
+
+        near = [f" Did you mean {n}?" for n in difflib.get_close_matches(name, __dir__(), 1)]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{''.join(near)}")
     value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
     globals()[name] = value
     return value

@@ -81,3 +81,11 @@ def test_all_names_are_found():
 def test_a_typo_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'granet_tf' has no attribute 'warp'"):
         granet_tf.warp  # noqa: B018
+
+
+@pytest.mark.parametrize(("typed", "answer"), [("warp", ". Did you mean wrap?"), ("xyzzy", ".")])
+def test_a_mistyped_name_is_answered_with_the_nearest(typed, answer):
+    with pytest.raises(AttributeError) as info:
+        getattr(granet_tf, typed)
+    assert str(info.value) == f"module 'granet_tf' has no attribute {typed!r}{answer}"
+    assert not hasattr(granet_tf, typed)
