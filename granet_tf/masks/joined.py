@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from granet_tf.masks.bisection import WIDTH
 from granet_tf.masks.traced import is_compiled
 
 # Weights are joined up to this number of units. Larger ones are not copied.
@@ -25,6 +26,7 @@ class Parts:
     Attributes:
         shapes: Shape of each weight's units.
         bounds: (first, end) of the weights in each part, which keep their order.
+        width: Each weight is filled up to a multiple of this number of units.
 
     Example:
 
@@ -38,22 +40,24 @@ class Parts:
 
     shapes: tuple[tuple[int, ...], ...]
     bounds: tuple[tuple[int, int], ...]
+    width: int = 1
 
     @classmethod
     def of(cls, shapes: Sequence[tuple[int, ...]]) -> Parts:
         """Parts for weights with units of these shapes."""
-        # XLA must know all sizes, which a loop over the weights of a part would hide.
-        limit = 0 if is_compiled() else _PART
+        # Each part is a program of its own for XLA to compile.
+        compiled = is_compiled()
         bounds: list[tuple[int, int]] = []
         filled = 0
         for i, size in enumerate(map(math.prod, shapes)):
-            if bounds and filled + size <= limit:
+            if bounds and (filled + size <= _PART or compiled):
                 bounds[-1] = (bounds[-1][0], i + 1)
                 filled += size
             else:
                 bounds.append((i, i + 1))
                 filled = size
-        return cls(tuple(tuple(shape) for shape in shapes), tuple(bounds))
+        width = WIDTH if compiled else 1
+        return cls(tuple(tuple(shape) for shape in shapes), tuple(bounds), width)
 
     @property
     def sizes(self) -> list[list[int]]:
@@ -64,12 +68,18 @@ class Parts:
         """Joins a tensor of each weight's units."""
         to_flat = tf.constant([-1])  # One operation for all, as each is traced.
         flat = [tf.reshape(tensor, to_flat) for tensor in tensors]
-        return Joined(self, tuple(_end_to_end(flat[a:b]) for a, b in self.bounds))
+        return Joined(self, tuple(self._end_to_end(flat[a:b]) for a, b in self.bounds))
 
     def spread(self, values: tf.Tensor) -> Joined:
         """Gives each unit what `values`, a vector, has for its weight."""
-        repeated = zip(self.bounds, self.sizes, strict=True)
-        return Joined(self, tuple(tf.repeat(values[a:b], sizes) for (a, b), sizes in repeated))
+        return self.join([tf.fill(shape, values[i]) for i, shape in enumerate(self.shapes)])
+
+    def _end_to_end(self, tensors):
+        if self.width > 1:
+            # One operation, where padding each would be one more for each to compile.
+            fill = [tf.zeros(-each.shape[0] % self.width, each.dtype) for each in tensors]
+            tensors = [piece for pair in zip(tensors, fill, strict=True) for piece in pair]
+        return tensors[0] if len(tensors) == 1 else tf.concat(tensors, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,15 +119,17 @@ class Joined:
         return [
             tensor
             for joined, sizes in zip(self.tensors, self.parts.sizes, strict=True)
-            for tensor in ([joined] if len(sizes) == 1 else tf.split(joined, sizes))
+            for tensor in self._each(joined, sizes)
         ]
+
+    def _each(self, joined, sizes):
+        if self.parts.width > 1:
+            filled = tf.split(joined, [size + -size % self.parts.width for size in sizes])
+            return [tensor[:size] for tensor, size in zip(filled, sizes, strict=True)]
+        return [joined] if len(sizes) == 1 else tf.split(joined, sizes)
 
     def split(self) -> list[tf.Tensor]:
         """The tensor of each weight's units, in its shape."""
         shapes = {shape: tf.constant(shape, tf.int32) for shape in {*self.parts.shapes}}
         each = zip(self.flat(), self.parts.shapes, strict=True)
         return [tf.reshape(tensor, shapes[shape]) for tensor, shape in each]
-
-
-def _end_to_end(tensors):
-    return tensors[0] if len(tensors) == 1 else tf.concat(tensors, 0)

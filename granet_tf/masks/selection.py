@@ -2,8 +2,7 @@
 
 A float32 orders as an integer made of its bits. Two histograms of 2**16 bins (the upper half of
 that integer, then the lower half of those in the bin that holds the k-th largest) find the k-th
-largest exactly, in a few passes over the scores, whatever k is. XLA takes long to compile these,
-and scatters slowly; for it the same is found by bisection.
+largest exactly, in a few passes over the scores, whatever k is. For XLA see `bisection`.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from granet_tf.masks.bisection import WIDTH, Rows
 from granet_tf.masks.joined import Joined, Parts
 from granet_tf.masks.traced import is_compiled, shared
 
@@ -29,7 +29,7 @@ class Ranking(NamedTuple):
 
     Attributes:
         bits: int32: the bits of the scores, and what orders below all of them.
-        histograms: Of each part: int32 counts of the upper halves of the bits.
+        histograms: Of each part: int32 counts of the upper halves of the bits. Not for XLA.
         eligible: Which units are ranked.
     """
 
@@ -71,6 +71,8 @@ def rank(score: Joined, eligible: Joined) -> Ranking:
     The best k are also the best of those that a larger k selects, so one ranking serves to prune
     and then to drop.
     """
+    if is_compiled():
+        return Ranking(score.map(lambda s: tf.bitcast(s, tf.int32)), (), eligible)
     each = zip(score.tensors, eligible.tensors, strict=True)
     bits, histograms = zip(*(rank_flat(s, e) for s, e in each), strict=True)
     return Ranking(Joined(score.parts, bits), histograms, eligible)
@@ -90,13 +92,12 @@ def top(ranking: Ranking, k: int | tf.Tensor) -> Joined:
     [[False, False], [True, False]]
     """
     k = tf.cast(k, tf.int64)
+    if is_compiled():
+        return _bisected(ranking, _rows(ranking.eligible).together(), k[tf.newaxis])
     flat = list(
         zip(ranking.bits.tensors, ranking.histograms, ranking.eligible.tensors, strict=True)
     )
-    if len(flat) == 1:
-        masks = [top_of_ranked(*flat[0], k)]
-    else:
-        masks = (_top_by_bisection if is_compiled() else _top_of_several)(flat, k)
+    masks = _top_of_several(flat, k) if len(flat) > 1 else [top_of_ranked(*flat[0], k)]
     return Joined(ranking.bits.parts, tuple(masks))
 
 
@@ -104,6 +105,8 @@ def top_of_each(ranking: Ranking, k: tf.Tensor) -> Joined:
     """Mask of the best of each weight, as many as the vector `k` says."""
     k = tf.cast(k, tf.int64)
     parts = ranking.bits.parts
+    if is_compiled():
+        return _bisected(ranking, _rows(ranking.eligible), k)
     masks = []
     for i, ((first, end), sizes) in enumerate(zip(parts.bounds, parts.sizes, strict=True)):
         bits, eligible = ranking.bits.tensors[i], ranking.eligible.tensors[i]
@@ -127,6 +130,8 @@ def count(mask: tf.Tensor) -> tf.Tensor:
 
 def count_all(mask: Joined) -> tf.Tensor:
     """Number of True entries of all weights, int64."""
+    if is_compiled():
+        return tf.reduce_sum(count_each(mask))
     return tf.add_n([count(tensor) for tensor in mask.tensors])
 
 
@@ -139,6 +144,8 @@ def count_each(mask: Joined) -> tf.Tensor:
     >>> count_each(mask).numpy().tolist(), int(count_all(mask))
     ([1, 0], 1)
     """
+    if is_compiled():
+        return _rows(mask).count(tf.reshape(mask.tensors[0], [-1, WIDTH]))
     counts = [
         count(tensor)[tf.newaxis] if len(sizes) == 1 else _count_segments(tensor, sizes)
         for tensor, sizes in zip(mask.tensors, mask.parts.sizes, strict=True)
@@ -153,7 +160,7 @@ def count_each(mask: Joined) -> tf.Tensor:
 def rank_flat(score, eligible):
     """Bits and histogram of one part, to be called in functions that are `shared`."""
     bits = tf.where(eligible, tf.bitcast(score, tf.int32), _INELIGIBLE)
-    return bits, tf.zeros(_BINS, tf.int32) if is_compiled() else histogram_of(bits)
+    return bits, histogram_of(bits)
 
 
 def histogram_of(bits: tf.Tensor) -> tf.Tensor:
@@ -166,8 +173,6 @@ def histogram_of(bits: tf.Tensor) -> tf.Tensor:
 @shared(BITS, HISTOGRAM, MASK, _NUMBER)
 def top_of_ranked(bits, histogram, eligible, k):
     """`top` of one part, to be called in functions that are `shared`."""
-    if is_compiled():
-        return _bisected(bits, eligible, k)
     base, k_in_bin, signed = _upper(histogram, k)
     lower, wanted, ties = _bin_of_kth(_lower(bits, signed, base), k_in_bin)
     return _cut(bits, signed, base + lower, wanted, ties)
@@ -324,36 +329,14 @@ def _first(mask: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     return mask & (tf.range(tf.cast(size, tf.int64)) < end) & (k > 0)
 
 
-# By bisection.
+# For XLA.
 
 
-def _top_by_bisection(flat, k):
-    bits, _, eligible = zip(*flat, strict=True)
-    chosen = _bisected(tf.concat(bits, 0), tf.concat(eligible, 0), k)
-    return tf.split(chosen, [part.shape[0] for part in bits])
+def _bisected(ranking, rows, k):
+    [bits], [eligible] = ranking.bits.tensors, ranking.eligible.tensors
+    return Joined(ranking.bits.parts, (rows.top(_sortable(bits), eligible, k),))
 
 
-def _bisected(bits, eligible, k):
-    keys = tf.where(eligible, _sortable(bits), tf.int32.min)
-    k = tf.minimum(k, count(eligible))
-    kth = _largest(lambda key: count(keys >= key) >= k, tf.int32.min, tf.int32.max)
-    above, tied = keys > kth, (keys == kth) & eligible
-    wanted, index = k - count(above), tf.range(tf.size(keys))
-    # The first of those that are tied.
-    last = _largest(lambda i: count(tied & (index < i)) <= wanted, 0, tf.size(keys))
-    return above | (tied & (index < last))
-
-
-def _largest(holds, low, high):
-    """The largest int32 in [low, high] of which `holds` is true, as it is of `low`."""
-
-    def halve(low, high):
-        # Upwards, and without a sum that overflows.
-        middle = tf.bitwise.bitwise_or(low, high) - tf.bitwise.right_shift(
-            tf.bitwise.bitwise_xor(low, high), 1
-        )
-        found = holds(middle)
-        return tf.where(found, middle, low), tf.where(found, high, middle - 1)
-
-    start = [tf.constant(low, tf.int32), tf.cast(high, tf.int32)]
-    return tf.while_loop(lambda low, high: low < high, halve, start)[0]
+def _rows(joined):
+    [sizes] = joined.parts.sizes
+    return Rows.of(sizes)

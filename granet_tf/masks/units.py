@@ -33,7 +33,7 @@ from granet_tf.masks.selection import (
     top_of_each,
     top_of_ranked,
 )
-from granet_tf.masks.traced import shared
+from granet_tf.masks.traced import is_compiled, shared
 
 # Rankings of the same units, in the order in which they may be chosen; see `Pattern.tiers`.
 Tiers = Sequence[Ranking]
@@ -216,7 +216,7 @@ class Units:
         >>> units.expand(new)[0].numpy().tolist()
         [True, False, True]
         """
-        if self.given.is_free:
+        if self.given.is_free and not is_compiled():
             return _exchange(tiers[0], grow_score, fraction, active)
         alive = count_each(active)
         dropped = share(fraction, alive)

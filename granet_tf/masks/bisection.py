@@ -1,0 +1,117 @@
+"""The same masks as in `selection`, for XLA, which is slow to compile histograms and to run them.
+
+The k-th largest is found by bisection, of all weights at once: what XLA compiles for it does not
+depend on how many weights there are. For this each weight's units are filled up to whole rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+WIDTH = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Rows of `WIDTH` units, of which several segments are made.
+
+    Attributes:
+        segment: Which segment each row is of.
+        start: Place in its segment at which each row starts.
+        filled: How many units there are in each row; what follows them only fills it up.
+
+    Example:
+
+    >>> rows = Rows.of([3, 1025])
+    >>> rows.segment.tolist(), rows.start.tolist(), rows.filled.tolist()
+    ([0, 1, 1], [0, 0, 1024], [3, 1024, 1])
+    >>> rows.count(tf.ones((3, 1024), tf.bool)).numpy().tolist()
+    [3, 1025]
+    """
+
+    segment: np.ndarray
+    start: np.ndarray
+    filled: np.ndarray
+
+    @classmethod
+    def of(cls, sizes: Sequence[int]) -> Rows:
+        """Of weights of these numbers of units, each of them a segment."""
+        numbers = [-(-size // WIDTH) for size in sizes]
+        start = np.concatenate([np.arange(number) * WIDTH for number in numbers])
+        end = np.repeat(sizes, numbers)
+        return cls(np.repeat(np.arange(len(sizes)), numbers), start, np.minimum(end - start, WIDTH))
+
+    def together(self) -> Rows:
+        """The same as one segment."""
+        number = len(self.segment)
+        return Rows(np.zeros(number, int), np.arange(number) * WIDTH, self.filled)
+
+    def spread(self, values: tf.Tensor) -> tf.Tensor:
+        """A column with what `values`, a vector, has for the segment of each row."""
+        return tf.gather(values, self.segment)[:, tf.newaxis]
+
+    def index(self) -> tf.Tensor:
+        """int32: the place of each unit in its segment."""
+        return tf.constant(self.start, tf.int32)[:, tf.newaxis] + tf.range(WIDTH)
+
+    def count(self, mask: tf.Tensor) -> tf.Tensor:
+        """Number of units of each segment at which the mask, a matrix, is True; int64."""
+        mask &= self._is_filled()
+        of_rows = tf.cast(tf.reduce_sum(tf.cast(mask, tf.int32), 1), tf.int64)
+        is_of = np.arange(self.segment[-1] + 1)[:, np.newaxis] == self.segment
+        return tf.reduce_sum(tf.where(is_of, of_rows, tf.zeros_like(of_rows)), 1)
+
+    def top(self, keys: tf.Tensor, eligible: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+        """Mask of the k largest eligible units of each segment; ties go to the lower index.
+
+        Args:
+            keys: int32 that order as the scores do, end to end.
+            eligible: Which units are ranked.
+            k: int64 vector, how many to select of each segment.
+
+        Example:
+
+        >>> keys = tf.reshape(tf.pad(tf.constant([[1, 3, 3], [0, 5, 2]]), [[0, 0], [0, 1021]]), -1)
+        >>> mask = Rows.of([3, 3]).top(keys, keys < 5, tf.constant([1, 1], tf.int64))
+        >>> tf.reshape(mask, [2, -1])[:, :3].numpy().astype(int).tolist()
+        [[0, 1, 0], [0, 0, 1]]
+        """
+        eligible = tf.reshape(eligible, [-1, WIDTH]) & self._is_filled()
+        # What is not eligible orders below all that is.
+        keys = tf.maximum(tf.reshape(keys, [-1, WIDTH]), tf.int32.min + 1)
+        keys = tf.where(eligible, keys, tf.int32.min)
+        k = tf.minimum(k, self.count(eligible))
+        # Key and index in one number, to bisect both at once.
+        bits = (len(self.segment) * WIDTH - 1).bit_length()
+        indices = 2**bits
+
+        def reaches(number):
+            key = self.spread(tf.cast(tf.bitwise.right_shift(number, bits), tf.int32))
+            last = self.spread(tf.cast(indices - 1 - number % indices, tf.int32))
+            return (keys > key) | ((keys == key) & (self.index() <= last))
+
+        low = tf.zeros_like(k) + (tf.int32.min + 1) * indices
+        high = tf.zeros_like(k) + (tf.int32.max + 1) * indices - 1
+        kth = _largest(lambda number: self.count(reaches(number)) >= k, low, high)
+        return tf.reshape(reaches(kth) & self.spread(k > 0), [-1])
+
+    def _is_filled(self):
+        return tf.range(WIDTH) < tf.constant(self.filled, tf.int32)[:, tf.newaxis]
+
+
+def _largest(holds: Callable[[tf.Tensor], tf.Tensor], low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+    """For each segment the largest int64 in [low, high] of which `holds`, as it does of `low`."""
+
+    def halve(low, high):
+        # Upwards, and without a sum that overflows.
+        middle = tf.bitwise.bitwise_or(low, high) - tf.bitwise.right_shift(
+            tf.bitwise.bitwise_xor(low, high), 1
+        )
+        found = holds(middle)
+        return tf.where(found, middle, low), tf.where(found, high, middle - 1)
+
+    return tf.while_loop(lambda low, high: tf.reduce_any(low < high), halve, [low, high])[0]
