@@ -33,7 +33,10 @@ setup(
         # What the training binary needs beyond the library.
         # tensorflow-datasets needs importlib_resources for ImageNet, and does not say so.
         "training": ["importlib_resources", "matplotlib", "scikit-learn", "tensorflow-datasets"],
+        # An engine that skips zeros, to export to.
+        "mnn": ["MNN>=3.6"],
         "test": [
+            "MNN>=3.6",
             "hypothesis",
             "pytest",
             "pytest-xdist",

@@ -67,7 +67,9 @@ if TYPE_CHECKING:
     from granet_tf import compat_tfmot as compat_tfmot
     from granet_tf import plasticity as plasticity
     from granet_tf.compaction import compact as compact
+    from granet_tf.export import MNNReport as MNNReport
     from granet_tf.export import TFLiteReport as TFLiteReport
+    from granet_tf.export import export_mnn as export_mnn
     from granet_tf.export import export_report as export_report
     from granet_tf.export import export_tflite as export_tflite
     from granet_tf.reports.flops import count_flops as count_flops
@@ -80,7 +82,9 @@ __version__ = "0.1.0"
 _MODULES = ("compaction", "compat_tfmot", "export", "plasticity", "reports")
 _NAMES = {
     "compact": "compaction",
+    "MNNReport": "export",
     "TFLiteReport": "export",
+    "export_mnn": "export",
     "export_report": "export",
     "export_tflite": "export",
     "count_flops": "reports.flops",

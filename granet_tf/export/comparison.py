@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from granet_tf.export.running import Runner
 from granet_tf.export.samples import Inputs
 from granet_tf.reasons import reason_of
 
@@ -112,6 +111,22 @@ class Comparison:
                 )
 
 
+def told(max_error: float, relative_error: float | None) -> str:
+    """The largest difference from Keras in words.
+
+    Example:
+
+    >>> told(0.05, 0.0125)
+    '1.2% of the range of its outputs (5.0e-02)'
+    """
+    if relative_error is None:
+        return f"{max_error:.1e}"
+    # Two digits, where they tell something.
+    small = 0 < relative_error < 1e-4
+    percent = "less than 0.01%" if small else f"{100 * relative_error:.2g}%"
+    return f"{percent} of the range of its outputs ({max_error:.1e})"
+
+
 class Expected:
     """What Keras computes, once for all files that are compared with it.
 
@@ -135,7 +150,22 @@ class Expected:
             self._outputs.append(_by_name(_called(model, batch, feed)))
         self._labels = None if labels is None else self._checked(labels)
 
-    def compare(self, runner: Runner) -> Comparison:
+    @classmethod
+    def of(
+        cls, model: keras.Model, inputs: Inputs, sample_inputs: Any = None, labels: Any = None
+    ) -> Expected:
+        """On the samples given, or else on one that is drawn with a fixed seed.
+
+        Raises:
+            ValueError: If there are labels without samples.
+        """
+        if labels is not None and sample_inputs is None:
+            raise ValueError("`labels` need `sample_inputs`. Received: sample_inputs=None")
+        if sample_inputs is None:
+            return cls(model, inputs, [inputs.accepted(model)])
+        return cls(model, inputs, [inputs.arguments(sample_inputs, "sample_inputs")], labels)
+
+    def compare(self, runner: Callable[[dict], Mapping[str, np.ndarray]]) -> Comparison:
         """Runs a file on the same samples.
 
         Raises:

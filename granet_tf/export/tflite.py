@@ -13,7 +13,7 @@ import keras
 
 from granet_tf.export import encoding as encodings
 from granet_tf.export.calibration import representative
-from granet_tf.export.comparison import Comparison, Expected
+from granet_tf.export.comparison import Comparison, Expected, told
 from granet_tf.export.conversion import convert, float_operations
 from granet_tf.export.formats import FORMATS, Format, format_named
 from granet_tf.export.running import DEFAULT, WITHOUT_DELEGATE, Runner
@@ -69,9 +69,7 @@ class TFLiteReport:
         >>> TFLiteReport("m.tflite", 9, 8, 7, max_error=0.05, relative_error=0.0125).difference
         '1.2% of the range of its outputs (5.0e-02)'
         """
-        if self.relative_error is None:
-            return f"{self.max_error:.1e}"
-        return f"{_percent(self.relative_error)} of the range of its outputs ({self.max_error:.1e})"
+        return told(self.max_error, self.relative_error)
 
     def __str__(self) -> str:
         text = (
@@ -84,11 +82,6 @@ class TFLiteReport:
         if self.resolver != DEFAULT:
             text += f"; needs OpResolverType.{self.resolver}"
         return text
-
-
-def _percent(fraction: float) -> str:
-    """Two digits, where they tell something."""
-    return "less than 0.01%" if 0 < fraction < 1e-4 else f"{100 * fraction:.2g}%"
 
 
 @dataclasses.dataclass(frozen=True)

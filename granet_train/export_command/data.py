@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from granet_tf.export import calibration, formats
+from granet_tf.export import calibration
 from granet_tf.export.samples import Inputs
 from granet_train import data as data_sets
 from granet_train import training_options
@@ -56,7 +56,7 @@ def find(inputs: Inputs, values: Options, settings: training_options.Options | N
     """
     name = values.data or (settings and settings.dataset)
     if name is None:
-        if formats.format_named(values.format).needs_data:
+        if values.needs_data:
             raise UsageError(
                 "--format=int8 measures ranges of activations on samples: name some with --data, a "
                 "set of tensorflow_datasets, digits, or a directory of images. "

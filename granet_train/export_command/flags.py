@@ -15,22 +15,25 @@ from granet_train.errors import UsageError
 from granet_train.options import option
 
 USAGE = """\
-granet-export turns a sparse Keras model into a .tflite file, runs it, and says what it will do.
+granet-export turns a sparse Keras model into a file for LiteRT (.tflite) or MNN (.mnn), runs it,
+and says what it will do.
 
   granet-export --model=work/digits
   granet-export --model=model.keras --format=float16 --report=report.html,report.json
+  granet-export --model=work/digits --format=mnn
   granet-export --model=work/cifar10 --format=int8 --output=int8.tflite --saved_model=served
 
 A work directory of granet-train brings its own data for the check and for --format=int8.
 """
+MNN = "mnn"  # The one format that is not LiteRT's.
 WHAT, HOW, CHECK, WRITE = "What to export", "How", "What to check it on", "What to write"
 _what, _how, _check, _write = (
     functools.partial(option, section=section) for section in (WHAT, HOW, CHECK, WRITE)
 )
 
 
-def _ends_with(suffix):
-    return lambda path: path.endswith(suffix), f"must end with {suffix}"
+def _ends_with(*suffixes):
+    return lambda path: path.endswith(suffixes), f"must end with {' or '.join(suffixes)}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,9 +58,9 @@ class Options:
 
     format: str = _how(
         "float32",
-        "Numbers in the file: float16 and dynamic_range are for weights only, int8 is for "
-        "activations too.",
-        choices=tuple(FORMATS),
+        "Numbers in the .tflite file: float16 and dynamic_range are for weights only, int8 is for "
+        "activations too. Or mnn, a float32 file for MNN, an engine that skips zeros.",
+        choices=(*FORMATS, MNN),
     )
     encoding: str = _how(
         "auto",
@@ -92,8 +95,9 @@ class Options:
 
     output: str | None = _write(
         None,
-        "The .tflite file. By default beside the model; model.tflite in a work directory.",
-        rule=_ends_with(".tflite"),
+        "The .tflite file, or the .mnn file of --format=mnn. By default beside the model; "
+        "model.tflite or model.mnn in a work directory.",
+        rule=_ends_with(".tflite", ".mnn"),
     )
     report: tuple[str, ...] = _write(
         (),
@@ -110,6 +114,11 @@ class Options:
     latency: bool = _write(True, "Whether to measure latency, dense against sparse.")
     threads: int = _write(1, "Threads to measure it with.", at_least=1)
     verbose: bool = _write(False, "Whether to show the converter's log.")
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the format needs samples of the data."""
+        return self.format in FORMATS and FORMATS[self.format].needs_data
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -128,7 +137,28 @@ def parse(argv: Sequence[str]) -> Options:
     )
     if values.model is None and not reading.wants_help:
         raise UsageError("--model is needed. See --help. Received: no --model")
+    _check_format(values)
     return values
+
+
+def _check_format(values: Options) -> None:
+    """What is LiteRT's is not for MNN."""
+    suffix = ".mnn" if values.format == MNN else ".tflite"
+    if values.output is not None and not values.output.endswith(suffix):
+        raise UsageError(
+            f"--output must end with {suffix} for --format={values.format}. "
+            f"Received: --output={values.output}"
+        )
+    if values.format == MNN and values.report:
+        raise UsageError(
+            "--report is of .tflite files: export to one for it. "
+            f"Received: --report={','.join(values.report)} with --format={MNN}"
+        )
+    if values.format == MNN and values.encoding != "auto":
+        raise UsageError(
+            "--encoding is of .tflite files: MNN's converter chooses for itself. "
+            f"Received: --encoding={values.encoding} with --format={MNN}"
+        )
 
 
 def read(argv: Sequence[str]) -> Options:

@@ -1,4 +1,7 @@
-"""granet-export: a model in, a checked `.tflite` file and a report out. Read from `main`."""
+"""granet-export: a model in, a checked `.tflite` or `.mnn` file and a report out.
+
+Read from `main`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from granet_tf.stripping import masked_weights
 from granet_train import command_line
 from granet_train.errors import UsageError
 from granet_train.export_command import data, models
-from granet_train.export_command.flags import ARGUMENTS, Options, read
+from granet_train.export_command.flags import ARGUMENTS, MNN, Options, read
 from granet_train.in_flags import in_flags
 from granet_train.quiet_tensorflow import without_notes
 
@@ -32,25 +35,15 @@ def main(values: Options) -> None:
     with without_notes():
         found = models.load(values.model, values.run)
     model = _compacted(found.model) if values.compact else found.model
-    output = values.output or found.output
+    write, suffix = (_write_mnn, ".mnn") if values.format == MNN else (_write_tflite, ".tflite")
+    output = values.output or os.path.splitext(found.output)[0] + suffix
     try:
         with masked_weights(model) as plain:
             print(f"{found.source}: {plain.count_params():,} parameters", flush=True)
             samples = data.find(Inputs(plain), values, found.settings)
         print(f"Checked on {samples.description}.", flush=True)
         with contextlib.nullcontext() if values.verbose else without_notes():
-            report = granet_tf.export_report(
-                model,
-                output,
-                format=values.format,
-                encoding=values.encoding,
-                representative_data=samples.representative,
-                sample_inputs=samples.inputs,
-                labels=samples.labels,
-                tolerance=values.tolerance,
-                latency=values.latency,
-                threads=values.threads,
-            )
+            report = write(model, output, samples, values)
         print(f"\n{report}")
         for path in values.report:
             report.save(path)
@@ -59,12 +52,37 @@ def main(values: Options) -> None:
         if values.saved_model:
             with without_notes():
                 keras_files.write_saved_model(model, values.saved_model)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (ImportError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(in_flags(str(error), ARGUMENTS)) from error
     written = [output, *values.report, values.stripped, values.saved_model]
     print("\nWritten:")
     for path in filter(None, written):
         print(f"  {path}  ({_size(path):,} bytes)")
+
+
+def _write_tflite(model, output, samples, values):
+    return granet_tf.export_report(
+        model,
+        output,
+        format=values.format,
+        encoding=values.encoding,
+        representative_data=samples.representative,
+        sample_inputs=samples.inputs,
+        labels=samples.labels,
+        tolerance=values.tolerance,
+        latency=values.latency,
+        threads=values.threads,
+    )
+
+
+def _write_mnn(model, output, samples, values):
+    return granet_tf.export_mnn(
+        model,
+        output,
+        sample_inputs=samples.inputs,
+        labels=samples.labels,
+        tolerance=values.tolerance,
+    )
 
 
 def _compacted(model: keras.Model) -> keras.Model:
