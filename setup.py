@@ -35,6 +35,8 @@ setup(
         "training": ["importlib_resources", "matplotlib", "scikit-learn", "tensorflow-datasets"],
         # An engine that skips zeros, to export to.
         "mnn": ["MNN>=3.6"],
+        # A fast dense engine, to compare with.
+        "openvino": ["openvino"],
         "test": [
             "MNN>=3.6",
             "hypothesis",

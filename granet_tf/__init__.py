@@ -67,8 +67,10 @@ if TYPE_CHECKING:
     from granet_tf import compat_tfmot as compat_tfmot
     from granet_tf import plasticity as plasticity
     from granet_tf.compaction import compact as compact
+    from granet_tf.export import EngineComparison as EngineComparison
     from granet_tf.export import MNNReport as MNNReport
     from granet_tf.export import TFLiteReport as TFLiteReport
+    from granet_tf.export import compare_engines as compare_engines
     from granet_tf.export import export_mnn as export_mnn
     from granet_tf.export import export_report as export_report
     from granet_tf.export import export_tflite as export_tflite
@@ -82,8 +84,10 @@ __version__ = "0.1.0"
 _MODULES = ("compaction", "compat_tfmot", "export", "plasticity", "reports")
 _NAMES = {
     "compact": "compaction",
+    "EngineComparison": "export",
     "MNNReport": "export",
     "TFLiteReport": "export",
+    "compare_engines": "export",
     "export_mnn": "export",
     "export_report": "export",
     "export_tflite": "export",

@@ -4,6 +4,8 @@
 layer will run, how fast it is here, and what to change to get more.
 """
 
+from granet_tf.export.engines import EngineComparison as EngineComparison
+from granet_tf.export.engines import compare_engines as compare_engines
 from granet_tf.export.flatbuffer import StoredWeight as StoredWeight
 from granet_tf.export.flatbuffer import read_weights as read_weights
 from granet_tf.export.mnn import MNNReport as MNNReport

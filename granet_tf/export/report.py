@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
-import time
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -16,7 +13,7 @@ from granet_tf.export import execution, html, layers
 from granet_tf.export.execution import Graph, verdict_on
 from granet_tf.export.flatbuffer import read_weights
 from granet_tf.export.formats import FORMATS
-from granet_tf.export.running import Latency, Runner, measure
+from granet_tf.export.running import Latency, Runner, machine, measure_within
 from granet_tf.export.tflite import Converted, TFLiteReport, converted
 from granet_tf.export.writing import check_suffix, writing
 from granet_tf.own_classes import check_keras
@@ -24,8 +21,8 @@ from granet_tf.reports.flops import count_flops
 from granet_tf.reports.table import aligned
 from granet_tf.stripping import masked_weights
 
-# Seconds that measuring latency may take, about, and milliseconds that one time should be.
-_BUDGET, _LONG_ENOUGH = 3.0, 2.0
+# Seconds that measuring latency may take, about.
+_BUDGET = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +254,7 @@ def export_report(
         taken = _latency(made, threads) if latency else {}
         with open(beside, "wb") as file:
             file.write(made.content)
-    return ExportReport(made.report(path), rows, taken, _machine(), threads, made.shapes)
+    return ExportReport(made.report(path), rows, taken, machine(), threads, made.shapes)
 
 
 def _rows(model: keras.Model, made: Converted) -> tuple[LayerExport, ...]:
@@ -313,31 +310,4 @@ def _latency(made: Converted, threads: int) -> dict[str, Latency]:
         "dense": Runner(made.dense, threads=threads, shapes=made.shapes),
         "sparse": Runner(made.content, made.resolver, threads, made.shapes),
     }
-    one = max(_milliseconds(runner, made.feed) for runner in runners.values())
-    calls = max(1, round(_LONG_ENOUGH / max(one, 1e-3)))
-    turn = sum((calls + 1) * one for _ in runners) / 1e3
-    rounds = min(40, max(5, round(_BUDGET / turn)))
-    return measure(runners, made.feed, rounds=rounds, calls=calls)
-
-
-def _milliseconds(runner: Runner, feed: Any) -> float:
-    runner(feed)
-    begin = time.perf_counter()
-    runner.invoke()
-    return 1e3 * (time.perf_counter() - begin)
-
-
-def _machine() -> str:
-    """The processor, as far as the system tells."""
-    for line in _lines("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return f"{line.partition(':')[2].strip()} ({platform.machine()})"
-    return platform.processor() or platform.machine()
-
-
-def _lines(path: str) -> Sequence[str]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().splitlines()
-    except OSError:
-        return ()
+    return measure_within(runners, made.feed, _BUDGET)

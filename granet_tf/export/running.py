@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -156,3 +157,40 @@ def measure(
                 runner.invoke()
             taken[name].append(1e3 * (time.perf_counter() - begin) / calls)
     return {name: Latency.of(values) for name, values in taken.items()}
+
+
+# Milliseconds that one time should be, at least.
+_LONG_ENOUGH = 2.0
+
+
+def measure_within(
+    runners: Mapping[Any, Runner], feed: Mapping[str, Any], seconds: float
+) -> dict[Any, Latency]:
+    """`measure`, as many rounds as fit into that many seconds, but at least five and at most 40."""
+    one = max(_milliseconds(runner, feed) for runner in runners.values())
+    calls = max(1, round(_LONG_ENOUGH / max(one, 1e-3)))
+    turn = sum((calls + 1) * one for _ in runners) / 1e3
+    return measure(runners, feed, rounds=min(40, max(5, round(seconds / turn))), calls=calls)
+
+
+def _milliseconds(runner: Runner, feed: Any) -> float:
+    runner(feed)
+    begin = time.perf_counter()
+    runner.invoke()
+    return 1e3 * (time.perf_counter() - begin)
+
+
+def machine() -> str:
+    """The processor, as far as the system tells."""
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            return f"{line.partition(':')[2].strip()} ({platform.machine()})"
+    return platform.processor() or platform.machine()
+
+
+def _lines(path: str) -> Sequence[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().splitlines()
+    except OSError:
+        return ()

@@ -1,0 +1,134 @@
+"""Sparse files against the fastest dense engine: whole networks, and from which sparsity on.
+
+Weights are drawn at random and pruned by magnitude, nothing is retrained: how fast a file is
+depends on where its zeros are, not on what it computes. Each sparse file is compared with Keras.
+The engines take turns within one run: LiteRT, and MNN and OpenVINO where they are installed.
+
+    python benchmarks/engines.py [--networks=mobilenet:0.9,resnet50:0.95] [--threads=1]
+    python benchmarks/engines.py --curve [--layers=conv1x1_256] [--sparsities=0.5,0.9]
+
+Some minutes for the networks on two cores, and ten for the curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+
+import common  # noqa: F401  It quiets TensorFlow.
+
+from granet_train.quiet_tensorflow import without_notes
+
+NETWORKS = "mobilenet:0.9,resnet50:0.9,resnet50:0.95,resnet50:0.98"
+MUST = {"mobilenet:0.9": 2.5, "resnet50:0.95": 1.5, "resnet50:0.98": 3.0}
+SPARSITIES = "0.5,0.6,0.7,0.8,0.9,0.95,0.98,0.99"
+
+
+def mobilenet(keras):
+    return keras.applications.MobileNet(weights=None)
+
+
+def resnet50(keras):
+    return keras.applications.ResNet50(weights=None)
+
+
+def _stack(shape, layer, number):
+    def build(keras):
+        parts = [layer(keras.layers) for _ in range(number)]
+        return keras.Sequential([keras.Input(shape), *parts])
+
+    return build
+
+
+LAYERS = {
+    "conv1x1_64": _stack((56, 56, 64), lambda layers: layers.Conv2D(64, 1), 4),
+    "conv1x1_256": _stack((14, 14, 256), lambda layers: layers.Conv2D(256, 1), 4),
+    "conv1x1_512": _stack((14, 14, 512), lambda layers: layers.Conv2D(512, 1), 4),
+    "conv3x3_64": _stack((56, 56, 64), lambda layers: layers.Conv2D(64, 3, padding="same"), 2),
+    "conv3x3_128": _stack((28, 28, 128), lambda layers: layers.Conv2D(128, 3, padding="same"), 2),
+    "conv3x3_256": _stack((14, 14, 256), lambda layers: layers.Conv2D(256, 3, padding="same"), 2),
+    "dense_512": _stack((512,), lambda layers: layers.Dense(512), 4),
+    "dense_2048": _stack((2048,), lambda layers: layers.Dense(2048), 3),
+}
+
+
+def pruned(model, sparsity: float):
+    """The same with the smallest weights of each kernel zero."""
+    import numpy as np
+
+    for weight in model.trainable_weights:
+        if len(weight.shape) > 1 and "depthwise" not in weight.path:
+            values = weight.numpy()
+            threshold = np.quantile(np.abs(values), sparsity)
+            weight.assign(np.where(np.abs(values) > threshold, values, 0.0))
+    return model
+
+
+def compared(build, sparsity: float, threads: list[int], seconds: float):
+    """The engines on one network at one sparsity."""
+    with without_notes(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import keras
+        import numpy as np
+
+        import granet_tf
+
+        keras.utils.set_random_seed(0)
+        model = pruned(build(keras), sparsity)
+        shape = model.input_shape[1:]
+        sample = np.random.default_rng(0).normal(size=(1, *shape)).astype("float32")
+        found = granet_tf.compare_engines(
+            model, sample_inputs=sample, threads=threads, seconds=seconds
+        )
+        keras.backend.clear_session()
+    return found
+
+
+def _networks(flags) -> None:
+    builders = {"mobilenet": mobilenet, "resnet50": resnet50}
+    for case in flags.networks.split(","):
+        name, _, sparsity = case.partition(":")
+        found = compared(builders[name], float(sparsity), flags.threads, flags.seconds)
+        must = f" (must: {MUST[case]})" if case in MUST else ""
+        print(f"\n{name}, {float(sparsity):.0%} of each kernel zero{must}\n{found}", flush=True)
+
+
+def _curve(flags) -> None:
+    from granet_tf.reports.table import aligned
+
+    table = [("layers", "sparsity", "best dense", "ms", "best sparse", "ms", "gain")]
+    for name in flags.layers.split(","):
+        for sparsity in map(float, flags.sparsities.split(",")):
+            found = compared(LAYERS[name], sparsity, flags.threads[:1], flags.seconds)
+            [threads] = found.threads
+            dense, sparse = (found.best(threads, weights) for weights in ("dense", "sparse"))
+            table.append(
+                (
+                    name,
+                    f"{sparsity:.2f}",
+                    dense.engine,
+                    f"{dense.latency.median:.3f}",
+                    sparse.engine,
+                    f"{sparse.latency.median:.3f}",
+                    f"{found.gain(threads):.2f}",
+                )
+            )
+            print(*table[-1], flush=True)
+    print(f"\n{found.machine}, {threads} thread{'s' if threads > 1 else ''}")
+    print(aligned(table, text_columns=3))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", default=NETWORKS)
+    parser.add_argument("--curve", action="store_true")
+    parser.add_argument("--layers", default=",".join(LAYERS))
+    parser.add_argument("--sparsities", default=SPARSITIES)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--seconds", type=float, default=6.0)
+    flags = parser.parse_args()
+    (_curve if flags.curve else _networks)(flags)
+
+
+if __name__ == "__main__":
+    main()
