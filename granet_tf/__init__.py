@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from granet_tf import compaction as compaction
     from granet_tf import compat_tfmot as compat_tfmot
     from granet_tf import plasticity as plasticity
+    from granet_tf.budgets import sparsity_for as sparsity_for
     from granet_tf.compaction import compact as compact
     from granet_tf.export import EngineComparison as EngineComparison
     from granet_tf.export import MNNReport as MNNReport
@@ -92,6 +93,7 @@ _NAMES = {
     "export_report": "export",
     "export_tflite": "export",
     "count_flops": "reports.flops",
+    "sparsity_for": "budgets",
     "summarize": "reports.summary",
 }
 

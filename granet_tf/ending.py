@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Iterator
 
 import keras
-import tensorflow as tf
+import numpy as np
 
+from granet_tf.at_sparsity import masks_at
 from granet_tf.groups import Group
-from granet_tf.methods import GMP, Method
-from granet_tf.methods.records import shaped
+from granet_tf.methods import Method
 from granet_tf.optimizer import SparseOptimizer
-from granet_tf.schedules import ConstantSparsity
-from granet_tf.states import snapshot
 
 
 def sparsity_after(method: Method, step: int) -> float:
@@ -102,20 +99,8 @@ def _sparsity(group: Group) -> float:
 
 def _excess(group: Group, sparsity: float) -> int:
     """How many weights pruning to `sparsity` would take away now."""
-    method = group.method()
-    settings = ("scope", "distribution", "pinned", "capped", "pattern", "final_sparsity")
-    pruning = GMP(
-        schedule=ConstantSparsity(sparsity, 0),
-        initial_sparsity=method.initial_sparsity,
-        **{name: getattr(method, name) for name in settings},
-    )
-    before = [
-        dataclasses.replace(snapshot(p), mask=tf.convert_to_tensor(group.active(p)))
-        for p in group.pruned
-    ]
-    after = shaped(pruning.update(tf.constant(0), before, dormant_compete=False), before)
-    each = zip(before, after, strict=True)
-    return sum(int(tf.math.count_nonzero(b.mask & ~a.mask)) for b, a in each)
+    each = zip(group.pruned, masks_at(group, sparsity), strict=True)
+    return sum(int(np.count_nonzero(group.active(p) & ~mask.numpy())) for p, mask in each)
 
 
 def training_steps(
