@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from granet_tf.writing import remove as remove
+from granet_tf.writing import replacing as replacing
+from granet_tf.writing import unfinished
 from granet_train.errors import TrainingStopped, UsageError
 
 SPARSE = "sparse.keras"
@@ -88,16 +89,19 @@ def settings_of(workdir: Path) -> dict[str, Any]:
 def begin(
     workdir: Path, flags: Mapping[str, Any], *, overwrite: bool, names: Collection[str] = ALL
 ) -> None:
-    """Notes whose directory this is, and removes what an earlier run wrote if told to.
+    """Notes whose directory this is, and removes what a killed run left unfinished.
 
     Args:
         workdir: The directory.
         flags: As for `prepare`.
-        overwrite: Whether to remove.
-        names: What an earlier run may have written.
+        overwrite: Whether to remove what an earlier run wrote, too.
+        names: What that may be.
     """
     if overwrite:
         clear(workdir, names)
+    for name in (RUN, *names):
+        for left in unfinished(workdir / name):
+            remove(left)
     with replacing(workdir / RUN) as beside:
         beside.write_text(json.dumps(dict(flags), indent=2) + "\n", encoding="utf-8")
 
@@ -107,8 +111,7 @@ def _check_earlier(workdir, path, flags, free, advice):
         earlier = settings_of(workdir)
     except FileNotFoundError:
         # A run that was killed at once may have left its note unfinished.
-        found = {entry.name for entry in workdir.iterdir()}
-        taken = sorted(found - {_beside(workdir / RUN).name})
+        taken = sorted(entry.name for entry in set(workdir.iterdir()) - unfinished(workdir / RUN))
         if taken:
             raise UsageError(
                 f"The work directory is not empty: it holds {_shortened(taken)}. Choose another "
@@ -138,14 +141,6 @@ def clear(workdir: Path, names: Collection[str] = ALL) -> None:
         remove(workdir / name)
 
 
-def remove(path: Path) -> None:
-    """Removes a file or a directory if it exists."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def full_disk_as_error() -> Iterator[None]:
     """TrainingStopped instead of an OSError that making room mends."""
@@ -158,22 +153,6 @@ def full_disk_as_error() -> Iterator[None]:
             f"The disk is full: {error.strerror}. Make room, and the same command, without "
             f"--overwrite, goes on from its last checkpoint. Received: {error.filename or error}"
         ) from error
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to: renamed at the end, removed if anything fails."""
-    beside = _beside(path)
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        remove(beside)
-
-
-def _beside(path: Path) -> Path:
-    # The suffix stays, because writers read the format from it.
-    return path.with_name(f".{path.stem}.partial{path.suffix}")
 
 
 def _shortened(names: list[str], most: int = 3) -> str:

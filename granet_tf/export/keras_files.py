@@ -6,8 +6,8 @@ import os
 
 import keras
 
-from granet_tf.writing import check_suffix, writing
 from granet_tf.stripping import masked_weights
+from granet_tf.writing import check_suffix, writing
 
 
 def write_keras(model: keras.Model, path: str | os.PathLike[str]) -> None:

@@ -18,9 +18,9 @@ from granet_tf.export.conversion import convert, float_operations
 from granet_tf.export.formats import FORMATS, Format, format_named
 from granet_tf.export.running import DEFAULT, WITHOUT_DELEGATE, Runner
 from granet_tf.export.samples import Inputs
-from granet_tf.writing import check_suffix, writing
 from granet_tf.own_classes import check_keras
 from granet_tf.stripping import masked_weights
+from granet_tf.writing import check_suffix, writing
 
 
 @dataclasses.dataclass(frozen=True)
