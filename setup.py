@@ -5,6 +5,7 @@ import pathlib
 from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
+REPORT = ["jinja2", "matplotlib"]
 
 setup(
     name="granet_tf",
@@ -21,6 +22,7 @@ setup(
             *("granet_train", "granet_train.*"),
         ]
     ),
+    package_data={"granet_tf.export": ["report.html"]},
     install_requires=[
         "absl-py",
         "ai-edge-litert",
@@ -30,14 +32,17 @@ setup(
         "tensorflow>=2.18",
     ],
     extras_require={
+        # For the page that a report on an exported file is saved as.
+        "report": [*REPORT],
         # What the training binary needs beyond the library.
         # tensorflow-datasets needs importlib_resources for ImageNet, and does not say so.
-        "training": ["importlib_resources", "matplotlib", "scikit-learn", "tensorflow-datasets"],
+        "training": [*REPORT, "importlib_resources", "scikit-learn", "tensorflow-datasets"],
         # An engine that skips zeros, to export to.
         "mnn": ["MNN>=3.6"],
         # A fast dense engine, to compare with.
         "openvino": ["openvino"],
         "test": [
+            *REPORT,
             "MNN>=3.6",
             "hypothesis",
             "pytest",

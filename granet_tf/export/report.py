@@ -69,6 +69,11 @@ class LayerExport:
     advice: str | None
 
     @property
+    def name(self) -> str:
+        """Of the layer and the weight."""
+        return f"{self.layer}/{self.weight}" if self.weight else self.layer
+
+    @property
     def sparsity(self) -> float:
         """Fraction of zeros."""
         return 1.0 - self.nonzeros / self.size
@@ -145,8 +150,7 @@ class ExportReport:
     def __str__(self) -> str:
         table = [("layer", "operation", "x86", "ARM", *_NUMBERS)]
         for row in self.rows:
-            name = f"{row.layer}/{row.weight}" if row.weight else row.layer
-            table.append((name, row.operation, row.x86, row.arm, *_numbers(row)))
+            table.append((row.name, row.operation, row.x86, row.arm, *_numbers(row)))
         text = f"{self.file}\n{self.about_difference}\n\n{aligned(table, text_columns=4)}"
         if self.shapes:
             text += f"\n\n{self.about_sample}"
@@ -186,15 +190,11 @@ class ExportReport:
 
         Raises:
             ValueError: On another suffix, or if it cannot be written.
+            ImportError: If Jinja2 or Matplotlib is not installed, which a page is made with.
         """
-        suffix = os.path.splitext(os.fspath(path))[1]
-        if suffix not in _WRITERS:
-            raise ValueError(
-                f"`path` must end with {', '.join(_WRITERS)}. Received: path={os.fspath(path)!r}"
-            )
-        path = check_suffix(path, suffix)
+        path = check_saves_as(path)
         with writing(path) as beside, open(beside, "w", encoding="utf-8") as file:
-            file.write(_WRITERS[suffix](self))
+            file.write(_WRITERS[os.path.splitext(path)[1]](self))
 
 
 _WRITERS = {
@@ -204,7 +204,28 @@ _WRITERS = {
 }
 SUFFIXES = tuple(_WRITERS)
 """What a file may end with that a report is saved to."""
+_CHECKS = {".html": html.check_installed}
 _NUMBERS = ("weights", "sparsity", "bytes before", "after", "dense FLOPs", "sparse")
+
+
+def check_saves_as(path: str | os.PathLike[str]) -> str:
+    """The path as text, if `ExportReport.save` takes it.
+
+    Raises:
+        ValueError, ImportError: As `save`.
+
+    Example:
+
+    >>> check_saves_as("report.json")
+    'report.json'
+    """
+    suffix = os.path.splitext(os.fspath(path))[1]
+    if suffix not in _WRITERS:
+        raise ValueError(
+            f"`path` must end with {', '.join(_WRITERS)}. Received: path={os.fspath(path)!r}"
+        )
+    _CHECKS.get(suffix, lambda: None)()
+    return check_suffix(path, suffix)
 
 
 def _numbers(row: LayerExport) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import keras
 
 import granet_tf
 from granet_tf.export import keras_files
+from granet_tf.export.report import check_saves_as
 from granet_tf.export.samples import Inputs
 from granet_tf.stripping import masked_weights
 from granet_train import command_line
@@ -32,6 +33,11 @@ def main(values: Options) -> None:
     Raises:
         UsageError: If what was asked for cannot be done. Files that are written are whole.
     """
+    try:
+        for path in values.report:
+            check_saves_as(path)
+    except (ImportError, ValueError) as error:  # Before the work, not after it.
+        raise UsageError(f"--report: {error}") from error
     with without_notes():
         found = models.load(values.model, values.run)
     model = _compacted(found.model) if values.compact else found.model

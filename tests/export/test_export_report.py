@@ -1,6 +1,8 @@
 """The report's figures against the masks, its verdicts against what runs, its page as a page."""
 
+import dataclasses
 import html.parser
+import importlib.util
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -170,6 +172,34 @@ def test_other_suffixes_and_places(exported, tmp_path):
         exported[1].save("r.pdf")
     with pytest.raises(ValueError, match=r"Cannot write in the directory .*Received: path="):
         exported[1].save(tmp_path / "missing" / "r.html")
+
+
+def test_the_page_is_the_same_each_time_and_without_a_trace_of_matplotlib(exported, tmp_path):
+    for name in ("a.html", "b.html"):
+        exported[1].save(tmp_path / name)
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert text == (tmp_path / "b.html").read_text(encoding="utf-8")
+    assert " id=" not in text and "style=" not in text and "DejaVu" not in text
+
+
+def test_names_are_text_in_charts_and_tables(exported, tmp_path):
+    name = "<b>\"$x$ & 'y' \u4f60"
+    row = dataclasses.replace(exported[1].rows[0], layer=name, why=name)
+    report = dataclasses.replace(exported[1], rows=(row,), machine=name)
+    report.save(tmp_path / "r.html")
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    # In the titles of two stripes, at a bar, at the latency, in two cells of the table.
+    assert page.open == [] and sum(name in words for words in page.words) == 6
+
+
+@pytest.mark.parametrize("missing", ["jinja2", "matplotlib"])
+def test_without_what_makes_the_page(exported, tmp_path, monkeypatch, missing):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != missing and find(name))
+    with pytest.raises(ImportError, match=rf"granet_tf\[report\].*Received: .* {missing.title()}"):
+        exported[1].save(tmp_path / "r.html")
+    assert not list(tmp_path.iterdir())
+    exported[1].save(tmp_path / "r.txt")
 
 
 def weight(operator, shape, dtype="float32", zeros=0.9, *, sparse=True, block=1, densified=True):

@@ -1,5 +1,6 @@
 """granet-export: what goes in, what comes out, and one line for each mistake."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -214,6 +215,14 @@ def test_a_failed_export_leaves_nothing(workdir, tmp_path, capsys):
     assert stopped.value.code == 2 and os.listdir(tmp_path) == []
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and "no_such_set" in error
+
+
+def test_a_report_that_cannot_be_made_is_told_before_the_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stopped:
+        run("--model=no_such.keras", f"--report={tmp_path}/r.html")
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.startswith("error: --report: The report as a page is")
 
 
 def test_flags_are_answered_before_data_and_models_are_looked_for():
