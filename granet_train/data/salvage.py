@@ -1,8 +1,9 @@
 """Reads TFRecord files past their damaged records.
 
 A record is its length (8 bytes), a checksum of that (4), the data, and a checksum of these (4).
-TensorFlow gives up a file at the first wrong checksum. So a damaged file is copied, with an empty
-record in place of each that cannot be read: where the length is right, only one is lost.
+TensorFlow gives up a file at the first wrong checksum, also when it is to ignore errors. So of a
+damaged file what is behind the damage is read as a file of its own, and all is copied, with an
+empty record in place of each that cannot be read: where the length is right, only one is lost.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import tempfile
 import threading
 from typing import Any
 
-_HEADER, _FRAME = 12, 16  # Bytes before the data of a record, and before and after them.
+_LENGTH, _FRAME = 8, 16  # Bytes of the length, and of all but the data.
 
 
 class Salvage:
@@ -57,20 +58,26 @@ def repair(path: str, copy: str, length: int) -> bool:
     """
     import tensorflow as tf
 
-    count, end = readable(path)
-    if count >= length:
+    if readable(path)[0] >= length:
         return False
     with tf.io.gfile.GFile(path, "rb") as file:
-        content = bytearray(file.read())
-    while count < length:
-        following = _end_of_record(content, end)
-        if following is None:
-            content[end:] = record(b"") * (length - count)
-        else:
-            content[end:following] = record(b"")
-        with open(copy, "wb") as file:
-            file.write(content)
-        count, end = readable(copy)
+        content = memoryview(file.read())
+    rest = f"{copy}.rest"
+    begin = 0
+    with tf.io.TFRecordWriter(copy) as writer:
+        while length:
+            with open(rest, "wb") as file:
+                file.write(content[begin:])
+            good = tf.data.TFRecordDataset(rest).ignore_errors().take(length)
+            for data in good.as_numpy_iterator():
+                writer.write(data)
+                begin, length = begin + _FRAME + len(data), length - 1
+            begin = _behind(content, begin)
+            lost = length if begin is None else min(1, length)
+            for _ in range(lost):
+                writer.write(b"")
+            length -= lost
+    os.remove(rest)
     return True
 
 
@@ -87,34 +94,7 @@ def readable(path: str) -> tuple[int, int]:
     return int(count), int(end)
 
 
-def record(data: bytes) -> bytes:
-    """A record as it stands in a file.
-
-    Example:
-
-    >>> record(b"").hex(" ", 4)
-    '00000000 00000000 29039807 d8ea82a2'
-    """
-    length = len(data).to_bytes(8, "little")
-    return length + _checksum(length) + data + _checksum(data)
-
-
-def _end_of_record(content, start):
-    """Where the record ends, or None if its length cannot be believed."""
-    header = bytes(content[start : start + _HEADER])
-    if len(header) < _HEADER or _checksum(header[:8]) != header[8:]:
-        return None
-    end = start + _FRAME + int.from_bytes(header[:8], "little")
+def _behind(content, begin):
+    """Where the record behind one begins; None if that is not in the file."""
+    end = begin + _FRAME + int.from_bytes(content[begin : begin + _LENGTH], "little")
     return end if end <= len(content) else None
-
-
-def _checksum(data: bytes) -> bytes:
-    """CRC-32C, "masked" as TFRecord files have it. Slow, and meant for a few bytes."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    crc ^= 0xFFFFFFFF
-    masked = (crc >> 15 | crc << 17) + 0xA282EAD8
-    return (masked & 0xFFFFFFFF).to_bytes(4, "little")

@@ -29,6 +29,24 @@ def write(name, data_dir, splits, shard=1000):
     writer.close_all()
 
 
+def record(data):
+    """A record as it stands in a file, by the definition of TFRecord files."""
+    length = len(data).to_bytes(8, "little")
+    return length + _checksum(length) + data + _checksum(data)
+
+
+def _checksum(data):
+    """CRC-32C, "masked" as TFRecord files have it. Slow."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    masked = (crc >> 15 | crc << 17) + 0xA282EAD8
+    return (masked & 0xFFFFFFFF).to_bytes(4, "little")
+
+
 def record_starts(content):
     """Byte at which each record begins, by the definition of TFRecord files."""
     starts, at = [], 0

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import pathlib
 import shutil
 
@@ -18,7 +19,16 @@ from granet_train import data
 from granet_train.data import salvage
 from granet_train.data.pixels import Scaling
 from granet_train.errors import UsageError
-from tests.support.tfds_on_disk import ONE, batches, context, damage, record_starts, same, write
+from tests.support.tfds_on_disk import (
+    ONE,
+    batches,
+    context,
+    damage,
+    record,
+    record_starts,
+    same,
+    write,
+)
 
 TRAIN, TEST = 50, 13
 # The constants of CIFAR-10 that all repositories share.
@@ -289,10 +299,11 @@ def test_a_damaged_record_is_named(cifar, tmp_path):
         (lambda path: (damage(path, 0), damage(path, 7), damage(path, 19)), 3),
         # Where its length is wrong, nobody knows where the next record begins.
         (lambda path: damage(path, 15, byte=3), 5),
+        (lambda path: damage(path, 15, byte=9), 1),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), 1),
         (lambda path: path.write_bytes(b""), 20),
     ],
-    ids=["one", "first, middle and last", "length", "cut", "empty"],
+    ids=["one", "first, middle and last", "length", "checksum of the length", "cut", "empty"],
 )
 def test_damaged_records_are_skipped_and_counted(cifar, tmp_path, change, lost):
     data_dir, files = copy_of(cifar, tmp_path)
@@ -320,8 +331,23 @@ def test_records_are_written_as_tensorflow_writes_them(tmp_path):
     with tf.io.TFRecordWriter(path) as writer:
         for content in contents:
             writer.write(content)
-    assert pathlib.Path(path).read_bytes() == b"".join(map(salvage.record, contents))
+    assert pathlib.Path(path).read_bytes() == b"".join(map(record, contents))
     assert salvage.readable(path) == (3, 48 + 257)
+
+
+@pytest.mark.parametrize("harmed", [(0,), (2, 3, 5), (5,), (), (0, 1, 2, 3, 4, 5)])
+@pytest.mark.parametrize("length", [5, 6, 8])
+def test_a_copy_has_an_empty_record_for_each_that_is_lost(tmp_path, harmed, length):
+    path, copy = tmp_path / "records", tmp_path / "copy"
+    path.write_bytes(b"".join(record(bytes([i] * 4)) for i in range(6)))
+    for i in harmed:
+        damage(path, i, byte=13)
+    expected = [b"" if i in harmed or i > 5 else bytes([i] * 4) for i in range(length)]
+    if salvage.repair(str(path), str(copy), length):
+        assert copy.read_bytes() == b"".join(map(record, expected))
+        assert sorted(os.listdir(tmp_path)) == ["copy", "records"]
+    else:
+        assert min((*harmed, 6)) >= length and not copy.exists()
 
 
 def test_a_file_is_missing(cifar, tmp_path):
