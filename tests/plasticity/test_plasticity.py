@@ -10,10 +10,9 @@ import tensorflow as tf
 
 import granet_tf
 from granet_tf import plasticity
-from granet_train import files
+from granet_train import figures, files
 from granet_train.errors import Interrupted, UsageError
 from granet_train.stopping import Stop
-from granet_train.studies import figures
 from granet_train.studies.grid import Grid
 from granet_train.studies.plasticity import figure, flags, main, run, table
 from tests.support.models import sequential

@@ -5,10 +5,9 @@ import statistics
 
 import pytest
 
-from granet_train import files
+from granet_train import figures, files
 from granet_train import flags as training_flags
 from granet_train.errors import UsageError
-from granet_train.studies import figures
 from granet_train.studies.compare import figure, flags, main, run, table
 from granet_train.studies.compare.cells import Variant, trainings
 from granet_train.studies.grid import Grid

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+from granet_train.figures import MARKERS, drawn, tidy
 from granet_train.plot import COLORS, DENSE_COLOR, TEXT
 from granet_train.studies.compare.table import Mean
-from granet_train.studies.figures import MARKERS, drawn, tidy
 
 _COLUMNS = 5
 _LINE = 0.21  # inches, of the legend

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from granet_train import command_line, csv_log, files
-from granet_train.studies.figures import SUFFIXES
+from granet_train.figures import SUFFIXES
 from granet_train.studies.grid import Grid
 from granet_train.studies.plasticity import figure, flags, run, table
 from granet_train.studies.study import carry_out
