@@ -10,18 +10,8 @@ from pathlib import Path
 
 import matplotlib
 
-# Not pyplot: it would choose a window system, and keep the figure alive.
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from granet_train import files
+from granet_train.figures import COLORS, DENSE_COLOR, drawn, tidy
 from granet_train.results import Epoch, Update
-
-# Told apart by lightness, too; the first is for the run asked for, the grey for a dense one.
-COLORS = ("#0b6e99", "#e07b39", "#7a5195", "#5b8c3a", "#c0446b")
-DENSE_COLOR = "#8a8f98"
-TEXT = "#30343a"
-GRID = "#e4e6ea"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,25 +104,16 @@ def _is_dense(epochs: Sequence[Epoch]) -> bool:
 @contextlib.contextmanager
 def _panels(path: Path, title: str, epochs: Sequence[Epoch]) -> Iterator:
     """Two panels over the epochs, one above the other; the file is written at the end."""
-    with matplotlib.rc_context({"font.size": 10, "text.color": TEXT, "axes.labelcolor": TEXT}):
-        figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
+    with drawn(path.with_suffix(""), title, (8, 6), (path.suffix,)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        figure.suptitle(title, x=0.015, ha="left", fontsize=12, fontweight="bold")
         lower.set_xlabel("Epoch")
         lower.set_xlim(0, max(epoch.epoch for epoch in epochs))
         yield upper, lower
-        with files.replacing(path) as beside:
-            figure.savefig(beside)
 
 
 def _draw(axes, name: str, curves: Sequence[Curve], label: str, limits: tuple[float, float]):
     axes.set_title(name, loc="left", fontsize=10)
-    axes.grid(axis="y", color=GRID)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(GRID)
-    axes.tick_params(colors=TEXT, length=0)
+    tidy(axes)
     axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:g}%")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(*limits)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from granet_train import figures as look
 from granet_train import plot
 from granet_train.results import Epoch, Update
 
@@ -34,9 +35,9 @@ def comparison(epochs=20):
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures, as they are saved."""
-    figures, save = [], plot.Figure.savefig
+    figures, save = [], look.Figure.savefig
     monkeypatch.setattr(
-        plot.Figure, "savefig", lambda self, path: (figures.append(self), save(self, path))
+        look.Figure, "savefig", lambda self, path: (figures.append(self), save(self, path))
     )
     return figures
 

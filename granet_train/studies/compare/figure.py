@@ -6,8 +6,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from granet_train.figures import MARKERS, drawn, tidy
-from granet_train.plot import COLORS, DENSE_COLOR, TEXT
+from granet_train.figures import COLORS, DENSE_COLOR, MARKERS, TEXT, drawn, tidy
 from granet_train.studies.compare.table import Mean
 
 _COLUMNS = 5

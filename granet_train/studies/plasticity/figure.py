@@ -7,8 +7,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from granet_train.figures import MARKERS, drawn, tidy
-from granet_train.plot import COLORS, TEXT
+from granet_train.figures import COLORS, MARKERS, TEXT, drawn, tidy
 from granet_train.studies.plasticity.table import Row
 
 _DROP = "#c0392b"
