@@ -36,7 +36,16 @@ setup(
         "report": [*REPORT],
         # What the training binary needs beyond the library.
         # tensorflow-datasets needs importlib_resources for ImageNet, and does not say so.
-        "training": [*REPORT, "importlib_resources", "scikit-learn", "tensorflow-datasets"],
+        "training": [
+            *REPORT,
+            "importlib_resources",
+            "joblib>=1.3,<2",
+            "rich",
+            "scikit-learn",
+            "tensorflow-datasets",
+        ],
+        # Studies on a cluster, --scheduler.
+        "dask": ["distributed>=2025.1,<2027"],
         # An engine that skips zeros, to export to.
         "mnn": ["MNN>=3.6"],
         # A fast dense engine, to compare with.
@@ -44,6 +53,7 @@ setup(
         "test": [
             *REPORT,
             "MNN>=3.6",
+            "distributed>=2025.1,<2027",
             "hypothesis",
             "pytest",
             "pytest-xdist",

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -20,12 +21,35 @@ class Stop:
         return self.signal is not None
 
 
+_asked_by: ContextVar[Stop | None] = ContextVar("asked_by", default=None)
+
+
+@contextlib.contextmanager
+def asked_by(stop: Stop) -> Iterator[None]:
+    """Within it, what asks for `on_signal` is given this `Stop` instead.
+
+    Example:
+
+    >>> with asked_by(Stop()), on_signal() as stop:
+    ...     bool(stop)
+    False
+    """
+    token = _asked_by.set(stop)
+    try:
+        yield
+    finally:
+        _asked_by.reset(token)
+
+
 @contextlib.contextmanager
 def on_signal() -> Iterator[Stop]:
     """Yields a `Stop` that SIGTERM and Ctrl-C set; a second Ctrl-C ends the process at once.
 
-    Must be entered in the main thread.
+    Must be entered in the main thread, or within `asked_by`.
     """
+    if (given := _asked_by.get()) is not None:
+        yield given
+        return
     stop = Stop()
     # Python looks at signals between two of its own instructions, of which there is none while a
     # device takes its steps. A thread learns of them when they come.

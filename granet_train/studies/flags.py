@@ -18,6 +18,7 @@ from granet_train.flagfiles import Arguments
 from granet_train.options import Reading, as_dict, define, option, unknown
 from granet_train.training_options import Options
 
+_OF_STUDIES = ("devices", "jobs", "scheduler", "workdir", "overwrite")
 _NAME = re.compile(r"--?([A-Za-z_]\w*)")
 # What every study decides for itself, or has no use for.
 UNUSED = frozenset(
@@ -39,6 +40,7 @@ class StudySettings:
         rest: Arguments for granet-train, the same for all cells.
         devices: GPUs that jobs take turns on.
         jobs: How many cells are run side by side.
+        scheduler: Address of the Dask scheduler whose workers run the cells, if any.
         workdir: Directory of the study.
         overwrite: Whether to replace an earlier one.
         dataset: Name of the data set.
@@ -48,6 +50,7 @@ class StudySettings:
     rest: tuple[Arguments, ...]
     devices: tuple[str, ...]
     jobs: int
+    scheduler: str | None
     workdir: str
     overwrite: bool
     dataset: str
@@ -64,7 +67,7 @@ def shared(values: StudyOptions, rest: Sequence[Arguments], training: Options) -
     """
     return {
         "rest": tuple(rest),
-        **{name: getattr(values, name) for name in ("devices", "jobs", "workdir", "overwrite")},
+        **{name: getattr(values, name) for name in _OF_STUDIES},
         **{name: getattr(training, name) for name in ("dataset", "model")},
     }
 
@@ -101,6 +104,11 @@ class StudyOptions:
         "sees all of them.",
         rule=(all, "must be a list of devices such as 0,1"),
     )
+    scheduler: str | None = option(
+        None,
+        "Address of a Dask scheduler, tcp://HOST:8786, whose workers run the cells in place of "
+        "--jobs. All see the directory of the study under the same name.",
+    )
     workdir: str = option(
         "work/study",
         "Directory of the study. The same command goes on with what is not done yet.",
@@ -136,7 +144,14 @@ def read(
         rest += [Arguments(tuple(left), each.place)] if left else []
     if reading.wants_help:
         flag_help.show(help_text(options, unused, usage))
-    return reading.checked(), rest
+    values = reading.checked()
+    if values.scheduler is not None and (values.jobs > 1 or values.devices):
+        raise UsageError(
+            "--scheduler has no use for --jobs and --devices: its workers are as many as there are "
+            f"cells side by side, each with the GPU it was started with. Received: --jobs="
+            f"{values.jobs} --devices={','.join(values.devices)} --scheduler={values.scheduler}"
+        )
+    return values, rest
 
 
 def help_text(options: type, unused: Collection[str], usage: str) -> str:

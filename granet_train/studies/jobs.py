@@ -1,26 +1,20 @@
-"""Runs the cells of a study, in this process or side by side in several."""
+"""Runs the cells of a study, in this process or side by side in others."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import logging
-import multiprocessing
-import os
+import pickle
 import signal
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from typing import Any
 
-from granet_tf.reasons import reason_of
 from granet_train.errors import Interrupted, TrainingStopped, UsageError
 from granet_train.stopping import Stop, on_signal
+from granet_train.studies import pools, session, worker
 from granet_train.studies.bar import Bar
 from granet_train.studies.grid import Cell, Grid
+from granet_train.studies.pools import Pool
+from granet_train.studies.session import Session
 
 Run = Callable[[Cell, Callable[[float], None], Stop], None]
 """Runs a cell to its end and notes its result in the grid; tells the share of it that is done.
@@ -31,9 +25,6 @@ Raises Interrupted when asked to stop, TrainingStopped where this one cell canno
 Open = Callable[[Grid, Any], Run]
 """Makes a `Run` in the process that is to run cells; a function of a module, so that it travels."""
 
-LOG = "worker{}.log"
-_PATIENCE = 0.5  # seconds between two looks at whether to stop
-
 
 def run(
     cells: Sequence[Cell],
@@ -43,6 +34,7 @@ def run(
     *,
     jobs: int = 1,
     devices: Sequence[str] = (),
+    scheduler: str | None = None,
 ) -> dict[Cell, str]:
     """Runs those of the cells that are not done yet.
 
@@ -54,6 +46,7 @@ def run(
         jobs: How many processes run cells side by side. With 1 it is this one.
         devices: GPUs, as in CUDA_VISIBLE_DEVICES, that the processes take turns on. With none,
             each of them sees all.
+        scheduler: Address of a Dask scheduler, whose workers run the cells instead.
 
     Returns:
         {cell that could not be done: why}; cells that need it are among them.
@@ -68,11 +61,20 @@ def run(
         bar.note(f"{len(cells) - len(to_do):,} of {len(cells):,} cells are done already")
     queue = _Queue(to_do, bar)
     try:
-        with on_signal() as stop:
-            if jobs == 1:
-                _here(queue, grid, open_run, argument, stop)
+        with (
+            on_signal() as stop,
+            session.begun(grid.directory, on_many_hosts=scheduler is not None) as at_work,
+        ):
+            if scheduler is None and jobs == 1:
+                _here(queue, grid, open_run, argument, stop, at_work)
             else:
-                _side_by_side(queue, grid, open_run, argument, jobs, devices, stop)
+                study = pickle.dumps((grid, open_run, argument))
+                with (
+                    pools.processes(grid.directory, jobs, devices)
+                    if scheduler is None
+                    else pools.cluster(scheduler)
+                ) as pool:
+                    _elsewhere(queue, pool, study, stop, at_work)
     except Interrupted as error:
         raise Interrupted(
             f"Stopped with {bar.done:,} of {bar.cells:,} cells done. The same command, without "
@@ -113,6 +115,10 @@ class _Queue:
                 return cell
         return None
 
+    def tell(self, cell: Cell, share: float) -> None:
+        if self.bar.shares[cell.name] != (cell, share):
+            self.bar.progress(cell, share)
+
     def finish(self, cell: Cell) -> None:
         self.missing.discard(cell.name)
         self.bar.finished(cell)
@@ -125,14 +131,17 @@ class _Queue:
             self.fail(other, f"it needs {cell.label}")
 
 
-def _here(queue, grid, open_run, argument, stop):
+def _here(queue, grid, open_run, argument, stop, at_work: Session):
     run_cell = None
     while cell := queue.next():
         if stop:
             raise Interrupted("Stopped.", stop.signal)
-        run_cell = run_cell or _opened(open_run, grid, argument)
+        run_cell = run_cell or worker.opened(open_run, grid, argument)
         try:
-            run_cell(cell, lambda share, cell=cell: queue.bar.progress(cell, share), stop)
+            with at_work.claimed(cell.name, stop):
+                if grid.result(cell) is None:
+                    run_cell(cell, lambda share, cell=cell: queue.tell(cell, share), stop)
+                at_work.release(cell.name)
         except Interrupted:
             raise
         except TrainingStopped as error:
@@ -141,192 +150,50 @@ def _here(queue, grid, open_run, argument, stop):
             queue.finish(cell)
 
 
-def _opened(open_run, grid, argument):
-    # Each cell has a network of its own, which TensorFlow takes for one that is traced again.
-    logging.getLogger("tensorflow").addFilter(
-        lambda record: "triggered tf.function retracing" not in record.getMessage()
-    )
-    return open_run(grid, argument)
-
-
-class _Worker:
-    """A process that runs the cells it is given, one after the other."""
-
-    def __init__(self, number: int, grid: Grid, open_run: Open, argument: Any, device: str | None):
-        self.number, self.cell = number, None
-        self.log = grid.directory / LOG.format(number)
-        # A fresh interpreter: TensorFlow does not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        self.connection, other = context.Pipe()
-        self.process = context.Process(
-            target=_work, args=(other, grid, open_run, argument), daemon=True
-        )
-        changes = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
-        # In place before TensorFlow is imported there, which is before `_work` is called.
-        with _environment(changes), _output_to(self.log):
-            self.process.start()
-        other.close()  # So that its end is seen here.
-
-    def give(self, cell: Cell) -> None:
-        self.cell = cell
-        self.connection.send(cell)
-
-    def end(self) -> None:
-        """Lets it save what it has begun, then waits for its end."""
-        with contextlib.suppress(ProcessLookupError):
-            if self.cell is not None and self.process.is_alive():
-                os.kill(self.process.pid, signal.SIGTERM)
-        self.connection.close()
-        self.process.join()
-
-
-def _side_by_side(queue, grid, open_run, argument, jobs, devices, stop):
-    numbers = itertools.count(1)
-
-    def start() -> _Worker:
-        number = next(numbers)
-        device = devices[(number - 1) % len(devices)] if devices else None
-        return _Worker(number, grid, open_run, argument, device)
-
-    workers: list[_Worker] = []
+def _elsewhere(queue, pool: Pool, study: bytes, stop, at_work: Session):
+    running: dict[Future, Cell] = {}
     try:
         while True:
-            while len(busy := [w for w in workers if w.cell is not None]) < jobs:
-                if (cell := queue.next()) is None:
-                    break
-                idle = [w for w in workers if w not in busy and w.process.is_alive()]
-                if not idle:
-                    idle = [start()]
-                    workers += idle
-                idle[0].give(cell)
-            if not busy:
-                return
+            while len(running) < pool.size() and not stop and (cell := queue.next()):
+                future = pool.submit(worker.answer, at_work, study, pickle.dumps(cell))
+                running[future] = cell
             if stop:
                 raise Interrupted("Stopped.", stop.signal)
-            heard = wait([worker.connection for worker in busy], _PATIENCE)
-            for worker in [worker for worker in busy if worker.connection in heard]:
-                if not _listen(worker, queue, stop):
-                    workers.remove(worker)
+            if not running:
+                return
+            for future in wait(running, session.PATIENCE, FIRST_COMPLETED).done:
+                _take(queue, running.pop(future), future, pool)
+            for cell in running.values():
+                queue.tell(cell, at_work.share(cell.name) or 0.0)
     finally:
-        for worker in workers:
-            worker.end()
+        if running:
+            at_work.ask(stop.signal or signal.SIGTERM)
+            for future, cell in running.items():
+                if at_work.share(cell.name) is None:
+                    future.cancel()
+            wait(running)
 
 
-def _listen(worker: _Worker, queue: _Queue, stop: Stop) -> bool:
-    """Takes one message; returns whether the worker lives."""
-    try:
-        kind, content = worker.connection.recv()
-    except (EOFError, OSError):
-        worker.process.join()
-        if not stop:
-            reason = f"its process ended with code {worker.process.exitcode}; see {worker.log}"
-            queue.fail(worker.cell, reason)
-        worker.cell = None
-        return False
-    _MESSAGES[kind](worker, queue, content)
-    return True
+def _take(queue, cell: Cell, future: Future, pool: Pool) -> None:
+    """What a worker answered; one that has died did not."""
+    if error := CancelledError() if future.cancelled() else future.exception():
+        queue.fail(cell, pool.why_lost(future, error))
+        return
+    kind, content = future.result()
+    _TAKE[kind](queue, cell, content)
 
 
-def _told(worker, queue, share):
-    queue.bar.progress(worker.cell, share)
-
-
-def _done(worker, queue, _):
-    queue.finish(worker.cell)
-    worker.cell = None
-
-
-def _failed(worker, queue, reason):
-    queue.fail(worker.cell, reason)
-    worker.cell = None
-
-
-def _refused(worker, queue, reason):
-    worker.cell = None
+def _refused(queue, cell, reason):
     raise UsageError(reason)
 
 
-def _interrupted(worker, queue, number):
-    worker.cell = None
+def _interrupted(queue, cell, number):
     raise Interrupted("Stopped.", number)
 
 
-_MESSAGES = {
-    "told": _told,
-    "done": _done,
-    "failed": _failed,
-    "refused": _refused,
-    "interrupted": _interrupted,
+_TAKE = {
+    worker.DONE: lambda queue, cell, content: queue.finish(cell),
+    worker.FAILED: _Queue.fail,
+    worker.REFUSED: _refused,
+    worker.INTERRUPTED: _interrupted,
 }
-
-
-def _work(connection: Connection, grid: Grid, open_run: Open, argument: Any) -> None:
-    """The life of a worker: until its connection is closed, it runs the cells that come."""
-    threading.Thread(target=_end_with_the_study, daemon=True).start()
-    # Nobody listens any more once the study is ended.
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError), on_signal() as stop:
-        try:
-            run_cell = _opened(open_run, grid, argument)
-        except UsageError as error:
-            connection.recv()
-            connection.send(("refused", str(error)))
-            return
-        while True:
-            connection.send(_answer(run_cell, connection.recv(), connection, stop))
-
-
-def _end_with_the_study() -> None:
-    """Where the study is killed, its worker must not write beside those of the next session."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _answer(run_cell: Run, cell: Cell, connection: Connection, stop: Stop) -> tuple[str, Any]:
-    print(f"\n--- {cell.label}", flush=True)
-    try:
-        run_cell(cell, lambda share: connection.send(("told", share)), stop)
-    except Interrupted as error:
-        return "interrupted", error.exit_code - 128
-    except TrainingStopped as error:
-        return "failed", str(error)
-    except UsageError as error:
-        return "refused", str(error)
-    except OSError:
-        raise
-    except Exception as error:
-        # Whatever it is, such as a lack of memory, other cells may do better.
-        traceback.print_exc()
-        return "failed", f"{type(error).__name__}: {reason_of(error)}"
-    return "done", None
-
-
-@contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Within it, processes that are started see these changes."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _output_to(log: Path) -> Iterator[None]:
-    """Within it, processes that are started write to the end of this file."""
-    streams = {1: sys.stdout, 2: sys.stderr}
-    for stream in streams.values():
-        stream.flush()
-    before = {number: os.dup(number) for number in streams}
-    with open(log, "a", encoding="utf-8") as file:
-        for number in streams:
-            os.dup2(file.fileno(), number)
-    try:
-        yield
-    finally:
-        for number, copy in before.items():
-            os.dup2(copy, number)
-            os.close(copy)

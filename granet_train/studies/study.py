@@ -42,7 +42,13 @@ def carry_out(
     print(f"{settings.model} on {settings.dataset}: {counts}\n{workdir}/", flush=True)
     try:
         failed = jobs.run(
-            cells, grid, open_run, settings, jobs=settings.jobs, devices=settings.devices
+            cells,
+            grid,
+            open_run,
+            settings,
+            jobs=settings.jobs,
+            devices=settings.devices,
+            scheduler=settings.scheduler,
         )
     finally:
         # Of a study that was stopped, too: what there is may be enough.

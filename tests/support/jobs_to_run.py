@@ -8,6 +8,9 @@ import time
 
 from granet_train.errors import TrainingStopped, UsageError
 
+STUDY = "study.pid"
+JOURNAL = "{}.journal"
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -51,11 +54,32 @@ def _wait(grid, task, tell, stop):
     from granet_train.errors import Interrupted
 
     grid.folder(task).mkdir(parents=True)
-    os.kill(os.getppid(), signal.SIGTERM)
+    study = grid.directory / STUDY  # Of a study elsewhere this process is no child.
+    os.kill(int(study.read_text()) if study.exists() else os.getppid(), signal.SIGTERM)
     while not stop:
         time.sleep(0.01)
     (grid.folder(task) / "saved").touch()
     raise Interrupted("Stopped.", stop.signal)
+
+
+def _die_once(grid, task, tell, stop):
+    again = JOURNAL.format(task.name) in os.listdir(grid.directory)
+    _note(grid, task, "begun")
+    if not again:
+        os.kill(os.getpid(), signal.SIGKILL)
+    _write(grid, task, tell, stop)
+    _note(grid, task, "done")
+
+
+def _journal(grid, task, tell, stop):
+    _note(grid, task, "begun")
+    _write(grid, task, tell, stop)
+    _note(grid, task, "done")
+
+
+def _note(grid, task, what):
+    with open(grid.directory / JOURNAL.format(task.name), "a") as journal:
+        journal.write(f"{what} {os.getpid()}\n")
 
 
 def _orphan(grid, task, tell, stop):
@@ -74,6 +98,8 @@ KINDS = {
     "break": _break,
     "wait": _wait,
     "orphan": _orphan,
+    "journal": _journal,
+    "die once": _die_once,
 }
 
 
