@@ -72,7 +72,7 @@ def run(
                 with (
                     pools.processes(grid.directory, jobs, devices)
                     if scheduler is None
-                    else pools.cluster(scheduler)
+                    else pools.cluster(grid.directory, scheduler)
                 ) as pool:
                     _elsewhere(queue, pool, study, stop, at_work)
     except Interrupted as error:

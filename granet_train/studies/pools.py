@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import re
+import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +20,7 @@ from granet_train.studies import worker
 
 LOG = "worker{}.log"
 _PATIENCE = 10  # seconds for a scheduler to answer
+_IDLE = 60.0  # seconds until a process of a Dask worker lets go of its GPU
 _EXIT_CODES = re.compile(r"\((-?\d+)\)")
 
 
@@ -39,9 +44,10 @@ class Pool(Protocol):
 class _Processes:
     """Each of them is a pool of its own for joblib's loky, which ends a pool when one dies."""
 
-    def __init__(self, directory: Path, jobs: int, devices: Sequence[str]):
-        self.logs = [directory / LOG.format(number + 1) for number in range(jobs)]
-        self.devices = devices
+    def __init__(
+        self, logs: Sequence[Path], devices: Sequence[str] = (), idle: float | None = None
+    ):
+        self.logs, self.devices, self.idle = logs, devices, idle
         self.executors: dict[int, Executor] = {}
         self.futures: dict[int, Future] = {}
 
@@ -58,6 +64,7 @@ class _Processes:
             device = self.devices and self.devices[slot % len(self.devices)]
             self.executors[slot] = ProcessPoolExecutor(
                 max_workers=1,
+                timeout=self.idle,
                 initializer=worker.begin,
                 initargs=(self.logs[slot],),
                 env={"CUDA_VISIBLE_DEVICES": device} if device else None,
@@ -80,8 +87,8 @@ class _Processes:
 class _Cluster:
     """Workers of a Dask scheduler, which may come and go; it sends a lost cell to another one."""
 
-    def __init__(self, client):
-        self.client = client
+    def __init__(self, client, directory: Path):
+        self.client, self.directory = client, directory
         self.executor = client.get_executor(pure=False)
 
     def size(self) -> int:
@@ -92,17 +99,48 @@ class _Cluster:
             raise _lost() from error
 
     def submit(self, work: Callable, *arguments: Any) -> Future:
-        return self.executor.submit(work, *arguments)
+        return self.executor.submit(_answer_apart, self.directory, work, *arguments)
 
     def why_lost(self, future: Future, error: BaseException) -> str:
         from distributed import KilledWorker
 
-        if not isinstance(error, KilledWorker):
+        try:
+            raise error
+        except KilledWorker:
+            return (
+                f"each worker that ran it ended, the last one {error.last_worker.address}; see the "
+                "logs of Dask's workers"
+            )
+        except CancelledError:
             raise _lost() from error
-        return (
-            f"each worker that ran it ended, the last one {error.last_worker.address}; see the "
-            "logs of Dask's workers"
-        )
+        except Exception:
+            raise worker.other_version(error) from error
+
+
+# A worker of Dask with several threads still runs one cell at a time.
+_one_at_a_time = threading.Lock()
+_apart: dict[Path, _Processes] = {}
+
+
+def _answer_apart(directory: Path, work: Callable, *arguments: Any) -> tuple[str, Any]:
+    """Has a process of this worker's own do it.
+
+    In the worker's process Dask would draw from the same random numbers as the training, and wait
+    where TensorFlow keeps Python to itself.
+    """
+    with _one_at_a_time:
+        for other in _apart.keys() - {directory}:
+            _apart.pop(other).close()
+        if directory not in _apart:
+            # Else it could have no children.
+            multiprocessing.current_process().daemon = False
+            log = directory / LOG.format(f"_{socket.gethostname()}_{os.getpid()}")
+            _apart[directory] = _Processes([log], idle=_IDLE)
+        pool = _apart[directory]
+        future = pool.submit(work, *arguments)
+        if error := future.exception():
+            return worker.FAILED, pool.why_lost(future, error)
+        return future.result()
 
 
 @contextlib.contextmanager
@@ -121,7 +159,7 @@ def processes(directory: Path, jobs: int, devices: Sequence[str]) -> Iterator[Po
     ...     pool.size()
     2
     """
-    pool = _Processes(directory, jobs, devices)
+    pool = _Processes([directory / LOG.format(number + 1) for number in range(jobs)], devices)
     try:
         yield pool
     finally:
@@ -129,10 +167,11 @@ def processes(directory: Path, jobs: int, devices: Sequence[str]) -> Iterator[Po
 
 
 @contextlib.contextmanager
-def cluster(address: str) -> Iterator[Pool]:
+def cluster(directory: Path, address: str) -> Iterator[Pool]:
     """The workers of a Dask scheduler.
 
     Args:
+        directory: Where each has a log; all of them see it.
         address: As in tcp://HOST:8786.
 
     Raises:
@@ -155,7 +194,7 @@ def cluster(address: str) -> Iterator[Pool]:
             f"Received: --scheduler={address}"
         ) from error
     with client:
-        yield _Cluster(client)
+        yield _Cluster(client, directory)
 
 
 def _check_answers(address: str) -> None:

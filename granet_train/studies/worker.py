@@ -1,4 +1,4 @@
-"""What happens in the process that a cell is sent to: one of this machine, or a worker of Dask.
+"""What happens in the process that a cell is sent to, here or on another host.
 
 It imports no TensorFlow, which comes with the first cell, when devices and output are set.
 """
@@ -24,14 +24,12 @@ from granet_train.studies.session import PATIENCE, Asked, Session
 
 DONE, FAILED, REFUSED, INTERRUPTED = "done", "failed", "refused", "interrupted"
 
-# A worker of Dask with several threads still runs one cell at a time.
-_one_at_a_time = threading.Lock()
 _of_this_process = contextlib.ExitStack()
 _signals = Stop()
 
 
 def begin(log: Path) -> None:
-    """The first thing that a process of this machine does.
+    """The first thing that the process does.
 
     Args:
         log: What it says is added to this file.
@@ -70,7 +68,7 @@ def answer(session: Session, study: bytes, cell: bytes) -> tuple[str, Any]:
     """
     stop = Asked(session, _signals)
     try:
-        with _one_at_a_time, asked_by(stop):
+        with asked_by(stop):
             session.check_seen()
             _run(session, *_opened(study), _loaded(cell), stop)
     except Interrupted as error:
@@ -120,7 +118,12 @@ def _loaded(pickled: bytes) -> Any:
         with without_notes():
             return pickle.loads(pickled)
     except (ImportError, AttributeError) as error:
-        raise UsageError(
-            "Workers must have the same version of granet_tf, with its extra `training`, as the "
-            f"host of the study. Received: {type(error).__name__}: {error}"
-        ) from error
+        raise other_version(error) from error
+
+
+def other_version(error: Exception) -> UsageError:
+    """What to say where code that is sent does not fit the code that is there."""
+    return UsageError(
+        "Workers must have the same version of granet_tf, with its extras `training` and `dask`, "
+        f"as the host of the study. Received: {type(error).__name__}: {error}"
+    )

@@ -1,6 +1,8 @@
 """Studies on a Dask cluster of two workers, and what keeps a cell from being run twice."""
 
 import os
+import random
+import re
 import signal
 import sys
 
@@ -30,8 +32,9 @@ def pids(cluster):
 
 
 def journal(grid, task):
+    """[(what, in which process, of which worker)]."""
     lines = (grid.directory / JOURNAL.format(task.name)).read_text().splitlines()
-    return [(what, int(pid)) for what, pid in map(str.split, lines)]
+    return [(what, *map(int, pids)) for what, *pids in map(str.split, lines)]
 
 
 def run(tasks, grid, cluster):
@@ -40,21 +43,22 @@ def run(tasks, grid, cluster):
 
 def test_the_cell_of_a_worker_that_is_killed_runs_again_elsewhere(tmp_path, cluster):
     grid, workers = Grid(tmp_path), pids(cluster)
-    lost = Task("lost", "die once")
+    lost = Task("lost", "lose worker")
     others = [Task(str(number), "journal") for number in range(6)]
     needing = [Task("needing", "journal", needs=lost), Task("more", "journal", needs=others[0])]
     assert run([lost, *others, *needing], grid, cluster) == {}
-    [(_, killed), *again] = journal(grid, lost)
-    survivor = grid.result(lost)["pid"]
-    assert again == [("begun", survivor), ("done", survivor)]
-    assert killed in workers and killed != survivor != os.getpid()
+    [(begun, _, killed), (again, pid, other), (done, last, _)] = journal(grid, lost)
+    assert (begun, again, done) == ("begun", "begun", "done")
+    assert killed in workers and other != killed
+    assert pid == last == grid.result(lost)["pid"]
     for task in (*others, *needing):
-        pid = grid.result(task)["pid"]
-        assert journal(grid, task) == [("begun", pid), ("done", pid)]
+        [(begun, pid, _), (done, last, _)] = journal(grid, task)
+        assert (begun, done) == ("begun", "done") and pid == last == grid.result(task)["pid"]
     assert [grid.result(task)["needed"] for task in needing] == [
-        survivor,
+        grid.result(lost)["pid"],
         grid.result(others[0])["pid"],
     ]
+    assert "--- task lost" in "".join(log.read_text() for log in tmp_path.glob("worker_*.log"))
     # What is done is not done again.
     assert run([lost, *others, *needing], grid, cluster) == {}
     assert len(journal(grid, lost)) == 3
@@ -63,14 +67,23 @@ def test_the_cell_of_a_worker_that_is_killed_runs_again_elsewhere(tmp_path, clus
 def test_a_cell_that_fails_is_reported_with_those_that_need_it(tmp_path, cluster):
     dies = Task("dies", "die")
     tasks = [dies, Task("fails", "diverge"), Task("needs", needs=dies), Task("last")]
+    tasks += [Task("kills", "kill workers")]
     failed = run(tasks, Grid(tmp_path), cluster)
-    assert {task.name: why.partition(",")[0] for task, why in failed.items()} == {
-        "dies": "each worker that ran it ended",
+    assert {task.name: re.split("[,;]", why)[0] for task, why in failed.items()} == {
+        "dies": "its process ended with code -9",
+        "kills": "each worker that ran it ended",
         "fails": "The loss became nan.",
         "needs": "it needs task dies",
     }
     with pytest.raises(UsageError, match="There is no such data set"):
         run([Task("bad", "refuse")], Grid(tmp_path), cluster)
+
+
+def test_random_numbers_are_those_of_the_cell_alone(tmp_path, cluster):
+    """Dask's own threads draw some, too, and Keras's seeds come from Python's."""
+    grid, task = Grid(tmp_path), Task("draws", "draw")
+    assert run([task], grid, cluster) == {}
+    assert grid.result(task)["drawn"] == random.Random(0).random()
 
 
 def test_a_signal_saves_what_was_begun(tmp_path, cluster):

@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import os
+import random
 import signal
 import time
 
@@ -62,13 +63,20 @@ def _wait(grid, task, tell, stop):
     raise Interrupted("Stopped.", stop.signal)
 
 
-def _die_once(grid, task, tell, stop):
+def _lose_worker(grid, task, tell, stop):
+    """The first time, kills the worker that this process belongs to, and would go on."""
     again = JOURNAL.format(task.name) in os.listdir(grid.directory)
     _note(grid, task, "begun")
     if not again:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
     _write(grid, task, tell, stop)
     _note(grid, task, "done")
+
+
+def _kill_workers(grid, task, tell, stop):
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
 
 
 def _journal(grid, task, tell, stop):
@@ -77,9 +85,18 @@ def _journal(grid, task, tell, stop):
     _note(grid, task, "done")
 
 
+def _draw(grid, task, tell, stop):
+    """The state of Python's random numbers after a second in which only it should have drawn."""
+    random.seed(0)
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        time.sleep(0.01)
+    grid.finish(task, {"drawn": random.random()})
+
+
 def _note(grid, task, what):
     with open(grid.directory / JOURNAL.format(task.name), "a") as journal:
-        journal.write(f"{what} {os.getpid()}\n")
+        journal.write(f"{what} {os.getpid()} {os.getppid()}\n")
 
 
 def _orphan(grid, task, tell, stop):
@@ -99,7 +116,9 @@ KINDS = {
     "wait": _wait,
     "orphan": _orphan,
     "journal": _journal,
-    "die once": _die_once,
+    "lose worker": _lose_worker,
+    "kill workers": _kill_workers,
+    "draw": _draw,
 }
 
 
