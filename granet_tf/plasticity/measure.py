@@ -6,17 +6,13 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import keras
 import tensorflow as tf
 
-from granet_tf.compiling import innermost
-from granet_tf.held_rate import HeldRate
 from granet_tf.methods import StaticSparse
 from granet_tf.model import SparseModel
-from granet_tf.plasticity.one_shot import check_how, check_zero_mode, dense_gradients, prune_once
-from keras_layers.keras_internals import given_learning_rate
+from granet_tf.plasticity.experiment import Experiment
+from granet_tf.plasticity.one_shot import check_how, check_zero_mode, dense_gradients
 
 RATES = (0.2, 0.5, 0.9, 0.98)
 
@@ -99,9 +95,9 @@ def measure(
     [(0.5, False, 6), (0.5, True, 12)]
     """
     _check(model, train, test, rates, scope, epochs)
-    with _restoring(model), _fixed_masks(model), _held_rate(model):
-        reference = _metric(model, test, metric)
-        return _outcomes(model, train, test, rates, regenerate, epochs, scope, metric, reference)
+    with _restoring(model), _experiment(model, test, metric, "plasticity") as experiment:
+        reference = experiment.evaluate()
+        return _outcomes(experiment, train, rates, regenerate, epochs, scope, reference)
 
 
 def measure_final_gap(
@@ -137,8 +133,8 @@ def measure_final_gap(
     with _restoring(model):
         _fit(model, train, epochs)
         reference = _metric(model, test, metric)
-    with _restoring(model), _fixed_masks(model):
-        return _outcomes(model, train, test, rates, regenerate, epochs, scope, metric, reference)
+    with _restoring(model), _experiment(model, test, metric, "final") as experiment:
+        return _outcomes(experiment, train, rates, regenerate, epochs, scope, reference)
 
 
 def _check(model, train, test, rates, scope, epochs):
@@ -162,18 +158,19 @@ def _check(model, train, test, rates, scope, epochs):
         raise ValueError(f"`epochs` must be a whole number, 1 or more. Received: epochs={epochs}")
 
 
-def _outcomes(model, train, test, rates, regenerate, epochs, scope, metric, reference):
+def _outcomes(experiment: Experiment, train, rates, regenerate, epochs, scope, reference):
+    model = experiment.model
     gradients = dense_gradients(model, train.take(1)) if any(regenerate) else None
     outcomes = []
     for rate, regenerated in itertools.product(rates, regenerate):
         with _restoring(model):
-            result = prune_once(
-                model, rate, scope=scope, gradients=gradients if regenerated else None
+            pruned = experiment.prune(
+                rate, scope=scope, gradients=gradients if regenerated else None
             )
-            pruned = _metric(model, test, metric)
             _fit(model, train, epochs)
-            reached = _metric(model, test, metric)
-        outcomes.append(Outcome(rate, regenerated, reference, pruned, reached, result.nonzeros))
+            reached = experiment.evaluate()
+        nonzeros = pruned.done.nonzeros
+        outcomes.append(Outcome(rate, regenerated, reference, pruned.metric, reached, nonzeros))
     return outcomes
 
 
@@ -205,31 +202,17 @@ def _restoring(model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _fixed_masks(model) -> Iterator[None]:
-    """Within it, the method of the model changes no masks."""
+def _experiment(model, test, metric: str, measure: str) -> Iterator[Experiment]:
+    """Within it, the method of the model changes no masks, and its rate is that of the measure."""
     method = model.method
     shared = {name: getattr(method, name) for name in ("pinned", "pattern", "seed")}
     model.method = StaticSparse(method.final_sparsity, **shared)
+    experiment = Experiment(model, lambda: _metric(model, test, metric))
+    experiment.hold(measure, after=int(model.optimizer.iterations.numpy()))
     model.make_train_function(force=True)
     try:
-        yield
+        yield experiment
     finally:
+        experiment.close()
         model.method = method
-        model.make_train_function(force=True)
-
-
-@contextlib.contextmanager
-def _held_rate(model) -> Iterator[None]:
-    """Within it, the learning rate is that of the last step."""
-    schedule: Any = given_learning_rate(innermost(model.optimizer))
-    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        yield  # A number, which nothing changes.
-        return
-    last = max(int(model.optimizer.iterations.numpy()) - 1, 0)
-    model.optimizer.learning_rate = HeldRate(schedule, last)
-    model.make_train_function(force=True)
-    try:
-        yield
-    finally:
-        model.optimizer.learning_rate = schedule
         model.make_train_function(force=True)

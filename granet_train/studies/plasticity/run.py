@@ -13,9 +13,8 @@ import keras
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.compiling import innermost
 from granet_tf.masks.patterns import Element, Filter, Pattern
-from granet_tf.plasticity import HeldRate, dense_gradients, prune_once
+from granet_tf.plasticity import Experiment, dense_gradients
 from granet_train import device as devices
 from granet_train import files, flags, loop, main
 from granet_train.checkpoints import Checkpoints, Position
@@ -31,7 +30,6 @@ from granet_train.stopping import Stop
 from granet_train.studies.grid import Grid
 from granet_train.studies.plasticity.cells import Pretraining, Pruning
 from granet_train.studies.plasticity.flags import Settings
-from keras_layers.keras_internals import given_learning_rate
 
 PATTERNS: dict[str, Pattern] = {"element": Element(), "filter": Filter()}
 # In the directory of a cell, removed when it is done.
@@ -68,10 +66,10 @@ class _Bench:
         self.length = main.training_length(self.values, self.data)
         flags.check_length(self.values, self.length)
         self.model = self.new_model(0.0)
+        self.experiment = Experiment(self.model, self.test_accuracy)
         # Traced once: cells differ in the values of variables only.
         self.device = self.new_device(self.model)
         self.cost = Cost.of(self.model)
-        self.held = _hold(self.model)
 
     def new_model(self, sparsity: float) -> granet_tf.SparseModel:
         """A model with random weights and masks."""
@@ -200,16 +198,13 @@ def _prune(bench: _Bench, cell: Pruning, grid: Grid, tell: Tell, stop: Stop) -> 
     checkpoints = Checkpoints(folder / files.CHECKPOINTS, variables, position, keep=1)
     if checkpoints.restore():
         pruned = json.loads((folder / _PRUNED).read_text(encoding="utf-8"))
-        rate = pruned["learning_rate"]
     else:
         _restore_pretrained(source, variables, position)
-        rate = _rate_of_last_step(bench)
-        pruned = {"learning_rate": rate, **_prune_now(bench, cell, position)}
+        pruned = _prune_now(bench, cell, position)
         folder.mkdir(parents=True, exist_ok=True)
         with files.replacing(folder / _PRUNED) as beside:
             beside.write_text(json.dumps(pruned), encoding="utf-8")
-    if bench.held is not None:
-        bench.held.hold_at.assign(_HOLD[cell.measure](cell.epoch * bench.data.steps_per_epoch))
+    bench.experiment.hold(cell.measure, after=cell.epoch * bench.data.steps_per_epoch)
     epochs = bench.train(
         cell, bench.model, bench.device, checkpoints, cell.last_epoch, folder, [], tell, stop
     )
@@ -228,11 +223,6 @@ def _restore_pretrained(source: Path, variables, position: Position) -> None:
     raise UsageError(f"The checkpoint to prune is gone. {remedy}")
 
 
-# {measure: until which step the learning rate follows its schedule, when pruned after `step` steps}
-_HOLD: dict[str, Callable[[int], int]] = {
-    "plasticity": lambda step: step - 1,
-    "final": lambda step: tf.int64.max,
-}
 _RUNS: dict[type, tuple[Callable, Callable[[Any], int]]] = {
     Pretraining: (_pretrain, lambda cell: cell.seed),
     Pruning: (_prune, lambda cell: cell.needs.seed),
@@ -242,39 +232,21 @@ _RUNS: dict[type, tuple[Callable, Callable[[Any], int]]] = {
 def _prune_now(bench, cell, position) -> dict[str, Any]:
     gradients = bench.gradients(position.batches) if cell.regenerate == "yes" else None
     try:
-        done = prune_once(bench.model, cell.rate, scope=bench.settings.scope, gradients=gradients)
+        pruned = bench.experiment.prune(cell.rate, scope=bench.settings.scope, gradients=gradients)
     except ValueError as error:
         arguments = {"rate": "--rates", "scope": "--scope"}
         raise TrainingStopped(in_flags(str(error), arguments)) from error
     return {
-        "accuracy_pruned": bench.test_accuracy(),
-        "sparsity": bench.model.sparsity,
-        **{k: v for k, v in dataclasses.asdict(done).items() if k != "emptied"},
-        "emptied": len(done.emptied),
+        "learning_rate": pruned.learning_rate,
+        "accuracy_pruned": pruned.metric,
+        "sparsity": pruned.sparsity,
+        **dataclasses.asdict(pruned.done),
+        "emptied": len(pruned.done.emptied),
     }
 
 
 def _variables(model) -> list[tf.Variable]:
     return [v.value for v in (*model.variables, *model.optimizer.variables)]
-
-
-def _hold(model) -> HeldRate | None:
-    """Makes the learning rate one that can be held; None where it never changes."""
-    optimizer = innermost(model.optimizer)
-    schedule = given_learning_rate(optimizer)
-    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        return None
-    held = HeldRate(schedule)
-    optimizer.learning_rate = held
-    return held
-
-
-def _rate_of_last_step(bench: _Bench) -> float:
-    optimizer = bench.model.optimizer
-    if bench.held is None:
-        return float(optimizer.learning_rate)
-    last = max(int(optimizer.iterations.numpy()) - 1, 0)
-    return float(bench.held.schedule(last))
 
 
 def _drops(bench: _Bench) -> list[float]:
