@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import re
@@ -184,6 +185,8 @@ def cluster(directory: Path, address: str) -> Iterator[Pool]:
             "--scheduler needs Dask: pip install 'granet_tf[dask]'. "
             f"Received: --scheduler={address}"
         ) from error
+    # Its errors are told by those that follow.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         _check_answers(address)
         client = Client(address, timeout=_PATIENCE, set_as_default=False)
