@@ -15,14 +15,22 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(
-        include=[
-            *("granet_tf", "granet_tf.*"),
-            *("keras_layers", "keras_layers.*"),
-            *("granet_train", "granet_train.*"),
-        ]
-    ),
-    package_data={"granet_tf.export": ["report.html"]},
+    packages=[
+        *find_packages(
+            include=[
+                *("granet_tf", "granet_tf.*"),
+                *("keras_layers", "keras_layers.*"),
+                *("granet_train", "granet_train.*"),
+            ]
+        ),
+        "granet_train.configs",
+    ],
+    # The rows of the paper's tables and their recipes, which `granet-train --row` reads.
+    package_dir={"granet_train.configs": "configs"},
+    package_data={
+        "granet_tf.export": ["report.html"],
+        "granet_train.configs": ["paper.csv", "base/*.flags"],
+    },
     install_requires=[
         "absl-py",
         "ai-edge-litert",

@@ -16,13 +16,16 @@ from granet_train.training_options import Options
 
 
 def read(argv: Sequence[str]) -> Options:
-    """The flags, by `flags.parse`; prints the help and exits where that was asked for.
+    """The flags, by `flags.parse`.
+
+    Prints the help, or the rows of the paper's tables, and exits where that was asked for.
 
     Example:
 
     >>> read(["--seed=3"]).seed
     3
     """
+    flag_help.show_rows(argv)
     values, _ = flags.parse(argv)
     if wants_help(Options, argv):
         flag_help.show(flags.help_text())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
+from granet_train import flagfiles, rows
 from granet_train.options import Option, in_sections, written
 
 USAGE = """\
@@ -15,7 +16,9 @@ granet-train trains a network sparse and compares it with others trained alike.
 
   granet-train --flagfile=configs/digits_granet.flags
   granet-train --flagfile=configs/digits_granet.flags --final_sparsity=0.95 --workdir=work/95
+  granet-train --row=table2/cifar10/vgg19/95/granet_si0 --download
 
+A row is a run of the paper's tables; all other flags win over it. --row=list shows all rows.
 What stands later wins, so any flag of a flagfile can be overridden after it. A flagfile holds one
 flag a line; # begins a comment, and a --flagfile in it is relative to its own directory.
 A flag without a default is as the method or the optimizer has it. A duration is
@@ -30,6 +33,17 @@ def show(text: str) -> NoReturn:
     """Prints what --help shows, and ends."""
     print(text, end="", flush=True)
     sys.exit()
+
+
+def show_rows(argv: Sequence[str]) -> None:
+    """Prints the rows of the paper's tables, and ends, where --row=list asks for them.
+
+    Example:
+
+    >>> show_rows(["--row=table2/cifar10/vgg19/dense"])
+    """
+    if flagfiles.row_of(argv) == rows.LIST:
+        show(rows.listing())
 
 
 def text_of(

@@ -9,13 +9,13 @@ from typing import Any
 
 from granet_train import durations
 
-_LOOK = "See --help."
-
 Rule = tuple[Callable[[Any], bool], str]
 """What a value must satisfy, and what to say if it does not; None always passes."""
 
 
-def suggestion(name: str, names: Collection[str], before: str = "") -> str:
+def suggestion(
+    name: str, names: Collection[str], before: str = "", otherwise: str = "See --help."
+) -> str:
     """A question with those of the names that `name` may be a slip of, or where to look.
 
     Example:
@@ -26,7 +26,7 @@ def suggestion(name: str, names: Collection[str], before: str = "") -> str:
     # Of two that differ in case only, the first: ours come before those of Keras.
     lower = {each.lower(): each for each in reversed(list(names))}
     close = difflib.get_close_matches(name.lower(), lower, n=2)
-    return f"Did you mean {' or '.join(before + lower[c] for c in close)}?" if close else _LOOK
+    return f"Did you mean {' or '.join(before + lower[c] for c in close)}?" if close else otherwise
 
 
 def sparsities(items: Sequence[str]) -> dict[str | int, float]:

@@ -284,7 +284,7 @@ def _explained(error: flags.Error, values: FlagValues, arguments: Arguments) -> 
     if isinstance(error, flags.UnrecognizedFlagError):
         name = error.flagname
         received = next(t for t in arguments.tokens if t.lstrip("-").startswith(name))
-        return unknown(name, [*values, "flagfile"], f"{received}{place}")
+        return unknown(name, [*values, *flagfiles.NAMES], f"{received}{place}")
     # absl says "flag --NAME=VALUE: why" or "Missing value for flag --NAME".
     text = " ".join(str(error).split())
     if match := re.match(r"flag --(\w+)=(.*?): |Missing value for flag --?(\w+)", text):

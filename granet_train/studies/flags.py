@@ -134,6 +134,7 @@ def read(
     Raises:
         UsageError: On anything that cannot be meant.
     """
+    flag_help.show_rows(argv)
     rest: list[Arguments] = []
     reading = Reading(options)
     training = define(Options)
@@ -181,7 +182,7 @@ def of_cell(rest: Sequence[Arguments], *more: str, for_any: Collection[str] = ()
 
 
 def _check_names(arguments: Arguments, own: FlagValues, training: FlagValues) -> None:
-    known = {*own, *training, "flagfile"}
+    known = {*own, *training, *flagfiles.NAMES}
     for token in arguments.tokens:
         if not (match := _NAME.match(token)):
             continue
