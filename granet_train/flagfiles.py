@@ -131,6 +131,8 @@ def _is_row(arguments: Arguments) -> bool:
 
 def _named(arguments: Arguments) -> list[Arguments]:
     name, place = arguments.tokens[1], f" ({arguments.place})" if arguments.place else ""
+    if name == rows.LIST:  # As --help, it asks for no run.
+        return []
     return of_row(rows.named(name, f"--row={name}{place}"))
 
 

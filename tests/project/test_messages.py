@@ -13,7 +13,7 @@ import tensorflow as tf
 import granet_tf
 import granet_train
 from granet_tf.reasons import reason_of
-from granet_train import advice, command_line, flags, options
+from granet_train import advice, command_line, flagfiles, flags, options
 from granet_train.data import Wording
 from granet_train.errors import UsageError
 from granet_train.export_command import data as export_data
@@ -26,7 +26,7 @@ from tests.support.short_runs import QUIET, SHORT, run
 
 PACKAGES = [Path(package.__file__).parent for package in (granet_tf, granet_train)]
 FLAG = re.compile(r"--(?:\[no\])?([a-z]\w*)")
-TRAIN = {*options.define(flags.Options), "flagfile"}
+TRAIN = {*options.define(flags.Options), *flagfiles.NAMES}
 EXPORT = set(options.define(export_flags.Options))
 # {folder or module: the flags that its commands have}; the first that fits.
 ALLOWED = {

@@ -7,6 +7,8 @@ import itertools
 
 from granet_train.flag_checks import USES
 
+ALL = "all"
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -49,6 +51,9 @@ class Training:
         variant: What is compared.
         sparsity: --final_sparsity; None where the method has none.
         seed: --seed.
+        needs: No other one.
+        network: The same for all.
+        length: Of training, relative to that of the others.
     """
 
     variant: Variant
@@ -56,6 +61,18 @@ class Training:
     seed: int
 
     needs: None = dataclasses.field(default=None, init=False, repr=False)
+    network: str = dataclasses.field(default="", init=False, repr=False)
+    length: float = dataclasses.field(default=1.0, init=False, repr=False)
+
+    @property
+    def method(self) -> str:
+        """--method."""
+        return self.variant.method
+
+    @property
+    def compared(self) -> str:
+        """What the lines of tables are about."""
+        return self.variant.text
 
     @property
     def name(self) -> str:

@@ -10,23 +10,36 @@ from pathlib import Path
 
 import keras
 
-from granet_train import csv_log, files, main
+from granet_train import csv_log, data, files, main
+from granet_train.data import facts
+from granet_train.data.preparation import prepared
 from granet_train.errors import TrainingStopped, UsageError
 from granet_train.listeners import Listener
 from granet_train.results import Epoch
 from granet_train.stopping import Stop
 from granet_train.studies.compare.cells import Training
 from granet_train.studies.compare.flags import Settings
+from granet_train.studies.compare.reproduction import Reproduction, TableSettings
 from granet_train.studies.grid import Grid
+from granet_train.training_options import Options
 
+AnyTraining = Training | Reproduction
 LOG = "output.txt"
 RUN = "run"
 
 
-def open_run(grid: Grid, settings: Settings) -> Callable[[Training, Callable, Stop], None]:
-    """Makes what runs the cells of this study; see `granet_train.studies.jobs.Run`."""
+def open_run(
+    grid: Grid, settings: Settings | TableSettings
+) -> Callable[[AnyTraining, Callable, Stop], None]:
+    """Makes what runs the cells of this study; see `granet_train.studies.jobs.Run`.
 
-    def run(cell: Training, tell: Callable[[float], None], stop: Stop) -> None:
+    Raises:
+        UsageError: If there are no data for one of those that are left.
+    """
+    for cell in {cell.network: cell for cell in grid.to_do(settings.cells())}.values():
+        _check_data(settings.of_cell(cell))
+
+    def run(cell: AnyTraining, tell: Callable[[float], None], stop: Stop) -> None:
         folder = grid.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
         values = settings.of_cell(cell, folder / RUN)
@@ -44,10 +57,18 @@ def open_run(grid: Grid, settings: Settings) -> Callable[[Training, Callable, St
     return run
 
 
-def result(workdir, cell: Training) -> dict:
+def _check_data(values: Options) -> None:
+    if values.dataset not in data.OWN:
+        of_set = data.Options(
+            values.batch_size, values.seed, data_dir=values.data_dir, download=values.download
+        )
+        prepared(values.dataset, of_set, facts.of(values.dataset))
+
+
+def result(workdir, cell: AnyTraining) -> dict:
     """What a finished training came to, by the epoch that was selected."""
     summary = json.loads((workdir / files.SUMMARY).read_text(encoding="utf-8"))
-    run = summary["runs"][cell.variant.method]
+    run = summary["runs"][cell.method]
     epochs = csv_log.read(workdir / files.METRICS, Epoch)
     [selected] = [e for e in epochs if e.epoch == summary["selected"]["epoch"]]
     names = ("weights", "nonzeros", "training_flops", "flops_dense", "seconds")
@@ -61,10 +82,10 @@ def result(workdir, cell: Training) -> dict:
     }
 
 
-def _emptied(path: Path, cell: Training) -> list[str]:
+def _emptied(path: Path, cell: AnyTraining) -> list[str]:
     """Weights of which nothing is left at the end."""
     with open(path, newline="", encoding="utf-8") as file:
-        lines = [line for line in csv.DictReader(file) if line["run"] == cell.variant.method]
+        lines = [line for line in csv.DictReader(file) if line["run"] == cell.method]
     return [line["layer"] for line in lines if line["shape"] and not int(line["nonzeros"])]
 
 

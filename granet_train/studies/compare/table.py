@@ -17,7 +17,7 @@ class Row:
     """One training; one line of trainings.csv.
 
     Attributes:
-        method: As in --methods.
+        method: As in --methods, or the name of a row.
         final_sparsity: What was asked for; None where the method has none, as in dense training.
         seed: Its seed.
         test_accuracy: Of the selected epoch, by default the last.
@@ -28,7 +28,7 @@ class Row:
         inference_flops: FLOPs of inference as a fraction of the dense network's, the largest where
             there are several.
         training_flops: FLOPs of training as a fraction of a dense training of that network, of the
-            same length.
+            same length; where rows of a table differ in length, of the shorter one.
         seconds: Time of training.
         emptied: Number of weights of which nothing is left.
     """
@@ -52,7 +52,7 @@ class Mean:
     """A method at one sparsity, over its seeds; one line of comparison.csv.
 
     Attributes:
-        method: As in --methods.
+        method: As in --methods, or the name of a row.
         final_sparsity: What was asked for; None where the method has none.
         seeds: How many trainings there are.
         test_accuracy: Their mean.
@@ -77,8 +77,10 @@ def rows(grid: Grid, cells: Sequence[Training]) -> list[Row]:
     results = {cell: grid.result(cell) for cell in cells}
     done = {cell: result for cell, result in results.items() if result is not None}
     # A network made smaller is compared with the whole one.
-    whole = max((result["flops_dense"] for result in done.values()), default=1)
-    return [_row(cell, result, whole) for cell, result in done.items()]
+    whole: dict[str, int] = {}
+    for cell, result in done.items():
+        whole[cell.network] = max(result["flops_dense"], whole.get(cell.network, 1))
+    return [_row(cell, result, whole[cell.network]) for cell, result in done.items()]
 
 
 def _row(cell: Training, result: Mapping[str, Any], whole: int) -> Row:
@@ -86,8 +88,9 @@ def _row(cell: Training, result: Mapping[str, Any], whole: int) -> Row:
     share = figures.pop("flops_dense") / whole
     for name in ("inference_flops", "training_flops"):
         figures[name] *= share
+    figures["training_flops"] *= cell.length
     return Row(
-        method=cell.variant.text,
+        method=cell.compared,
         final_sparsity=None if cell.sparsity is None else float(cell.sparsity),
         seed=cell.seed,
         **figures,
@@ -145,7 +148,20 @@ def text(means: Sequence[Mean]) -> str:
 
 def markdown(means: Sequence[Mean]) -> str:
     """The table for a page; the best accuracy at each sparsity is bold."""
-    head, *lines = _cells(means, bold="**{}**".format)
+    return page(_cells(means, bold="**{}**".format))
+
+
+def page(cells: Sequence[Sequence[str]]) -> str:
+    """Lines of cells in Markdown, the first being the head; numbers are flush right.
+
+    Example:
+
+    >>> print(page([("method", "accuracy"), ("gmp", "93.59")]), end="")
+    | method | accuracy |
+    | --- | ---: |
+    | gmp | 93.59 |
+    """
+    head, *lines = cells
     ruler = ["---", *["---:"] * (len(head) - 1)]
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, ruler, *lines))
 
@@ -179,10 +195,20 @@ def _label(method: str, at_none: Mean | None) -> str:
     return f"{method}, {at_none.sparsity:.3f} sparse"
 
 
+def accuracy_of(mean: Mean) -> str:
+    """In percent, with the deviation where there is one.
+
+    Example:
+
+    >>> accuracy_of(Mean("gmp", 0.9, 2, 0.9359, 0.001, 0.9, 0.5, 0.1))
+    '93.59 ± 0.10'
+    """
+    deviation = "" if mean.deviation is None else f" ± {100 * mean.deviation:.2f}"
+    return f"{100 * mean.test_accuracy:.2f}{deviation}"
+
+
 def _figures(mean: Mean, bold, best: float | None) -> list[str]:
-    accuracy = f"{100 * mean.test_accuracy:.2f}"
-    if mean.deviation is not None:
-        accuracy += f" ± {100 * mean.deviation:.2f}"
+    accuracy = accuracy_of(mean)
     is_best = mean.final_sparsity is not None and mean.test_accuracy == best
     accuracy = bold(accuracy) if is_best else accuracy
     return [accuracy, f"{mean.training_flops:.2f}×", f"{mean.inference_flops:.2f}×"]
