@@ -586,9 +586,9 @@ def test_mistakes(argv, text):
     assert "\n" not in str(raised.value) and "Received: " in str(raised.value)
 
 
-def test_a_flagfile_for_granet_train_serves():
+def test_a_row_for_granet_train_serves():
     """What it says of methods is left out; what is on the command line wins."""
-    mine = flags.read(["--flagfile=configs/table2/cifar10_vgg19_90_gmp.flags", "--rates", "0.5"])
+    mine = flags.read(["--row=table2/cifar10/vgg19/90/gmp", "--rates", "0.5"])
     values = mine.of_seed(3)
     assert (mine.model, mine.dataset, mine.axes.length) == ("vgg19", "cifar10", 160)
     assert mine.axes.epochs == (20, 40, 60, 80, 100, 120, 140)

@@ -1,23 +1,20 @@
-"""Every flagfile is valid, says what the paper says, and comes to the paper's numbers of steps.
+"""Every row is valid, has what the paper has, and comes to the paper's numbers of steps.
 
-The numbers here were copied from the paper by hand, not from the flagfiles.
+The numbers here were copied from the paper by hand, not from paper.csv.
 """
 
 import re
 
 import pytest
 
-from granet_train import flags, learning_rates, optimizers
+from granet_train import flags, learning_rates, optimizers, rows
 from granet_train.durations import TrainingLength
 from granet_train.studies.compare import flags as compare
 from granet_train.studies.plasticity import flags as plasticity
 from tests.support import ROOT
 
 CONFIGS = ROOT / "configs"
-STUDIES = ("compare", "plasticity")  # for other commands
-LEAVES = sorted(
-    path for path in CONFIGS.glob("*/*.flags") if path.parent.name not in ("base", *STUDIES)
-)
+ROWS = sorted(rows.all_rows().values(), key=lambda row: row.name)
 BASES = sorted(CONFIGS.glob("base/*.flags"))
 TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "imagenet2012": 1_281_167}
 
@@ -60,67 +57,67 @@ CIFAR = {
     """,
 }
 DENSE = {
-    "cifar10_vgg19": "93.85",
-    "cifar100_vgg19": "73.43",
-    "cifar10_resnet50": "94.75",
-    "cifar100_resnet50": "78.23",
+    "cifar10/vgg19": "93.85",
+    "cifar100/vgg19": "73.43",
+    "cifar10/resnet50": "94.75",
+    "cifar100/resnet50": "78.23",
 }
 # Accuracy, training FLOPs, test FLOPs.
 IMAGENET = """
     table3/dense                76.8
-    table3/80_static            72.1 0.42 0.42
-    table3/90_static            67.7 0.24 0.24
-    table3/80_snip              72.0 0.23 0.23
-    table3/90_snip              67.2 0.10 0.10
-    table3/80_small_dense       72.1 0.23 0.23
-    table3/90_small_dense       67.2 0.10 0.10
-    table3/80_small_dense_5x    73.9 1.01 0.20
-    table3/90_small_dense_5x    71.3 0.60 0.12
-    table3/80_dsr               73.3 0.40 0.40
-    table3/90_dsr               71.6 0.30 0.30
-    table3/80_snfs              75.2 0.61 0.42
-    table3/90_snfs              72.9 0.50 0.24
-    table3/80_dpf               75.1 0.71 0.23
-    table3/80_set               72.9 0.23 0.23
-    table3/90_set               69.6 0.10 0.10
-    table3/80_rigl              75.1 0.42 0.42
-    table3/90_rigl              73.0 0.25 0.24
-    table3/80_granet_si05       76.0 0.37 0.35
-    table3/90_granet_si05       74.5 0.25 0.20
-    table3/80_gmp               75.6 0.56 0.23
-    table3/90_gmp               73.9 0.51 0.10
-    table3/80_granet_si0        75.8 0.34 0.28
-    table3/90_granet_si0        74.2 0.23 0.16
-    table3/80_rigl_itop_2x      76.9 0.84 0.42
-    table3/90_rigl_itop_2x      75.5 0.50 0.24
-    table3/80_rigl_5x           77.1 2.09 0.42
-    table3/90_rigl_5x           76.4 1.23 0.24
-    table3/80_granet_si05_2.5x  77.1 0.85 0.34
-    table3/90_granet_si05_2.5x  76.4 0.49 0.20
+    table3/80/static            72.1 0.42 0.42
+    table3/90/static            67.7 0.24 0.24
+    table3/80/snip              72.0 0.23 0.23
+    table3/90/snip              67.2 0.10 0.10
+    table3/80/small_dense       72.1 0.23 0.23
+    table3/90/small_dense       67.2 0.10 0.10
+    table3/80/small_dense_5x    73.9 1.01 0.20
+    table3/90/small_dense_5x    71.3 0.60 0.12
+    table3/80/dsr               73.3 0.40 0.40
+    table3/90/dsr               71.6 0.30 0.30
+    table3/80/snfs              75.2 0.61 0.42
+    table3/90/snfs              72.9 0.50 0.24
+    table3/80/dpf               75.1 0.71 0.23
+    table3/80/set               72.9 0.23 0.23
+    table3/90/set               69.6 0.10 0.10
+    table3/80/rigl              75.1 0.42 0.42
+    table3/90/rigl              73.0 0.25 0.24
+    table3/80/granet_si05       76.0 0.37 0.35
+    table3/90/granet_si05       74.5 0.25 0.20
+    table3/80/gmp               75.6 0.56 0.23
+    table3/90/gmp               73.9 0.51 0.10
+    table3/80/granet_si0        75.8 0.34 0.28
+    table3/90/granet_si0        74.2 0.23 0.16
+    table3/80/rigl_itop_2x      76.9 0.84 0.42
+    table3/90/rigl_itop_2x      75.5 0.50 0.24
+    table3/80/rigl_5x           77.1 2.09 0.42
+    table3/90/rigl_5x           76.4 1.23 0.24
+    table3/80/granet_si05_2.5x  77.1 0.85 0.34
+    table3/90/granet_si05_2.5x  76.4 0.49 0.20
     table4/granet_si0           74.2 0.23 0.16
     table4/granet_si05          74.5 0.25 0.20
     table4/granet_si06          74.4 0.25 0.22
     table4/granet_si07          74.2 0.24 0.22
     table4/granet_si08          74.1 0.25 0.24
     table4/rigl                 73.0 0.25 0.24
-    table5/80_rigl              75.1 0.42 0.42
-    table5/80_granet_si05       76.0 0.37 0.35
-    table5/90_rigl              73.0 0.25 0.24
-    table5/90_granet_si05       74.5 0.25 0.20
-    table5/95_rigl              69.7 0.12 0.12
-    table5/95_granet_si05       72.3 0.17 0.12
-    table5/96.5_rigl            67.2 0.11 0.11
-    table5/96.5_granet_si05     70.5 0.15 0.09
-    table8/80_gmp_original      75.6 0.56 0.23
-    table8/80_gmp_zero          74.6 0.34 0.28
-    table8/90_gmp_original      73.9 0.51 0.10
-    table8/90_gmp_zero          73.3 0.23 0.16
+    table5/80/rigl              75.1 0.42 0.42
+    table5/80/granet_si05       76.0 0.37 0.35
+    table5/90/rigl              73.0 0.25 0.24
+    table5/90/granet_si05       74.5 0.25 0.20
+    table5/95/rigl              69.7 0.12 0.12
+    table5/95/granet_si05       72.3 0.17 0.12
+    table5/96.5/rigl            67.2 0.11 0.11
+    table5/96.5/granet_si05     70.5 0.15 0.09
+    table8/80/gmp_original      75.6 0.56 0.23
+    table8/80/gmp_zero          74.6 0.34 0.28
+    table8/90/gmp_original      73.9 0.51 0.10
+    table8/90/gmp_zero          73.3 0.23 0.16
 """
 
 
 def papers_numbers():
-    """{table/stem: [the paper's numbers]}"""
-    numbers = {f"table2/{stem}_dense": [accuracy] for stem, accuracy in DENSE.items()}
+    """{row: [the paper's numbers]}"""
+    numbers = {f"table2/{stem}/dense": [accuracy] for stem, accuracy in DENSE.items()}
     for line in filter(str.strip, IMAGENET.splitlines()):
         stem, *cells = line.split()
         numbers[stem] = cells
@@ -129,7 +126,7 @@ def papers_numbers():
             network, method, *cells = line.split()
             columns = [(d, s) for d in ("cifar10", "cifar100") for s in (90, 95, 98)]
             for (dataset, sparsity), cell in zip(columns, cells, strict=True):
-                numbers[f"{table}/{dataset}_{network}_{sparsity}_{method}"] = [cell]
+                numbers[f"{table}/{dataset}/{network}/{sparsity}/{method}"] = [cell]
     return numbers
 
 
@@ -141,8 +138,12 @@ def name(path):
     return f"{path.parent.name}/{path.stem}"
 
 
-def parsed(stem, *more):
-    values, _ = flags.parse([f"--flagfile={CONFIGS / stem}.flags", *more])
+def name_of(row):
+    return row.name
+
+
+def parsed(row, *more):
+    values, _ = flags.parse([f"--row={row}", *more])
     return values
 
 
@@ -157,40 +158,38 @@ def method(values):
     return of(**flags.method_parameters(values.method, values, length(values)))
 
 
-def test_there_is_a_file_for_each_row_and_no_other():
-    assert {name(path) for path in LEAVES} == set(PAPER)
+def test_there_is_each_row_and_no_other():
+    assert {row.name for row in ROWS} == set(PAPER)
     assert sum(stem.startswith("table2/") for stem in PAPER) == 2 * 2 * (8 * 3 + 1) + 2 * 2 * 3
 
 
-@pytest.mark.parametrize("path", LEAVES, ids=name)
-def test_leaf(path):
-    title, paper, *_ = path.read_text().splitlines()
-    [number, *flops] = PAPER[name(path)]
-    assert title.startswith(f"# Table {path.parent.name[-1]}, ") or "Table 3: dense" in title
+@pytest.mark.parametrize("row", ROWS, ids=name_of)
+def test_row(row):
+    [number, *flops] = PAPER[row.name]
     # The number, and the deviation or FLOPs that the paper has with it.
-    found = re.match(r"# Paper: ([\d.]+|[a-z ]+)", paper)[1]
-    assert found == WORDS.get(number, number)
-    if flops:
-        assert re.findall(r"([\d.]+)×", paper) == flops
+    assert re.match(r"[\d.]+|[a-z ]+", str(row.published))[0] == WORDS.get(number, number)
+    assert [str(f) for f in (row.published.training_flops, row.published.test_flops) if f] == flops
+    assert row.method and (row.published.deviation is None or 0 < row.published.deviation < 1)
 
-    values = parsed(f"{path.parent.name}/{path.stem}")
-    assert values.workdir == f"work/{path.parent.name}/{path.stem}"
+    values = parsed(row.name)
+    assert values.workdir == f"work/{row.table}/{row.name.partition('/')[2].replace('/', '_')}"
     flags.check_length(values, length(values))
-    parts = path.stem.split("_")
+    parts = row.name.partition("/")[2].replace("/", "_").split("_")
     sparsities = [float(part) for part in parts if re.fullmatch(r"\d\d(\.5)?", part)]
+    assert row.sparsity == (round(sparsities[0] / 100, 3) if sparsities else None)
     if values.method not in flags.METHODS:
-        assert values.method in path.stem and "dense" in parts
+        assert values.method in row.variant and "dense" in parts
         return
     if values.masks_from:
         *run, again = parts
         assert values.masks_from == values.weights_from == f"work/table2/{'_'.join(run)}"
-        assert (CONFIGS / "table2" / f"{'_'.join(run)}.flags").exists()
+        assert parsed(f"table2/{row.name.partition('/')[2][:-4]}").workdir == values.masks_from
         assert (again, values.method) == (
             {"start": "lth", "end": "lrr"}[values.weights_at],
             "static",
         )
         return
-    assert values.method in path.stem
+    assert values.method in row.variant
     made = method(values)
     if values.method == "str":
         # What comes of it is not set.
@@ -207,14 +206,16 @@ def test_leaf(path):
         assert values.initial_sparsity == start
 
 
-@pytest.mark.parametrize("path", LEAVES, ids=name)
-def test_readme_has_the_row(path):
-    [number, *_] = PAPER[name(path)]
-    stem = re.sub(r"(?<=_)(90|95|98)(?=_)|^(80|90)(?=_)", "*", path.stem)
+@pytest.mark.parametrize("row", ROWS, ids=name_of)
+def test_readme_has_the_row(row):
+    [number, *_] = PAPER[row.name]
+    found = row.name.partition("/")[2]
+    stem = re.sub(r"(?<=/)(90|95|98)(?=/)|^(80|90)(?=/)", "*", found)
     tables = (CONFIGS / "README.md").read_text().split("\n## ")
-    [section] = [text for text in tables if text.startswith(f"Table {path.parent.name[-1]}:")]
-    [row] = [r for r in section.splitlines() if f"`{stem}`" in r or f"`{path.stem}`" in r]
-    assert WORDS.get(number, number) in row
+    [section] = [text for text in tables if text.startswith(f"Table {row.table[-1]}:")]
+    [line] = [r for r in section.splitlines() if f"`{stem}`" in r or f"`{found}`" in r]
+    assert WORDS.get(number, number) in line
+    assert row.published.deviation is None or str(row.published) in line
 
 
 @pytest.mark.parametrize("path", [*BASES, CONFIGS / "digits_granet.flags"], ids=name)
@@ -223,11 +224,13 @@ def test_bases_are_valid_and_used(path):
     argv = [] if "--method" in path.read_text() else ["--method=gmp"]
     flags.parse([f"--flagfile={path}", *argv])
     everything = "\n".join(each.read_text() for each in CONFIGS.rglob("*.flags"))
-    assert path.parent == CONFIGS or f"{path.name}\n" in everything
+    recipes = {recipe for row in ROWS for recipe in row.recipes}
+    assert path.parent == CONFIGS or f"{path.name}\n" in everything or path.stem in recipes
 
 
-def test_leaves_are_short():
-    assert max(len(path.read_text().splitlines()) for path in LEAVES) <= 9
+def test_rows_are_short():
+    assert max(len(row.overrides) for row in ROWS) <= 5
+    assert max(map(len, (CONFIGS / "paper.csv").read_text().splitlines())) <= 300
 
 
 # Hyper-parameters, in steps.
@@ -236,17 +239,17 @@ def test_leaves_are_short():
 @pytest.mark.parametrize(
     ("stem", "end", "initial"),
     [
-        ("table2/cifar10_vgg19_90_granet_si0", 42_900, 0.0),  # 110 epochs of 390
-        ("table2/cifar100_resnet50_98_granet_si05", 31_200, 0.5),  # 80 epochs
-        ("table2/cifar10_resnet50_95_gmp", 42_900, 0.0),
-        ("table6/cifar10_vgg19_90_granet_si0_2x", 85_800, 0.0),  # 220 epochs
-        ("table3/90_granet_si0", 600_540, 0.0),  # 30 epochs of 20,018
-        ("table3/80_granet_si05", 600_540, 0.5),
-        ("table3/80_granet_si05_2.5x", 1_501_350, 0.5),  # 75 epochs
+        ("table2/cifar10/vgg19/90/granet_si0", 42_900, 0.0),  # 110 epochs of 390
+        ("table2/cifar100/resnet50/98/granet_si05", 31_200, 0.5),  # 80 epochs
+        ("table2/cifar10/resnet50/95/gmp", 42_900, 0.0),
+        ("table6/cifar10/vgg19/90/granet_si0_2x", 85_800, 0.0),  # 220 epochs
+        ("table3/90/granet_si0", 600_540, 0.0),  # 30 epochs of 20,018
+        ("table3/80/granet_si05", 600_540, 0.5),
+        ("table3/80/granet_si05_2.5x", 1_501_350, 0.5),  # 75 epochs
         ("table4/granet_si07", 600_540, 0.7),
-        ("table5/96.5_granet_si05", 600_540, 0.5),
-        ("table8/80_gmp_zero", 600_540, 0.0),
-        ("table9/cifar10_vgg19_98_granet_si0", 42_900, 0.0),
+        ("table5/96.5/granet_si05", 600_540, 0.5),
+        ("table8/80/gmp_zero", 600_540, 0.0),
+        ("table9/cifar10/vgg19/98/granet_si0", 42_900, 0.0),
     ],
 )
 def test_gradual_pruning(stem, end, initial):
@@ -282,7 +285,7 @@ def test_compare(path):
 
 @pytest.mark.parametrize("name", ["rigl", "set"])
 def test_sparse_to_sparse(name):
-    made = method(parsed(f"table2/cifar10_vgg19_90_{name}"))
+    made = method(parsed(f"table2/cifar10/vgg19/90/{name}"))
     assert (made.end_step, made.frequency, made.distribution) == (62_400, 1000, "erk")
     assert (made.drop_fraction, made.final_drop_fraction) == (0.5, 0.005)
 
@@ -290,9 +293,9 @@ def test_sparse_to_sparse(name):
 @pytest.mark.parametrize(
     ("stem", "batches", "rounds"),
     [
-        ("cifar10_vgg19_98_snip", 1, 1),
-        ("cifar100_resnet50_90_grasp", 8, 1),
-        ("cifar10_vgg19_98_synflow", None, 100),
+        ("cifar10/vgg19/98/snip", 1, 1),
+        ("cifar100/resnet50/90/grasp", 8, 1),
+        ("cifar10/vgg19/98/synflow", None, 100),
     ],
 )
 def test_before_training(stem, batches, rounds):
@@ -302,20 +305,20 @@ def test_before_training(stem, batches, rounds):
 
 
 def test_original_and_zero_gmp():
-    original, zero = parsed("table8/90_gmp_original"), parsed("table8/90_gmp_zero")
+    original, zero = parsed("table8/90/gmp_original"), parsed("table8/90/gmp_zero")
     assert (original.mask_only, zero.mask_only) == (True, False)
     made = method(original)
     assert (made.scope, made.distribution) == ("layer", "uniform")
     assert (made.pinned, made.capped) == ({0: 0.0}, {-1: 0.8})
     assert (made.begin_step, made.end_step) == (700_630, 1_501_350)
     appended = parsed(
-        "table2/cifar10_vgg19_90_gmp", f"--flagfile={CONFIGS}/base/gmp_original.flags"
+        "table2/cifar10/vgg19/90/gmp", f"--flagfile={CONFIGS}/base/gmp_original.flags"
     )
     assert appended.mask_only and method(appended).capped == {-1: 0.8}
 
 
 def test_uniform():
-    values = parsed("table9/cifar100_resnet50_95_gmp")
+    values = parsed("table9/cifar100/resnet50/95/gmp")
     assert (method(values).scope, method(values).distribution) == ("layer", "uniform")
     assert not values.mask_only and not values.pinned and not values.capped
 
@@ -323,17 +326,17 @@ def test_uniform():
 @pytest.mark.parametrize(
     ("stem", "steps", "milestones", "warmup"),
     [
-        ("table2/cifar10_vgg19_dense", 62_400, (31_200, 46_800), 0),
-        ("table6/cifar100_vgg19_90_granet_si0_2x", 124_800, (62_400, 93_600), 0),
+        ("table2/cifar10/vgg19/dense", 62_400, (31_200, 46_800), 0),
+        ("table6/cifar100/vgg19/90/granet_si0_2x", 124_800, (62_400, 93_600), 0),
         ("table3/dense", 2_001_800, (600_540, 1_201_080, 1_801_620), 100_090),
         (
-            "table3/80_granet_si05_2.5x",
+            "table3/80/granet_si05_2.5x",
             5_004_500,
             (1_501_350, 3_002_700, 4_504_050),
             250_225,
         ),
         (
-            "table3/90_rigl_5x",
+            "table3/90/rigl_5x",
             10_009_000,
             (3_002_700, 6_005_400, 9_008_100),
             500_450,
@@ -352,9 +355,9 @@ def test_learning_rate(stem, steps, milestones, warmup):
     )
 
 
-@pytest.mark.parametrize("path", LEAVES, ids=name)
-def test_recipe(path):
-    values = parsed(f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("row", ROWS, ids=name_of)
+def test_recipe(row):
+    values = parsed(row.name)
     cifar = values.dataset != "imagenet2012"
     assert (values.batch_size, values.epochs) == ((128, 160) if cifar else (64, 100))
     assert values.weight_decay == (5e-4 if cifar else 1e-4)
@@ -370,7 +373,7 @@ def test_recipe(path):
 def test_stretched_to_an_eighth():
     """The command for a short run in the README of configs."""
     values = parsed(
-        "table2/cifar10_vgg19_90_granet_si0", "--schedule_multiplier=0.125", "--frequency=125"
+        "table2/cifar10/vgg19/90/granet_si0", "--schedule_multiplier=0.125", "--frequency=125"
     )
     made, course = method(values), flags.course(values, length(values))
     assert (made.end_step, made.frequency) == (round(13.75 * 390), 125)
