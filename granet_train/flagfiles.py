@@ -96,9 +96,8 @@ def of_row(row: rows.Row) -> list[Arguments]:
 def _split(argv: Sequence[str]) -> tuple[list[Arguments], list[Arguments]]:
     """Each --row, as two tokens, and all the rest."""
     everything = list(_in_order(argv))
-    return [each for each in everything if _is_row(each)], [
-        each for each in everything if not _is_row(each)
-    ]
+    asked_for = [each for each in everything if _is_row(each)]
+    return asked_for, [each for each in everything if not _is_row(each)]
 
 
 def _in_order(argv: Sequence[str]) -> Iterator[Arguments]:

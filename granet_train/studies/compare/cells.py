@@ -4,10 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Protocol
 
 from granet_train.flag_checks import USES
+from granet_train.studies.grid import Cell
 
 ALL = "all"
+
+
+class Compared(Cell, Protocol):
+    """A cell of any comparison."""
+
+    @property
+    def method(self) -> str:
+        """--method."""
+
+    @property
+    def compared(self) -> str:
+        """What the lines of tables are about."""
+
+    @property
+    def sparsity(self) -> float | None:
+        """The final sparsity that tables have; None where there is none to choose."""
+
+    @property
+    def seed(self) -> int:
+        """--seed."""
+
+    @property
+    def network(self) -> str:
+        """The same for all whose FLOPs are compared."""
+
+    @property
+    def length(self) -> float:
+        """Of training, relative to that of the others."""
 
 
 @dataclasses.dataclass(frozen=True)

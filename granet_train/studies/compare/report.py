@@ -46,7 +46,7 @@ def beside_the_paper(grid: Grid, settings: Any) -> dict[str, str]:
     lines = list(map(beside_paper.line, means))
     _write(grid, rows, beside_paper.Line, lines, table.page(cells), aligned(cells, text_columns=1))
     _warn(grid, settings)
-    return _TABLES
+    return dict(_TABLES)
 
 
 def _write(

@@ -135,13 +135,14 @@ def read(table: str, values: Any, rest: Sequence[Arguments]) -> TableSettings:
     for name in _CHOOSING:
         if name in reading.places:
             chosen = _with(chosen, name, getattr(training, name), table)
-    check_used({each.method for each in chosen.values()}, f"--table={table}", rest)
+    trainings = tuple(_trainings(chosen, numbers(values.seeds), set(reading.places)))
+    check_used({cell.method for cell in trainings}, f"--table={table}", rest)
     shared = study_flags.shared(values, rest, training)
     names = {name: _listed(getattr(each, name) for each in chosen.values()) for name in _CHOOSING}
     made = TableSettings(
         **{**shared, **names},
         table=table,
-        trainings=tuple(_trainings(chosen, numbers(values.seeds), set(reading.places))),
+        trainings=trainings,
         passed_on=tuple(sorted(reading.places)),
     )
     for cell in {cell.row: cell for cell in made.cells()}.values():

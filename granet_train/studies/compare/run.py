@@ -17,20 +17,19 @@ from granet_train.errors import TrainingStopped, UsageError
 from granet_train.listeners import Listener
 from granet_train.results import Epoch
 from granet_train.stopping import Stop
-from granet_train.studies.compare.cells import Training
+from granet_train.studies.compare.cells import Compared
 from granet_train.studies.compare.flags import Settings
-from granet_train.studies.compare.reproduction import Reproduction, TableSettings
+from granet_train.studies.compare.reproduction import TableSettings
 from granet_train.studies.grid import Grid
 from granet_train.training_options import Options
 
-AnyTraining = Training | Reproduction
 LOG = "output.txt"
 RUN = "run"
 
 
 def open_run(
     grid: Grid, settings: Settings | TableSettings
-) -> Callable[[AnyTraining, Callable, Stop], None]:
+) -> Callable[[Compared, Callable, Stop], None]:
     """Makes what runs the cells of this study; see `granet_train.studies.jobs.Run`.
 
     Raises:
@@ -39,7 +38,7 @@ def open_run(
     for cell in {cell.network: cell for cell in grid.to_do(settings.cells())}.values():
         _check_data(settings.of_cell(cell))
 
-    def run(cell: AnyTraining, tell: Callable[[float], None], stop: Stop) -> None:
+    def run(cell: Compared, tell: Callable[[float], None], stop: Stop) -> None:
         folder = grid.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
         values = settings.of_cell(cell, folder / RUN)
@@ -65,7 +64,7 @@ def _check_data(values: Options) -> None:
         prepared(values.dataset, of_set, facts.of(values.dataset))
 
 
-def result(workdir, cell: AnyTraining) -> dict:
+def result(workdir, cell: Compared) -> dict:
     """What a finished training came to, by the epoch that was selected."""
     summary = json.loads((workdir / files.SUMMARY).read_text(encoding="utf-8"))
     run = summary["runs"][cell.method]
@@ -82,7 +81,7 @@ def result(workdir, cell: AnyTraining) -> dict:
     }
 
 
-def _emptied(path: Path, cell: AnyTraining) -> list[str]:
+def _emptied(path: Path, cell: Compared) -> list[str]:
     """Weights of which nothing is left at the end."""
     with open(path, newline="", encoding="utf-8") as file:
         lines = [line for line in csv.DictReader(file) if line["run"] == cell.method]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from granet_tf.reports.table import aligned
-from granet_train.studies.compare.cells import Training
+from granet_train.studies.compare.cells import Compared
 from granet_train.studies.grid import Grid
 
 
@@ -72,7 +72,7 @@ class Mean:
     inference_flops: float
 
 
-def rows(grid: Grid, cells: Sequence[Training]) -> list[Row]:
+def rows(grid: Grid, cells: Sequence[Compared]) -> list[Row]:
     """A line for each training that is done, in their order."""
     results = {cell: grid.result(cell) for cell in cells}
     done = {cell: result for cell, result in results.items() if result is not None}
@@ -83,7 +83,7 @@ def rows(grid: Grid, cells: Sequence[Training]) -> list[Row]:
     return [_row(cell, result, whole[cell.network]) for cell, result in done.items()]
 
 
-def _row(cell: Training, result: Mapping[str, Any], whole: int) -> Row:
+def _row(cell: Compared, result: Mapping[str, Any], whole: int) -> Row:
     figures = {**result, "emptied": len(result.get("emptied", ()))}
     share = figures.pop("flops_dense") / whole
     for name in ("inference_flops", "training_flops"):
@@ -97,7 +97,7 @@ def _row(cell: Training, result: Mapping[str, Any], whole: int) -> Row:
     )
 
 
-def warnings(grid: Grid, cells: Sequence[Training]) -> list[str]:
+def warnings(grid: Grid, cells: Sequence[Compared]) -> list[str]:
     """A line for each training that is done and has layers of which nothing is left."""
     results = {cell: grid.result(cell) or {} for cell in cells}
     return [
