@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Flags that do not change what a run comes to, so they may differ when it goes on.
 _FREE = frozenset(
-    {"workdir", "overwrite", "tensorboard", "export_tflite", "plot"}
+    {"workdir", "overwrite", "tensorboard", "export_tflite", "plot", "verbose"}
     | {"data_dir", "download", "skip_corrupt", "checkpoint_every", "keep_checkpoints"}
     | {"strategy", "workers", "worker_index", "connect_timeout", "xla", "steps_per_loop"}
     | {"tpu", "tpu_zone", "tpu_project"}
@@ -70,6 +70,7 @@ def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
     from granet_train.csv_log import CsvLog
     from granet_train.progress import Progress
     from granet_train.tensorboard import TensorBoard
+    from granet_train.terminal import Screen
 
     replicas = strategy.num_replicas_in_sync
     if values.batch_size % replicas:
@@ -91,7 +92,7 @@ def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
     log = CsvLog(workdir / files.METRICS, workdir / files.UPDATES)
     if chief:
         on_emptied = functools.partial(advice.on_emptied, values=values)
-        listeners = [log, Progress(advice=on_emptied), *also_tell]
+        listeners = [log, Progress(advice=on_emptied, verbose=values.verbose), *also_tell]
         listeners += [TensorBoard(workdir / files.TENSORBOARD)] if values.tensorboard else []
         print(
             f"{data.description}\n{values.model}, {length.epochs} epochs of "
@@ -122,10 +123,11 @@ def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
     if not chief:
         return
 
-    print(f"\n{names[0]}, layer by layer:\n{table}")
-    print(f"\nAfter the last epoch:\n{report.comparison_table(runs)}")
+    screen = Screen()
+    screen.print(f"\n{names[0]}, layer by layer:", table)
+    screen.print("\nAfter the last epoch:", report.comparison_table(runs))
     if data.skipped():
-        print(f"\nSamples that could not be read and were skipped: {data.skipped():,}")
+        screen.print(f"\nSamples that could not be read and were skipped: {data.skipped():,}")
 
     layers_csv.write(workdir / files.LAYERS, layers)
     written[files.LAYERS] = "sparsity and FLOPs layer by layer"
@@ -145,7 +147,7 @@ def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
         files={name: _size(workdir / name) for name in written},
     )
     written[files.SUMMARY] = "results, flags and versions"
-    print(f"\n{report.file_table(workdir, written)}")
+    screen.print("", report.file_table(workdir, written))
 
 
 def _prunes_outputs(values: Options) -> bool:

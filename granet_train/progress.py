@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.constrain import Constrain
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from granet_train.listeners import Listener
 from granet_train.results import Epoch, Update
-from granet_train.status_line import StatusLine
+from granet_train.terminal import Screen
 
 _BAR = 20
 _REFRESH = 0.1  # seconds
-_LINES = 10  # a run, where the line cannot be rewritten
+_LINES = 10  # a run, where the line cannot be rewritten, or epochs are short
+_LONG = 10.0  # seconds: an epoch that takes as long gets a line of its own
 
 _FORMATS = {"images/s": "{:,.0f} images/s"}
 
@@ -21,13 +29,15 @@ _FORMATS = {"images/s": "{:,.0f} images/s"}
 class Progress(Listener):
     """Rewrites one line on a terminal; elsewhere prints about ten lines a run.
 
-    Each mask update is a line of its own, above that.
+    On a terminal each epoch leaves a line above it; of epochs of less than ten seconds, about ten
+    do. Elsewhere each mask update is a line of its own. `verbose` shows all there is.
 
     Args:
         stream: Where to write; None is stdout.
         clock: Tells the time in seconds.
         advice: What to do about a weight that has been pruned away: function of the run's name and
             the weight's path.
+        verbose: Whether each epoch and each mask update is a line on a terminal, too.
     """
 
     def __init__(
@@ -35,22 +45,23 @@ class Progress(Listener):
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
         advice: Callable[[str, str], str] = lambda run, path: "",
+        verbose: bool = False,
     ):
-        self.status = StatusLine(stream)
-        self.clock, self.advice = clock, advice
+        self.screen = Screen(stream)
+        self.clock, self.advice, self.verbose = clock, advice, verbose
 
     def begin(self, run, epochs, steps_per_epoch, step):
         self.run, self.epochs, self.steps_per_epoch = run, epochs, steps_per_epoch
         self.steps = epochs * steps_per_epoch
         self.first = self.last = step
-        self.started = self.clock()
+        self.started = self.line_at = self.clock()
         self.shown = -math.inf
         self.figures: dict[str, float] = {}
         self.weights: int | None = None
 
     def progress(self, step, figures):
         self.figures |= figures
-        if self.status.rewrites:
+        if self.screen.rewrites:
             if self.clock() - self.shown >= _REFRESH:
                 self._show(step)
         # Where epochs are few they are long, and a line at the end of each is not enough.
@@ -62,10 +73,11 @@ class Progress(Listener):
             return
         if self.weights is None:
             self.weights = update.nonzeros + update.pruned
-        self.status.above(update_line(update, self.steps, self.weights))
+        if self.verbose or not self.screen.rewrites:
+            self.screen.print(update_line(update, self.steps, self.weights))
 
     def emptied(self, path: str):
-        self.status.above(
+        self.screen.print(
             f"warning: {self.run}: all of {path} has been pruned: nothing passes through it any "
             f"more. {self.advice(self.run, path)}".rstrip()
         )
@@ -78,66 +90,131 @@ class Progress(Listener):
             "images/s": epoch.images_per_second,
             "test": epoch.test_accuracy,
         }
-        if epoch.step == self.steps:
-            self._show(epoch.step, f"took {_clock(epoch.seconds)}")
-        elif self.status.rewrites or self.epochs <= _LINES or self._tenth_since(epoch.step):
+        last = epoch.step == self.steps
+        due = last or self.verbose or self.epochs <= _LINES or self._tenth_since(epoch.step)
+        if not self.screen.rewrites:
+            if due:
+                self._show(epoch.step, f"took {_clock(epoch.seconds)}" if last else None)
+            return
+        if last:
+            self.screen.close(erase=True)
+        if due or self.clock() - self.line_at >= _LONG:
+            self.line_at, self.last = self.clock(), epoch.step
+            self.screen.print(EpochLine(epoch, self.epochs))
+        if not last:
             self._show(epoch.step)
 
     def close(self):
-        self.status.close()
+        self.screen.close()
 
     def _tenth_since(self, step: int) -> bool:
         return step * _LINES // self.steps > self.last * _LINES // self.steps
 
     def _show(self, step: int, clock: str | None = None):
-        self.shown, self.last = self.clock(), step
+        self.shown = self.clock()
         if clock is None:
             done, to_do = step - self.first, self.steps - step
             clock = f"{time_left(self.shown - self.started, done, to_do)} left"
         epochs_done = step / self.steps_per_epoch
-        self.status.show(
-            line(self.run, epochs_done, self.epochs, clock, self.figures, self.status.width)
-        )
+        line = Line(self.run, epochs_done, self.epochs, clock, dict(self.figures))
+        if self.screen.rewrites:
+            self.screen.show(line)
+        else:
+            self.last = step
+            self.screen.print(str(line))
 
 
-def line(
-    run: str,
-    epochs_done: float,
-    epochs: int,
-    clock: str,
-    figures: Mapping[str, float],
-    width: int | None = None,
-) -> str:
+@dataclasses.dataclass(frozen=True)
+class Line:
     """How far a run is.
 
-    Args:
+    Attributes:
         run: Its name.
         epochs_done: Epochs done, the current one in part.
         epochs: Epochs in all.
         clock: What to say about time.
-        figures: What to show, the most important first.
-        width: How many characters there is room for: the bar gets shorter, and then the last
-            figures are left out. None is no limit.
+        figures: What to show, the most important first. On a narrow terminal the bar gets shorter,
+            and then the last figures are left out.
 
     Example:
 
     >>> figures = {"loss": 0.25, "sparsity": 0.875, "images/s": 987.6}
-    >>> print(line("gmp", 1, 4, "9:59 left", figures))
+    >>> print(Line("gmp", 1, 4, "9:59 left", figures))
     gmp     █████░░░░░░░░░░░░░░░  epoch 1/4  9:59 left  loss 0.2500  sparsity 0.8750  988 images/s
-    >>> print(line("gmp", 1, 4, "9:59 left", figures, width=70))
-    gmp     ██░░░░░░░░  epoch 1/4  9:59 left  loss 0.2500  sparsity 0.8750
     """
-    head, current = f"{run:<6}", min(math.ceil(epochs_done), epochs)
-    tail = [f"epoch {current:>{len(str(epochs))}}/{epochs}", clock]
-    tail += [_FORMATS.get(name, name + " {:.4f}").format(x) for name, x in figures.items()]
-    room = math.inf if width is None else width - len(head) - 2
-    while len("  ".join(tail)) > room and len(tail) > 2:
-        tail.pop()
-    bar = min(_BAR, room - len("  ".join(tail)) - 2)
-    if bar > 0:
-        full = int(epochs_done / epochs * bar)
-        head += "  " + "█" * full + "░" * (bar - full)
-    return "  ".join([head, *tail])[:width]
+
+    run: str
+    epochs_done: float
+    epochs: int
+    clock: str
+    figures: Mapping[str, float]
+
+    def __str__(self):
+        full = int(self.epochs_done / self.epochs * _BAR)
+        bar = "█" * full + "░" * (_BAR - full)
+        return "  ".join([f"{self.run:<6}", bar, *self._texts])
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # A column is left, as some terminals go on to the next line when the last is written.
+        head, room = f"{self.run:<6}", options.max_width - 1
+        texts = _fitting(self._texts, room - len(head) - 2)
+        bar = min(_BAR, room - len(head) - 2 - len(texts) - 2)
+        cells: list[RenderableType] = [Text(head)]
+        cells += [ProgressBar(self.epochs, self.epochs_done, width=bar)] if bar > 0 else []
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_row(*cells, Text(texts, no_wrap=True, overflow="crop"))
+        yield Constrain(grid, room)
+
+    @property
+    def _texts(self) -> list[str]:
+        current = min(math.ceil(self.epochs_done), self.epochs)
+        figures = (_FORMATS.get(n, n + " {:.4f}").format(x) for n, x in self.figures.items())
+        return [_epoch_of(current, self.epochs), self.clock, *figures]
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochLine:
+    """What a terminal keeps of an epoch.
+
+    Attributes:
+        epoch: Its figures. On a narrow terminal the last are left out.
+        epochs: Epochs in all.
+    """
+
+    epoch: Epoch
+    epochs: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        epoch = self.epoch
+        texts = [
+            f"{epoch.run:<6}",
+            _epoch_of(epoch.epoch, self.epochs),
+            f"test {epoch.test_accuracy:.4f}",
+            f"sparsity {epoch.sparsity:.4f}",
+            f"loss {epoch.loss:.4f}",
+            f"accuracy {epoch.accuracy:.4f}",
+            f"{epoch.images_per_second:,.0f} images/s",
+            _clock(epoch.seconds),
+        ]
+        yield Text(_fitting(texts, options.max_width - 1), no_wrap=True, overflow="crop")
+
+
+def _epoch_of(epoch: int, epochs: int) -> str:
+    return f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
+
+
+def _fitting(texts: Sequence[str], width: int) -> str:
+    """As many of the texts as there is room for, two of them in any case.
+
+    Example:
+
+    >>> _fitting(["epoch 1/4", "9:59 left", "loss 0.2500", "sparsity 0.8750"], width=40)
+    'epoch 1/4  9:59 left  loss 0.2500'
+    """
+    count = len(texts)
+    while count > 2 and len("  ".join(texts[:count])) > width:
+        count -= 1
+    return "  ".join(texts[:count])
 
 
 def update_line(update: Update, steps: int, weights: int) -> str:

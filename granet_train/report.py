@@ -6,15 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import keras
+from rich.console import Group, RenderableType
 
 import granet_tf
 from granet_tf.reports.summary import WeightSummary
-from granet_tf.reports.table import aligned
 from granet_train.cost import Cost, active_weights
 from granet_train.results import Run
+from granet_train.terminal import Rows
+
+# What a narrow terminal does not show, the first of them first; summary.json has it all.
+_DISPENSABLE = ("nonzeros", "train FLOPs", "in epoch", "best", "against dense", "time")
 
 
-def layer_table(model: keras.Model, cost: Cost) -> str:
+def layer_table(model: keras.Model, cost: Cost) -> RenderableType:
     """Weights, nonzeros, sparsity and FLOPs of each layer that costs anything, by the masks."""
     summary, active = granet_tf.summarize(model), active_weights(model)
     sizes = {row.path: row.size for row in summary.rows}
@@ -28,10 +32,11 @@ def layer_table(model: keras.Model, cost: Cost) -> str:
         size = sum(sizes[path] for path in paths)
         nonzeros = sum(active.get(path, sizes[path]) for path in paths)
         lines.append((name, *_counts(size, nonzeros), *_costs(row)))
-    return aligned(lines, text_columns=1) + f"\nnot pruned: {_others(summary.rows)}"
+    table = Rows(lines, dispensable=("dense FLOPs", "nonzeros", "ratio"))
+    return Group(table, f"not pruned: {_others(summary.rows)}")
 
 
-def comparison_table(runs: Sequence[Run]) -> str:
+def comparison_table(runs: Sequence[Run]) -> RenderableType:
     """One line a run; the one asked for, which comes first in `runs`, comes last here.
 
     Accuracies are those after the last epoch, and the best ones of the epochs that were as sparse.
@@ -57,15 +62,13 @@ def comparison_table(runs: Sequence[Run]) -> str:
         tuple(columns),
         *(tuple(cell(run) for cell in columns.values()) for run in (*runs[1:], runs[0])),
     ]
-    return aligned(lines, text_columns=1)
+    return Rows(lines, dispensable=_DISPENSABLE)
 
 
-def file_table(workdir: Path, written: Mapping[str, str]) -> str:
+def file_table(workdir: Path, written: Mapping[str, str]) -> RenderableType:
     """Where each file is, how large, and what it holds. A directory is as large as its files."""
     lines = [(name, f"{_bytes(workdir / name):,} bytes", text) for name, text in written.items()]
-    widths = [max(len(line[i]) for line in lines) for i in (0, 1)]
-    rows = (f"  {n:<{widths[0]}}  {s:>{widths[1]}}  {text}" for n, s, text in lines)
-    return "\n".join([f"{workdir}/", *rows])
+    return Group(f"{workdir}/", Rows(lines, texts=(0, 2), indent=2, has_head=False))
 
 
 def _bytes(path: Path) -> int:

@@ -223,6 +223,11 @@ class Options(MethodOptions):
         "the test set. The latter is how the paper's authors did it; its accuracy is too high.",
         choices=("last", "validation", "test"),
     )
+    verbose: bool = _write(
+        False,
+        "Whether a terminal shows each mask update and each epoch on a line of its own; else a "
+        "line for each epoch, about ten where they take less than ten seconds.",
+    )
     tensorboard: bool = _write(True, "Whether to write for TensorBoard.")
     export_tflite: bool = _write(True, "Whether to write model.tflite.")
     plot: bool = _write(True, "Whether to draw training.png.")

@@ -19,6 +19,7 @@ from granet_train.cost import Cost
 from granet_train.errors import UsageError
 from granet_train.listeners import Listener
 from granet_train.results import Epoch, Update
+from granet_train.terminal import Screen, plain
 
 STEPS = 22
 
@@ -68,22 +69,27 @@ class Clock:
 
 def screen(text):
     """What a terminal shows in the end."""
-    lines = [""]
-    for char in re.findall(r"\r|\n|[^\r\n]+", text):
-        if char == "\r":
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
+        if part == "\r":
             column = 0
-        elif char == "\n":
-            lines.append("")
-            column = 0
+        elif part == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row == len(lines))
+        elif part.startswith("\x1b"):
+            row -= int(part[2:-1]) if part.endswith("A") else 0
+            lines[row] = "" if part == "\x1b[2K" else lines[row]
         else:
-            lines[-1] = lines[-1][:column] + char + lines[-1][column + len(char) :]
-            column += len(char)
+            before, after = lines[row][:column].ljust(column), lines[row][column + len(part) :]
+            lines[row] = before + part + after
+            column += len(part)
     return [line.rstrip() for line in lines]
 
 
 @pytest.fixture
 def terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm-256color")
     stream = io.StringIO()
     stream.isatty = lambda: True
     return stream
@@ -146,17 +152,58 @@ def test_time_left_after_a_resume_is_by_the_speed_of_this_session():
     assert "epoch 40/40  took 14:40" in bars[-1]
 
 
-def test_on_a_terminal_one_line_is_rewritten_below_the_updates(terminal):
+UPDATES = [
+    "step 22  pruned 1,234   regenerated 567     sparsity 0.8312",
+    "step 44  pruned 1,234   regenerated 567     sparsity 0.8312",
+    "step 66  pruned 1,234   regenerated 567     sparsity 0.8312",
+]
+EPOCH = "test 0.7500  sparsity 0.8125  loss 0.2500  accuracy 0.8750  1,234 images/s"
+EPOCHS = [
+    f"granet  epoch 1/3  {EPOCH}  0:22",
+    f"granet  epoch 2/3  {EPOCH}  0:44",
+    f"granet  epoch 3/3  {EPOCH}  1:06",
+]
+
+
+def test_on_a_terminal_each_epoch_leaves_a_line(terminal):
     clock = Clock()
     train(progress.Progress(terminal, clock), clock, epochs=3)
-    assert screen(terminal.getvalue()) == [
-        "step 22  pruned 1,234   regenerated 567     sparsity 0.8312",
-        "step 44  pruned 1,234   regenerated 567     sparsity 0.8312",
-        "step 66  pruned 1,234   regenerated 567     sparsity 0.8312",
-        "granet  █████████████  epoch 3/3  took 1:06  loss 0.2500  accuracy 0.8750  "
-        "sparsity 0.8125  1,234 images/s  test 0.7500",
-        "",
-    ]
+    assert screen(terminal.getvalue()) == [*EPOCHS, ""]
+
+
+def test_on_a_terminal_one_line_is_rewritten_below_the_updates(terminal):
+    clock = Clock()
+    train(progress.Progress(terminal, clock, verbose=True), clock, epochs=3)
+    both = [line for pair in zip(UPDATES, EPOCHS, strict=True) for line in pair]
+    assert screen(terminal.getvalue()) == [*both, ""]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "verbose", "count"), [(0.1, False, 10), (10.0, False, 40), (0.1, True, 80)]
+)
+def test_short_epochs_leave_about_ten_lines(terminal, seconds, verbose, count):
+    clock = Clock()
+    shown = progress.Progress(terminal, clock, verbose=verbose)
+    shown.begin("granet", 40, STEPS, 0)
+    for number in range(1, 41):
+        clock.now += seconds
+        shown.update(update(step=number * STEPS))
+        shown.epoch(epoch(number=number))
+    shown.close()
+    assert len(screen(terminal.getvalue())) == count + 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("NO_COLOR", "1")])
+def test_what_a_terminal_cannot_or_must_not_show(terminal, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    clock = Clock()
+    train(progress.Progress(terminal, clock), clock, epochs=3)
+    codes = re.findall(r"\x1b\[([0-9;?]*[A-Za-z])", terminal.getvalue())
+    if name == "TERM":
+        assert not codes and "\r" not in terminal.getvalue()
+        assert terminal.getvalue().splitlines()[-1].startswith("granet  ████")
+    else:
+        assert codes and not [code for code in codes if code.startswith(("3", "38", "9"))]
 
 
 @pytest.mark.parametrize("columns", [20, 60, 80, 100])
@@ -165,8 +212,9 @@ def test_the_line_fits_the_terminal(terminal, monkeypatch, columns):
     shown = progress.Progress(terminal, Clock())
     shown.begin("granet", 3, STEPS, 0)
     shown.epoch(epoch(number=1))
-    [line] = screen(terminal.getvalue())
-    assert line.startswith("granet  ") and len(line) < columns
+    above, line = screen(terminal.getvalue())
+    for each in (above, line):
+        assert each.startswith("granet  ") and len(each) < columns
     if columns == 80:
         assert line.endswith("loss 0.2500  accuracy 0.8750  sparsity 0.8125")
 
@@ -194,7 +242,8 @@ def test_an_interrupted_line_stays(terminal):
     shown.progress(5, {"loss": 1.0})
     shown.close()
     shown.close()
-    assert terminal.getvalue().count("\n") == 1 and terminal.getvalue().endswith("\n")
+    line, end = screen(terminal.getvalue())
+    assert line.startswith("granet  ") and end == ""
 
 
 def test_the_terminal_is_not_rewritten_all_the_time(terminal):
@@ -205,7 +254,7 @@ def test_the_terminal_is_not_rewritten_all_the_time(terminal):
         clock.now = step / 64
         shown.progress(step, {"loss": 1.0})
     # At steps 1, 8 and 15: 7 / 64 s is the first time above a tenth of a second.
-    assert terminal.getvalue().count("\r") == 3
+    assert terminal.getvalue().count("epoch 1/3") == 3
 
 
 def test_the_masks_at_the_start_are_no_news():
@@ -422,7 +471,7 @@ def test_layers_csv(tmp_path, trained):
 
 
 def test_layer_table(trained):
-    assert report.layer_table(*trained).splitlines() == [
+    assert plain(report.layer_table(*trained)).splitlines() == [
         "layer     weights  nonzeros  sparsity  dense FLOPs  sparse FLOPs   ratio",
         "net/conv      108        10    0.9074        7,776           720    9.3%",
         "pool                                           288           288  100.0%",
@@ -434,7 +483,7 @@ def test_layer_table(trained):
 
 def test_layer_table_of_a_dense_model(trained):
     model = trained[0].model
-    [total] = [line for line in report.layer_table(model, trained[1]).splitlines()
+    [total] = [line for line in plain(report.layer_table(model, trained[1])).splitlines()
                if line.startswith("total")]  # fmt: skip
     assert total.split() == ["total", "128", "128", "0.0000", "8,104", "8,104", "100.0%"]
 
@@ -482,7 +531,7 @@ def test_comparison_table(trained):
         run, name="dense", test_accuracy=0.9512, nonzeros=128, sparsity=0.0, inference_flops=1.0,
         training_flops=1.0, seconds=7200.0,
     )  # fmt: skip
-    table = report.comparison_table([run, dense]).splitlines()
+    table = plain(report.comparison_table([run, dense])).splitlines()
     assert [re.split(r"\s{2,}", line) for line in table] == [
         ["run", "test accuracy", "against dense", "best", "in epoch", "sparsity", "nonzeros",
          "test FLOPs", "train FLOPs", "time"],
@@ -490,8 +539,25 @@ def test_comparison_table(trained):
         ["granet", "94.00%", "-1.12 points", "95.00%", "2", "0.8125", "13", "12.5%", "40.0%",
          "50 s"],
     ]  # fmt: skip
-    with_validation = report.comparison_table([finished(trained)])
+    with_validation = plain(report.comparison_table([finished(trained)]))
     assert "validation" in with_validation and "92.00%" in with_validation
+
+
+@pytest.mark.parametrize(
+    ("columns", "heads", "count"), [(120, 1, 9), (90, 2, 9), (60, 2, 6), (40, 2, 5)]
+)
+def test_a_narrow_terminal_gets_fewer_columns(
+    terminal, monkeypatch, trained, columns, heads, count
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    run = finished(trained, validation_accuracy=None)
+    Screen(terminal).print(report.comparison_table([run, run]))
+    *head, first, second, end = screen(terminal.getvalue())
+    assert len(head) == heads and second == first and end == ""
+    assert max(map(len, (*head, first))) <= columns
+    assert first.startswith("granet") and "94.00%" in first and "0.8125" in first
+    # The cell "against dense" is empty.
+    assert len(re.split(r"\s{2,}", first)) == count
 
 
 def test_file_table(tmp_path):
@@ -499,9 +565,9 @@ def test_file_table(tmp_path):
     (tmp_path / "events" / "granet").mkdir(parents=True)
     (tmp_path / "events" / "granet" / "b").write_bytes(b"x" * 20)
     (tmp_path / "events" / "c").write_bytes(b"x" * 3)
-    assert report.file_table(tmp_path, {"a.csv": "figures", "events": "for TensorBoard"}) == (
-        f"{tmp_path}/\n  a.csv   1,500 bytes  figures\n  events     23 bytes  for TensorBoard"
-    )
+    assert plain(
+        report.file_table(tmp_path, {"a.csv": "figures", "events": "for TensorBoard"})
+    ) == (f"{tmp_path}/\n  a.csv   1,500 bytes  figures\n  events     23 bytes  for TensorBoard")
 
 
 def test_summary(tmp_path, trained):
