@@ -15,16 +15,50 @@ def to_train_longer(values: Options) -> str:
     >>> from granet_train import flags
     >>> values, _ = flags.parse(["--method=dense", "--workdir=work/a"])
     >>> print(to_train_longer(values))
-    To train longer, begin another run in another --workdir: from the start with more --epochs, as \
-schedules depend on the length; or from where this one ended with --weights_from=work/a.
+    To train longer, give more --epochs and --extend; or begin another run in another --workdir: \
+from the start with more --epochs, as schedules depend on the length; or from where this one ended \
+with --weights_from=work/a.
     """
     workdir, masks = values.workdir, ""
     if values.method in METHODS:
         masks = f" --masks_from={workdir} --method=static, which keeps its masks"
     return (
-        "To train longer, begin another run in another --workdir: from the start with more "
-        "--epochs, as schedules depend on the length; or from where this one ended with "
-        f"--weights_from={workdir}{masks}."
+        "To train longer, give more --epochs and --extend; or begin another run in another "
+        "--workdir: from the start with more --epochs, as schedules depend on the length; or from "
+        f"where this one ended with --weights_from={workdir}{masks}."
+    )
+
+
+_RATES = {
+    "cosine": "the learning rate, whose cosine was to end at 0 after epoch {before}, follows one "
+    "that ends after epoch {after}",
+    "step": "the milestones of the learning rate are those of {after} epochs",
+    "constant": "the learning rate stays as it is",
+}
+
+
+def what_extending_does(values: Options, before: int, after: int) -> str:
+    """What becomes of the schedules of a run that is extended, as a sentence.
+
+    Args:
+        values: The flags.
+        before: Epochs that it was to have.
+        after: Epochs that it is to have.
+
+    Example:
+
+    >>> from granet_train import flags
+    >>> values, _ = flags.parse(["--method=gmp", "--learning_rate_schedule=constant"])
+    >>> print(what_extending_does(values, 4, 9))
+    Pruning keeps to the schedule of 4 epochs, so masks end as sparse as they were to be; what \
+else changes masks follows that of 9; the learning rate stays as it is.
+    """
+    rate = _RATES[values.learning_rate_schedule].format(before=before, after=after)
+    if values.method not in METHODS:
+        return f"{rate[0].upper()}{rate[1:]}."
+    return (
+        f"Pruning keeps to the schedule of {before} epochs, so masks end as sparse as they were to "
+        f"be; what else changes masks follows that of {after}; {rate}."
     )
 
 

@@ -63,6 +63,19 @@ class CsvLog(Listener):
     def close(self):
         self._write()
 
+    def lengthen(self, before: int, after: int) -> None:
+        """The runs become longer: what is a fraction of a whole training becomes smaller.
+
+        Args:
+            before: Epochs that they were to have.
+            after: Epochs that they are to have.
+        """
+        self.epochs = [
+            dataclasses.replace(epoch, training_flops=epoch.training_flops * before / after)
+            for epoch in self.epochs
+        ]
+        self._write()
+
     def _write(self):
         metrics, updates = self._paths
         write(metrics, Epoch, self.epochs)

@@ -86,6 +86,30 @@ def settings_of(workdir: Path) -> dict[str, Any]:
         ) from error
 
 
+def earlier(path: str, *, overwrite: bool) -> dict[str, Any]:
+    """The flags of the run that would go on there; {} for a new one."""
+    try:
+        return {} if overwrite else settings_of(Path(path).expanduser())
+    except OSError:
+        return {}
+
+
+def different(
+    flags: Mapping[str, Any], earlier: Mapping[str, Any], free: Collection[str]
+) -> list[str]:
+    """Names of the flags that are not what they were in an earlier session.
+
+    Example:
+
+    >>> different({"epochs": 5, "seed": 0, "plot": True}, {"epochs": 4, "seed": 0}, free=["plot"])
+    ['epochs']
+    """
+    now = json.loads(json.dumps(dict(flags)))
+    unsaid = {name for name in _BEFORE if now.get(name) is None}
+    names = sorted({*now, *earlier} - set(free) - unsaid)
+    return [name for name in names if now.get(name) != earlier.get(name)]
+
+
 def begin(
     workdir: Path, flags: Mapping[str, Any], *, overwrite: bool, names: Collection[str] = ALL
 ) -> None:
@@ -119,15 +143,9 @@ def _check_earlier(workdir, path, flags, free, advice):
                 f"Received: --workdir={path}"
             ) from None
         return
-    now = json.loads(json.dumps(dict(flags)))
-    unsaid = {name for name in _BEFORE if now.get(name) is None}
-    names = sorted({*now, *earlier} - set(free) - unsaid)
-    different = [name for name in names if now.get(name) != earlier.get(name)]
-    if different:
-        received = (
-            f"--{name}={now.get(name)} instead of {earlier.get(name)}" for name in different
-        )
-        more = "".join(f"{advice[name]} " for name in different if name in advice)
+    if names := different(flags, earlier, free):
+        received = (f"--{name}={flags.get(name)} instead of {earlier.get(name)}" for name in names)
+        more = "".join(f"{advice[name]} " for name in names if name in advice)
         raise UsageError(
             "The work directory holds another run. Give the same flags to go on with it, choose "
             f"another --workdir, or replace it with --overwrite. {more}"

@@ -13,8 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from granet_tf.methods.parameters import parameters_of
 from granet_tf.reasons import reason_of
-from granet_train import advice, command_line, files, flags, models, optimizers, strategies
+from granet_train import (
+    advice,
+    command_line,
+    extending,
+    files,
+    flags,
+    models,
+    optimizers,
+    strategies,
+)
 from granet_train import data as data_sets
 from granet_train import learning_rates as rates
 from granet_train.durations import TrainingLength
@@ -28,7 +38,7 @@ if TYPE_CHECKING:
 
 # Flags that do not change what a run comes to, so they may differ when it goes on.
 _FREE = frozenset(
-    {"workdir", "overwrite", "tensorboard", "export_tflite", "plot", "verbose"}
+    {"workdir", "overwrite", "extend", "tensorboard", "export_tflite", "plot", "verbose"}
     | {"data_dir", "download", "skip_corrupt", "checkpoint_every", "keep_checkpoints"}
     | {"strategy", "workers", "worker_index", "connect_timeout", "xla", "steps_per_loop"}
     | {"tpu", "tpu_zone", "tpu_project"}
@@ -47,17 +57,21 @@ def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
         TrainingStopped: If training ended before its last epoch.
     """
     started = time.monotonic()
+    earlier = files.earlier(values.workdir, overwrite=values.overwrite)
     if values.prune_outputs is None:
-        values = dataclasses.replace(values, prune_outputs=_prunes_outputs(values))
-    settings = flags.as_dict(values)
+        # A new run spares them.
+        values = dataclasses.replace(values, prune_outputs=earlier.get("prune_outputs", False))
+    extension = extending.asked_for(values, earlier, _FREE)
+    settings = flags.as_dict(values) | extending.began_with(earlier, extension)
     workdir = files.prepare(
         values.workdir,
         settings,
-        _FREE,
+        {*_FREE, extending.BEGAN, *(extending.LENGTH if extension else ())},
         overwrite=values.overwrite,
         advice={"epochs": advice.to_train_longer(values)},
     )
-    if (workdir / files.SUMMARY).exists() and not values.overwrite:
+    finished = (workdir / files.SUMMARY).exists() and not values.overwrite
+    if finished and extension is None:
         return _tell_finished(workdir, values)
 
     strategy = strategies.make(values)
@@ -82,15 +96,20 @@ def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
     length = training_length(values, data)
     flags.check_length(values, length)
     names = flags.runs(values)
-    methods = {name: _method(name, values, length) for name in names}
+    planned = extending.planned_length(settings, data.steps_per_epoch)
+    methods = {name: _method(name, values, length, planned) for name in names}
     _check_fit(methods, values, data)
 
     chief = strategies.is_chief(strategy)
     if chief:
+        if extension is not None:
+            extension.reopen(workdir)
         files.begin(workdir, settings, overwrite=values.overwrite)
     listeners = []
     log = CsvLog(workdir / files.METRICS, workdir / files.UPDATES)
     if chief:
+        if extension is not None:
+            log.lengthen(extension.before, extension.after)
         on_emptied = functools.partial(advice.on_emptied, values=values)
         listeners = [log, Progress(advice=on_emptied, verbose=values.verbose), *also_tell]
         listeners += [TensorBoard(workdir / files.TENSORBOARD)] if values.tensorboard else []
@@ -100,6 +119,10 @@ def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
             f"on {_devices(strategy)}\n",
             flush=True,
         )
+        if extension is not None:
+            before, after = extension.before, extension.after
+            told = advice.what_extending_does(values, before, after)
+            print(f"Extended from {before} to {after} epochs. {told}\n", flush=True)
 
     # The run asked for comes first, so that its files are safe before any twin begins.
     runs, layers, written, selected = [], [], {}, {}
@@ -150,15 +173,6 @@ def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
     screen.print("", report.file_table(workdir, written))
 
 
-def _prunes_outputs(values: Options) -> bool:
-    """As an earlier session of this run did; a new run spares them."""
-    try:
-        earlier = {} if values.overwrite else files.settings_of(Path(values.workdir).expanduser())
-    except OSError:
-        earlier = {}
-    return earlier.get("prune_outputs", False)
-
-
 def _tell_finished(workdir: Path, values: Options) -> None:
     summary = json.loads((workdir / files.SUMMARY).read_text(encoding="utf-8"))
     print(
@@ -183,7 +197,7 @@ def start_of(name: str, values: Options):
     """
     data = load(values)
     length = training_length(values, data)
-    return compiled(name, _method(name, values, length), values, data, length), data
+    return compiled(name, _method(name, values, length, length), values, data, length), data
 
 
 def set_up(values: Options) -> None:
@@ -231,15 +245,33 @@ def training_length(values: Options, data) -> TrainingLength:
     return TrainingLength.stretched(values.epochs, data.steps_per_epoch, values.schedule_multiplier)
 
 
-def _method(name: str, values: Options, length: TrainingLength):
-    """The method with those of the flags that it has, all durations in steps; None for dense."""
+def _method(name: str, values: Options, length: TrainingLength, planned: TrainingLength):
+    """The method with those of the flags that it has, all durations in steps; None for dense.
+
+    Args:
+        name: Of the run.
+        values: The flags.
+        length: How long training is.
+        planned: How long it was to be when it began. A sparsity that rises does so as then.
+    """
     if name not in flags.METHODS:
         return None
     try:
-        parameters = flags.method_parameters(name, values, length)
-        return flags.METHODS[name](**parameters).resolve(length.steps)
+        method = _resolved(name, values, planned)
+        if planned == length:
+            return method
+        if method.initial_sparsity == method.final_sparsity:
+            return _resolved(name, values, length)
+        declared = parameters_of(type(method)).items()
+        durations = {k: method.steps(k) for k, each in declared if each.unit == "duration"}
+        return dataclasses.replace(method, **durations, total_steps=length.steps)
     except ValueError as error:
         raise _in_flags(name, error) from error
+
+
+def _resolved(name, values, length):
+    parameters = flags.method_parameters(name, values, length)
+    return flags.METHODS[name](**parameters).resolve(length.steps)
 
 
 def _in_flags(name: str, error: ValueError) -> UsageError:

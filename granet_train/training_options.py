@@ -215,6 +215,11 @@ class Options(MethodOptions):
 
     workdir: str = _write("work/run", "Directory for all that the run writes.", unit="name")
     overwrite: bool = _write(False, "Whether to replace an earlier run in it.")
+    extend: bool = _write(
+        False,
+        "Whether an earlier run in it goes on for more epochs than it was begun with: pruning "
+        "keeps to the schedule of the first length, all else follows that of the new one.",
+    )
     checkpoint_every: str = _write("1e", "Period of checkpoints: a duration.", unit="period")
     keep_checkpoints: int = _write(3, "How many to keep, besides the best.", at_least=1)
     select_on: str = _write(

@@ -23,7 +23,7 @@ _NAME = re.compile(r"--?([A-Za-z_]\w*)")
 # What every study decides for itself, or has no use for.
 UNUSED = frozenset(
     {"method", "compare", "seed", "final_sparsity", "strategy", "workers", "worker_index"}
-    | {"connect_timeout", "tpu", "tpu_zone", "tpu_project", "verbose"}
+    | {"connect_timeout", "tpu", "tpu_zone", "tpu_project", "verbose", "extend"}
 )
 # Flags of granet-train that change nothing of what a cell comes to.
 FREE_OF_TRAINING = frozenset(
