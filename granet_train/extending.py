@@ -58,7 +58,7 @@ def asked_for(
             checkpoint to go on from.
     """
     different = files.different(as_dict(values), earlier, {*free, BEGAN})
-    if not earlier or not different or not set(different) <= set(LENGTH):
+    if not earlier.keys() >= set(LENGTH) or not different or not set(different) <= set(LENGTH):
         return None
     before, after = (_epochs(flags) for flags in (earlier, vars(values)))
     if before == after:
@@ -84,6 +84,13 @@ def asked_for(
             f"--overwrite. Received: --extend with {workdir / files.CHECKPOINTS}"
         )
     return Extension(before, after)
+
+
+def told(values: Options, extension: Extension) -> str:
+    """What is told of an extension when it begins."""
+    before, after = extension.before, extension.after
+    does = advice.what_extending_does(values, before, after)
+    return f"Extended from {before} to {after} epochs. {does}"
 
 
 def began_with(earlier: Mapping[str, Any], extension: Extension | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from granet_tf.methods import Method
 from granet_train.checkpoints import Checkpoints, Position
 from granet_train.cost import Cost
 from granet_train.data import Data
@@ -42,22 +43,11 @@ class Plan:
     select_on: str
 
 
-def train(
-    name: str,
-    model: keras.Model,
-    device: Device,
-    data: Data,
-    plan: Plan,
-    checkpoints: Checkpoints,
-    cost: Cost,
-    listeners: Sequence[Listener],
-    stop: Stop,
-) -> None:
-    """Trains `model` from where its checkpoints left it to its last epoch.
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A model, and all that it takes to train it.
 
-    Device loops end where masks change, so that each change can be seen and its cost counted.
-
-    Args:
+    Attributes:
         name: Name of the run.
         model: A compiled model, a `SparseModel` with its durations resolved, or a dense one.
         device: Made for it.
@@ -65,85 +55,193 @@ def train(
         plan: How long.
         checkpoints: Restored already where there are any.
         cost: That of the model.
-        listeners: Are told what happens.
-        stop: When it becomes true, the run is saved and ends.
-
-    Raises:
-        Interrupted: If asked to stop.
-        TrainingStopped: If the loss is no number, or a checkpoint cannot be written.
     """
-    position, iterations = checkpoints.position, model.optimizer.iterations
-    steps_per_epoch, steps = data.steps_per_epoch, plan.epochs * data.steps_per_epoch
-    method = getattr(model, "method", None)
-    next_update = calendar(method)
-    masks = Masks.of(model)
-    held_out = {
-        split: device.batches(lambda ctx, split=split: data.evaluate(split, ctx))
-        for split in data.sizes
-        if split != "train"
-    }
 
-    for listener in listeners:
-        listener.begin(name, plan.epochs, steps_per_epoch, position.batches)
-    if method is not None and position.batches == 0:
-        _tell_update(listeners, name, 0, 0.0, masks, masks, cost)
-    emptied = _tell_emptied(listeners, masks, set())
+    name: str
+    model: keras.Model
+    device: Device
+    data: Data
+    plan: Plan
+    checkpoints: Checkpoints
+    cost: Cost
 
-    while position.batches < steps:
-        epoch, done = divmod(position.batches, steps_per_epoch)
-        epoch_end = (epoch + 1) * steps_per_epoch
-        iterator = iter(device.batches(lambda ctx, e=epoch, d=done: data.train(e, d, ctx)))
-        while position.batches < epoch_end:
-            first = int(iterations.numpy()) + 1
-            checkpoint_at = _next_multiple(position.batches, plan.checkpoint_every)
-            loop_end = min(position.batches + plan.steps_per_loop, epoch_end, checkpoint_at)
-            loop = loop_end - position.batches
-            update = next_update(first, first + loop - 1)
-            loop = loop if update is None else update - first + 1
+    def go_on(self, listeners: Sequence[Listener], stop: Stop) -> None:
+        """Trains from where the checkpoints left it to the last epoch.
 
-            started = time.perf_counter()
-            totals = drawing(data, lambda it=iterator, n=loop: device.train(it, n))
-            elapsed = time.perf_counter() - started
-            _check(totals.mean_loss, "loss", position.batches + loop, checkpoints)
+        Device loops end where masks change, so that each change can be seen and its cost counted.
 
-            # A step that loss scaling skips updates nothing.
-            updated = next_update(first, int(iterations.numpy())) is not None
-            dense_gradients = 0 if method is None else method.dense_gradients(loop, int(updated))
-            _advance(position, loop, totals, elapsed)
-            position.flops += cost.training(masks.nonzeros, loop, dense_gradients)
-            if updated:
-                before, masks = masks, Masks.of(model)
-                step = position.batches
-                _tell_update(listeners, name, step, step / steps_per_epoch, before, masks, cost)
-                emptied = _tell_emptied(listeners, masks, emptied)
-            figures = {
-                "loss": totals.mean_loss,
-                "accuracy": totals.accuracy,
-                "sparsity": masks.sparsity,
-                "images/s": totals.samples / elapsed,
-            }
-            for listener in listeners:
-                listener.progress(position.batches, figures)
-            asked = device.any_host(bool(stop))
-            in_epoch = position.batches < epoch_end
-            if in_epoch and (asked or position.batches == checkpoint_at):
-                _save(model, checkpoints)
-            if in_epoch and asked:
-                raise _interrupted(stop, checkpoints)
+        Args:
+            listeners: Are told what happens.
+            stop: When it becomes true, the run is saved and ends.
 
-        record = _evaluated(name, model, device, data, held_out, position, masks, cost, steps)
-        _check(record.test_loss, "loss on the test set", position.batches, checkpoints)
+        Raises:
+            Interrupted: If asked to stop.
+            TrainingStopped: If the loss is no number, or a checkpoint cannot be written.
+        """
+        model, device, data, plan = self.model, self.device, self.data, self.plan
+        position, iterations = self.position, model.optimizer.iterations
+        steps_per_epoch, method = data.steps_per_epoch, self.method
+        next_update = calendar(method)
+        masks = Masks.of(model)
+        held_out = {
+            split: device.batches(lambda ctx, split=split: data.evaluate(split, ctx))
+            for split in data.sizes
+            if split != "train"
+        }
+
         for listener in listeners:
-            listener.epoch(record)
-        settled = _settled(method, int(iterations.numpy()))
-        best = _is_best(record, SELECTED_BY[plan.select_on], position, settled)
-        _begin_epoch(position)
-        last = position.batches == steps
-        asked = device.any_host(bool(stop))
-        if best or last or asked or position.batches % plan.checkpoint_every == 0:
-            _save(model, checkpoints, best=best)
-        if asked and not last:
-            raise _interrupted(stop, checkpoints)
+            listener.begin(self.name, plan.epochs, steps_per_epoch, position.batches)
+        if method is not None and position.batches == 0:
+            self._tell_update(listeners, masks, masks)
+        emptied = _tell_emptied(listeners, masks, set())
+
+        while position.batches < self.steps:
+            epoch, done = divmod(position.batches, steps_per_epoch)
+            epoch_end = (epoch + 1) * steps_per_epoch
+            iterator = iter(device.batches(lambda ctx, e=epoch, d=done: data.train(e, d, ctx)))
+            while position.batches < epoch_end:
+                first = int(iterations.numpy()) + 1
+                checkpoint_at = _next_multiple(position.batches, plan.checkpoint_every)
+                loop_end = min(position.batches + plan.steps_per_loop, epoch_end, checkpoint_at)
+                loop = loop_end - position.batches
+                update = next_update(first, first + loop - 1)
+                loop = loop if update is None else update - first + 1
+
+                started = time.perf_counter()
+                totals = drawing(data, lambda it=iterator, n=loop: device.train(it, n))
+                elapsed = time.perf_counter() - started
+                self._check(totals.mean_loss, "loss", position.batches + loop)
+
+                # A step that loss scaling skips updates nothing.
+                updated = next_update(first, int(iterations.numpy())) is not None
+                dense = 0 if method is None else method.dense_gradients(loop, int(updated))
+                _advance(position, loop, totals, elapsed)
+                position.flops += self.cost.training(masks.nonzeros, loop, dense)
+                if updated:
+                    before, masks = masks, Masks.of(model)
+                    self._tell_update(listeners, before, masks)
+                    emptied = _tell_emptied(listeners, masks, emptied)
+                figures = {
+                    "loss": totals.mean_loss,
+                    "accuracy": totals.accuracy,
+                    "sparsity": masks.sparsity,
+                    "images/s": totals.samples / elapsed,
+                }
+                for listener in listeners:
+                    listener.progress(position.batches, figures)
+                asked = device.any_host(bool(stop))
+                in_epoch = position.batches < epoch_end
+                if in_epoch and (asked or position.batches == checkpoint_at):
+                    self._save()
+                if in_epoch and asked:
+                    raise self._interrupted(stop)
+
+            record = self._evaluated(held_out, masks)
+            self._check(record.test_loss, "loss on the test set", position.batches)
+            for listener in listeners:
+                listener.epoch(record)
+            settled = _settled(method, int(iterations.numpy()))
+            best = _is_best(record, SELECTED_BY[plan.select_on], position, settled)
+            _begin_epoch(position)
+            last = position.batches == self.steps
+            asked = device.any_host(bool(stop))
+            if best or last or asked or position.batches % plan.checkpoint_every == 0:
+                self._save(best=best)
+            if asked and not last:
+                raise self._interrupted(stop)
+
+    @property
+    def position(self) -> Position:
+        """Where it is."""
+        return self.checkpoints.position
+
+    @property
+    def method(self) -> Method | None:
+        """How the model becomes sparse; None for a dense one."""
+        return getattr(self.model, "method", None)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return self.plan.epochs * self.data.steps_per_epoch
+
+    def _evaluated(self, held_out, masks: Masks) -> Epoch:
+        """The epoch that has just ended, held-out and test samples included."""
+        model, position = self.model, self.position
+        results = {
+            split: drawing(self.data, lambda split=split: self._evaluate(held_out, split))
+            for split in held_out
+        }
+        validation, test = results.get("validation"), results["test"]
+        return Epoch(
+            run=self.name,
+            epoch=position.batches // self.data.steps_per_epoch,
+            step=position.batches,
+            seconds=round(position.seconds, 2),
+            images_per_second=round(position.samples / position.epoch_seconds, 1),
+            learning_rate=float(model.optimizer.learning_rate),
+            loss=position.loss_sum / position.samples,
+            accuracy=position.correct / position.samples,
+            validation_loss=validation and validation.mean_loss,
+            validation_accuracy=validation and validation.accuracy,
+            test_loss=test.mean_loss,
+            test_accuracy=test.accuracy,
+            sparsity=masks.sparsity,
+            nonzeros=masks.active,
+            inference_flops=self.cost.inference_ratio(masks.nonzeros),
+            training_flops=self.cost.relative(position.flops, self.steps),
+            itop_rate=model.itop_rate if getattr(model, "track_explored", False) else None,
+        )
+
+    def _evaluate(self, batches, split) -> Totals:
+        steps = -(-self.data.sizes[split] // self.data.batch_size)
+        return self.device.evaluate(iter(batches[split]), steps)
+
+    def _tell_update(self, listeners, before: Masks, after: Masks) -> None:
+        grown, dropped = before.flipped(after)
+        update = Update(
+            run=self.name,
+            step=self.position.batches,
+            epoch=self.position.batches / self.data.steps_per_epoch,
+            pruned=before.active - after.active,
+            regenerated=grown,
+            changed=(grown + dropped) / after.size,
+            nonzeros=after.active,
+            sparsity=after.sparsity,
+            inference_flops=self.cost.inference_ratio(after.nonzeros),
+            layers=after.layers(),
+        )
+        for listener in listeners:
+            listener.update(update)
+
+    def _check(self, value: float, name: str, step: int) -> None:
+        if not math.isfinite(value):
+            raise TrainingStopped(
+                f"The {name} became {value} by step {step:,}. {self.checkpoints.last()} Lower the "
+                f"learning rate, or raise --warmup or --begin. Received: {name}={value}"
+            )
+
+    def _save(self, *, best: bool = False) -> None:
+        # The last step before may have spoilt what only the next one's loss would show.
+        for variable in self.model.variables:
+            if keras.backend.is_float_dtype(variable.dtype):
+                # 0 · x is 0, unless x is no finite number.
+                nothing = float(tf.reduce_sum(0.0 * tf.convert_to_tensor(variable)))
+                self._check(nothing, f"weight {variable.path}", self.position.batches)
+        self.checkpoints.save(best=best)
+
+    def _interrupted(self, stop: Stop) -> Interrupted:
+        return Interrupted(
+            f"Stopped by {stop.signal.name if stop else 'another host'} at step "
+            f"{self.position.batches:,}. {self.checkpoints.last()} The same command, without "
+            "--overwrite, goes on from it.",
+            stop.signal or signal.SIGTERM,
+        )
+
+
+def train(name, model, device, data, plan, checkpoints, cost, listeners, stop) -> None:
+    """`Training.go_on` of a training of these parts."""
+    Training(name, model, device, data, plan, checkpoints, cost).go_on(listeners, stop)
 
 
 def drawing(data: Data, work):
@@ -170,56 +268,6 @@ def _begin_epoch(position: Position) -> None:
     position.epoch_seconds = position.loss_sum = position.correct = position.samples = 0.0
 
 
-def _evaluated(name, model, device, data, held_out, position, masks, cost, steps) -> Epoch:
-    """The epoch that has just ended, held-out and test samples included."""
-    results = {
-        split: drawing(data, lambda split=split: _evaluate(device, data, held_out, split))
-        for split in held_out
-    }
-    validation, test = results.get("validation"), results["test"]
-    return Epoch(
-        run=name,
-        epoch=position.batches // data.steps_per_epoch,
-        step=position.batches,
-        seconds=round(position.seconds, 2),
-        images_per_second=round(position.samples / position.epoch_seconds, 1),
-        learning_rate=float(model.optimizer.learning_rate),
-        loss=position.loss_sum / position.samples,
-        accuracy=position.correct / position.samples,
-        validation_loss=validation and validation.mean_loss,
-        validation_accuracy=validation and validation.accuracy,
-        test_loss=test.mean_loss,
-        test_accuracy=test.accuracy,
-        sparsity=masks.sparsity,
-        nonzeros=masks.active,
-        inference_flops=cost.inference_ratio(masks.nonzeros),
-        training_flops=cost.relative(position.flops, steps),
-        itop_rate=model.itop_rate if getattr(model, "track_explored", False) else None,
-    )
-
-
-def _evaluate(device, data, batches, split) -> Totals:
-    return device.evaluate(iter(batches[split]), -(-data.sizes[split] // data.batch_size))
-
-
-def _tell_update(listeners, name, step, epoch, before: Masks, after: Masks, cost) -> None:
-    grown, dropped = before.flipped(after)
-    update = Update(
-        run=name,
-        step=step,
-        epoch=epoch,
-        pruned=before.active - after.active,
-        regenerated=grown,
-        changed=(grown + dropped) / after.size,
-        nonzeros=after.active,
-        sparsity=after.sparsity,
-        inference_flops=cost.inference_ratio(after.nonzeros),
-        layers=after.layers(),
-    )
-    for listener in listeners:
-        listener.update(update)
-
-
 def _tell_emptied(listeners, masks: Masks, told: set[str]) -> set[str]:
     """Tells of weights that are gone and were not told of; returns all that have been by now."""
     for path in masks.nonzeros:
@@ -243,34 +291,6 @@ def _is_best(record: Epoch, figure: str | None, position: Position, settled: boo
         return False
     position.best, position.best_epoch = value, record.epoch
     return True
-
-
-def _check(value: float, name: str, step: int, checkpoints: Checkpoints) -> None:
-    if not math.isfinite(value):
-        raise TrainingStopped(
-            f"The {name} became {value} by step {step:,}. {checkpoints.last()} Lower the learning "
-            f"rate, or raise --warmup or --begin. Received: {name}={value}"
-        )
-
-
-def _save(model, checkpoints: Checkpoints, *, best: bool = False) -> None:
-    # The last step before may have spoilt what only the next one's loss would show.
-    for variable in model.variables:
-        if keras.backend.is_float_dtype(variable.dtype):
-            # 0 · x is 0, unless x is no finite number.
-            nothing = float(tf.reduce_sum(0.0 * tf.convert_to_tensor(variable)))
-            name = f"weight {variable.path}"
-            _check(nothing, name, checkpoints.position.batches, checkpoints)
-    checkpoints.save(best=best)
-
-
-def _interrupted(stop: Stop, checkpoints: Checkpoints) -> Interrupted:
-    return Interrupted(
-        f"Stopped by {stop.signal.name if stop else 'another host'} at step "
-        f"{checkpoints.position.batches:,}. {checkpoints.last()} The same command, without "
-        "--overwrite, goes on from it.",
-        stop.signal or signal.SIGTERM,
-    )
 
 
 def _next_multiple(step: int, every: int) -> int:

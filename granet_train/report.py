@@ -67,11 +67,12 @@ def comparison_table(runs: Sequence[Run]) -> RenderableType:
 
 def file_table(workdir: Path, written: Mapping[str, str]) -> RenderableType:
     """Where each file is, how large, and what it holds. A directory is as large as its files."""
-    lines = [(name, f"{_bytes(workdir / name):,} bytes", text) for name, text in written.items()]
+    lines = [(name, f"{size_of(workdir / name):,} bytes", text) for name, text in written.items()]
     return Group(f"{workdir}/", Rows(lines, texts=(0, 2), indent=2, has_head=False))
 
 
-def _bytes(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a directory."""
     entries = path.rglob("*") if path.is_dir() else [path]
     return sum(entry.stat().st_size for entry in entries if entry.is_file())
 

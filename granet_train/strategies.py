@@ -40,6 +40,17 @@ def is_chief(strategy: Any) -> bool:
     return (resolver.task_type, resolver.task_id) == (first, 0)
 
 
+def devices_of(strategy: Any) -> str:
+    """What it trains on, in words."""
+    import tensorflow as tf
+
+    replicas = strategy.num_replicas_in_sync
+    if replicas > 1:
+        return f"{replicas} replicas under {type(strategy).__name__}"
+    devices = tf.config.list_logical_devices("GPU")
+    return devices[0].name if devices else "CPU"
+
+
 def _none(values):
     import tensorflow as tf
 

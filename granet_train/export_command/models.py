@@ -118,9 +118,9 @@ def _checkpoint(place: Path, directory: Path) -> str:
 
 
 def _restored(checkpoint: str, run: str, settings: Options) -> Any:
-    from granet_train import main as training
+    from granet_train.run import start_of
 
-    model, _ = training.start_of(run, settings)
+    model, _ = start_of(run, settings)
     variables = [variable.value for variable in model.variables]
     try:
         # The optimizer's variables come after the model's, and are left out.

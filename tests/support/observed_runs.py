@@ -69,7 +69,9 @@ def observe(run):
     """
     seen = {"error": None, "loops": [], "evaluated": []}
 
-    def train(name, model, device, data, plan, checkpoints, cost, listeners, stop):
+    def go_on(training, listeners, stop):
+        model, device, checkpoints = training.model, training.device, training.checkpoints
+
         def copies(variable):
             return [
                 local.numpy()
@@ -89,9 +91,7 @@ def observe(run):
         device.evaluate = noting("evaluated", device.evaluate, lambda _, totals: totals.samples)
         seen["begin"] = checkpoints.position.batches
         try:
-            run_loop(
-                name, model, device, data, plan, checkpoints, cost, [*listeners, observer], stop
-            )
+            run_loop(training, [*listeners, observer], stop)
         finally:
             functions = (device._train, device._evaluate)
             seen["end"] = checkpoints.position.batches
@@ -101,13 +101,13 @@ def observe(run):
             seen["state"] = {variable.path: copies(variable) for variable in variables}
 
     keras.backend.clear_session(free_memory=False)  # The same names in each run.
-    run_loop, loop.train = loop.train, train
+    run_loop, loop.Training.go_on = loop.Training.go_on, go_on
     try:
         main.main(command_line.read(run["flags"]))
     except (UsageError, TrainingStopped) as error:
         seen["error"] = (error.exit_code, str(error))
     finally:
-        loop.train = run_loop
+        loop.Training.go_on = run_loop
     return seen
 
 

@@ -19,6 +19,7 @@ from granet_train import device, files, loop, main
 from granet_train.checkpoints import Checkpoints, Position
 from granet_train.errors import TrainingStopped, UsageError
 from granet_train.progress import Progress
+from granet_train.run import Run
 from tests.support import ROOT
 from tests.support.short_runs import (
     QUIET,
@@ -378,7 +379,7 @@ def test_the_best_epoch_is_the_result(tmp_path, monkeypatch, select_on, scores, 
     """Accuracies are made up, to be sure that the last epoch is not the best."""
     figures = iter(zip(*scores.values(), strict=True))
     truly, weights = [], []
-    make, evaluate = main.compiled, loop._evaluated
+    make, evaluate = Run.compiled, loop.Training._evaluated
 
     def model(*args):
         models.append(make(*args))
@@ -391,8 +392,8 @@ def test_the_best_epoch_is_the_result(tmp_path, monkeypatch, select_on, scores, 
         return dataclasses.replace(record, **dict(zip(scores, next(figures), strict=True)))
 
     models = []
-    monkeypatch.setattr(main, "compiled", model)
-    monkeypatch.setattr(loop, "_evaluated", evaluated)
+    monkeypatch.setattr(Run, "compiled", model)
+    monkeypatch.setattr(loop.Training, "_evaluated", evaluated)
     run(
         *SHORT, *QUIET, "--epochs=6", "--validation_fraction=0.1", f"--select_on={select_on}",
         "--frequency=4", "--end=12", "--keep_checkpoints=2", f"--workdir={tmp_path}",
@@ -424,7 +425,7 @@ def test_the_last_epoch_is_the_result_unless_asked(uninterrupted):
 
 def spoil(monkeypatch, after):
     """Makes a weight NaN when this many steps are done."""
-    make, train = main.compiled, device.Device.train
+    make, train = Run.compiled, device.Device.train
     models, done = [], []
 
     def model(*args):
@@ -439,7 +440,7 @@ def spoil(monkeypatch, after):
             bias.assign(bias * np.nan)
         return totals
 
-    monkeypatch.setattr(main, "compiled", model)
+    monkeypatch.setattr(Run, "compiled", model)
     monkeypatch.setattr(device.Device, "train", trained)
 
 

@@ -8,10 +8,11 @@ import signal
 import keras
 import pytest
 
-from granet_train import extending, files, flags, main
+from granet_train import extending, files, flags
 from granet_train.durations import TrainingLength
 from granet_train.errors import Interrupted, UsageError
 from granet_train.progress import Progress
+from granet_train.run import method_of
 from tests.support.reference import cubic, keep_count
 from tests.support.short_runs import QUIET, SHORT, checkpoint_steps, run, summary, table
 
@@ -120,6 +121,6 @@ def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path):
 )
 def test_what_prunes_keeps_its_schedule(name, begin, end):
     values, _ = flags.parse([f"--method={name}", "--begin=0.1", "--end=0.3"])
-    method = main._method(name, values, TrainingLength(20, 10), TrainingLength(10, 10))
+    method = method_of(name, values, TrainingLength(20, 10), TrainingLength(10, 10))
     assert (method.steps("begin_step"), method.steps("end_step")) == (begin, end)
     assert method.total_steps == 200

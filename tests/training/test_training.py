@@ -15,6 +15,7 @@ import granet_tf
 from granet_train import device, files, main, mask_updates, weight_decay
 from granet_train import optimizers as optimizers_by_name
 from granet_train.errors import TrainingStopped, UsageError
+from granet_train.run import Run
 from tests.support.reference import cubic, keep_count
 from tests.support.short_runs import (
     QUIET,
@@ -240,14 +241,14 @@ def test_a_run_too_short_warns_with_the_numbers(tmp_path):
 
 def observed(monkeypatch, change=lambda model: None):
     """A list that gets the models that are made."""
-    make, models = main.compiled, []
+    make, models = Run.compiled, []
 
     def model(*args):
         models.append(make(*args))
         change(models[-1])
         return models[-1]
 
-    monkeypatch.setattr(main, "compiled", model)
+    monkeypatch.setattr(Run, "compiled", model)
     return models
 
 
