@@ -21,9 +21,9 @@ from granet_tf.export.mnn_conversion import (
 )
 from granet_tf.export.mnn_running import MNNRunner
 from granet_tf.export.samples import Inputs
-from granet_tf.export.writing import check_suffix, writing
 from granet_tf.own_classes import check_keras
 from granet_tf.stripping import masked_weights
+from granet_tf.writing import check_suffix, writing
 
 # {format: flags of the converter}
 MNN_FORMATS: Mapping[str, tuple[str, ...]] = {

@@ -7,8 +7,8 @@ from typing import Any
 
 from granet_tf.reports.table import aligned
 from granet_train import csv_log, files
+from granet_train.figures import SUFFIXES
 from granet_train.studies.compare import beside_paper, figure, table
-from granet_train.studies.figures import SUFFIXES
 from granet_train.studies.grid import Grid
 
 TRAININGS = "trainings.csv"
