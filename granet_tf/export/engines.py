@@ -136,13 +136,12 @@ def compare_engines(
     numbers = _checked(threads)
     with masked_weights(model) as plain:
         made = tflite.converted(plain, sample_inputs=sample_inputs)
-        return compare(plain, made, sample_inputs, numbers, seconds)
+        return compare(plain, made, numbers, seconds)
 
 
 def compare(
     model: keras.Model,
     made: tflite.Converted,
-    sample_inputs: Any,
     threads: Sequence[int],
     seconds: float,
 ) -> EngineComparison:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from granet_tf.export import execution, html, layers
+from granet_tf.export.engines import EngineComparison, compare
 from granet_tf.export.execution import Graph, verdict_on
 from granet_tf.export.flatbuffer import read_weights
 from granet_tf.export.formats import FORMATS
@@ -91,6 +93,8 @@ class ExportReport:
         machine: Where it was measured.
         threads: With how many threads.
         shapes: Shape of the sample that FLOPs and latency are for, by the name of the input.
+        engines: The same in all engines that are installed, LiteRT among them; None where it was
+            not measured, or where the format is not float32.
     """
 
     file: TFLiteReport
@@ -99,6 +103,7 @@ class ExportReport:
     machine: str
     threads: int
     shapes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    engines: EngineComparison | None = None
 
     @property
     def size(self) -> int:
@@ -129,7 +134,22 @@ class ExportReport:
         for row in self.rows:
             if row.advice:
                 stake[row.advice] = stake.get(row.advice, 0) + row.flops_dense + 1
-        return tuple(sorted(stake, key=lambda text: -stake[text]))
+        in_layers = sorted(stake, key=lambda text: -stake[text])
+        return (*in_layers, *(self._elsewhere() if any(map(_is_expanded, self.rows)) else ()))
+
+    def _elsewhere(self) -> Iterator[str]:
+        """What another engine would make of the zeros that LiteRT expands."""
+        if self.engines is None:
+            return
+        if "MNN" in self.engines.left_out:
+            yield f"Zeros anywhere: {_MNN}. Not measured: {self.engines.left_out['MNN']}."
+            return
+        dense, sparse = (self.engines.best(self.threads, w) for w in ("dense", "sparse"))
+        if sparse.engine == "MNN" and sparse.latency.high < dense.latency.low:
+            yield (
+                f"Zeros anywhere: {_MNN}; here {sparse.latency.median:.3g} ms, where the fastest "
+                f"dense file ({dense.engine}) takes {dense.latency.median:.3g}."
+            )
 
     @property
     def about_difference(self) -> str:
@@ -162,6 +182,8 @@ class ExportReport:
                 + "\n  ".join(lines)
                 + f"\n  dense / sparse: {self.speedup:.2f}"
             )
+        if self.engines is not None and len({row.engine for row in self.engines.rows}) > 1:
+            text += f"\n\n{self.engines}"
         if self.advice:
             text += "\n\nTo get more:\n" + "\n".join(f"- {each}" for each in self.advice)
         return text
@@ -205,6 +227,11 @@ _WRITERS = {
 SUFFIXES = tuple(_WRITERS)
 """What a file may end with that a report is saved to."""
 _CHECKS = {".html": html.check_installed}
+# What there is besides LiteRT.
+_MNN = (
+    "granet_tf.export_mnn (granet-export --format=mnn) writes a file for MNN, an engine that skips "
+    "zeros of float32 convolutions and dense layers"
+)
 _NUMBERS = ("weights", "sparsity", "bytes before", "after", "dense FLOPs", "sparse")
 
 
@@ -228,6 +255,10 @@ def check_saves_as(path: str | os.PathLike[str]) -> str:
     return check_suffix(path, suffix)
 
 
+def _is_expanded(row: LayerExport) -> bool:
+    return row.x86 == execution.DENSIFIED
+
+
 def _numbers(row: LayerExport) -> tuple[str, ...]:
     counts = (row.bytes_before, row.bytes_after, row.flops_dense, row.flops_sparse)
     return (f"{row.size:,}", f"{row.sparsity:.4f}", *(f"{count:,}" for count in counts))
@@ -247,7 +278,8 @@ def export_report(
         model: As for `export_tflite`.
         path: As for `export_tflite`.
         latency: Whether to measure the latency of the file and of the same without sparse
-            encoding, on the first sample, under the default delegate. Takes some seconds.
+            encoding, on the first sample, under the default delegate; of a float32 file also that
+            in the other engines that are installed, see `compare_engines`. Takes some seconds.
         threads: Threads to measure it with.
         **options: The other arguments of `export_tflite`.
 
@@ -272,10 +304,16 @@ def export_report(
     with writing(path) as beside, masked_weights(model) as plain:
         made = converted(plain, **options)
         rows = _rows(plain, made)
-        taken = _latency(made, threads) if latency else {}
+        engines, taken = None, {}
+        if latency and made.format == "float32":
+            engines = compare(plain, made, [threads], _BUDGET)
+            taken = {r.weights: r.latency for r in engines.rows if r.engine == "LiteRT"}
+        elif latency:
+            taken = _latency(made, threads)
         with open(beside, "wb") as file:
             file.write(made.content)
-    return ExportReport(made.report(path), rows, taken, machine(), threads, made.shapes)
+    found = made.report(path)
+    return ExportReport(found, rows, taken, machine(), threads, made.shapes, engines)
 
 
 def _rows(model: keras.Model, made: Converted) -> tuple[LayerExport, ...]:

@@ -32,8 +32,8 @@ _what, _how, _check, _write = (
 )
 
 
-def _ends_with(*suffixes):
-    return lambda path: path.endswith(suffixes), f"must end with {' or '.join(suffixes)}"
+def _ends_with(suffix):
+    return lambda path: path.endswith(suffix), f"must end with {suffix}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,6 @@ class Options:
         None,
         "The .tflite file, or the .mnn file of --format=mnn. By default beside the model; "
         "model.tflite or model.mnn in a work directory.",
-        rule=_ends_with(".tflite", ".mnn"),
     )
     report: tuple[str, ...] = _write(
         (),
@@ -143,12 +142,9 @@ def parse(argv: Sequence[str]) -> Options:
 
 def _check_format(values: Options) -> None:
     """What is LiteRT's is not for MNN."""
-    suffix = ".mnn" if values.format == MNN else ".tflite"
+    suffix, of = (".mnn", f" for --format={MNN}") if values.format == MNN else (".tflite", "")
     if values.output is not None and not values.output.endswith(suffix):
-        raise UsageError(
-            f"--output must end with {suffix} for --format={values.format}. "
-            f"Received: --output={values.output}"
-        )
+        raise UsageError(f"--output must end with {suffix}{of}. Received: --output={values.output}")
     if values.format == MNN and values.report:
         raise UsageError(
             "--report is of .tflite files: export to one for it. "

@@ -13,6 +13,7 @@ import pytest
 
 import granet_tf
 from granet_tf.export import execution, running
+from granet_tf.export.engines import EngineLatency
 from granet_tf.export.execution import Graph
 from granet_tf.export.report import ExportReport
 from granet_train import models
@@ -95,6 +96,39 @@ def test_text(exported):
     assert "less than 0.01% of the range of its outputs" in text
     assert "furthest from Keras's on 5 samples" in text and "Compare accuracies" in text
     assert "1 thread, median and middle half" in text and "\nTo get more:\n- " in text
+
+
+def test_other_engines(exported):
+    report = exported[1]
+    of_litert = {r.weights: r.latency for r in report.engines.rows if r.engine == "LiteRT"}
+    assert of_litert == report.latency
+    assert {("MNN", "dense"), ("MNN", "sparse")} <= {
+        (row.engine, row.weights) for row in report.engines.rows
+    }
+    assert "\nMNN " in str(report) and "times as fast as the fastest dense one" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("dense", "sparse", "said"),
+    [(6.0, 2.0, "here 2 ms, where the fastest dense file (LiteRT) takes 6."), (2.0, 6.0, None)],
+)
+def test_advice_knows_an_engine_that_is_faster(exported, dense, sparse, said):
+    times = {("LiteRT", "dense"): dense, ("LiteRT", "sparse"): 7.0, ("MNN", "sparse"): sparse}
+    rows = [EngineLatency(*key, 1, running.Latency(t, t, t, 9)) for key, t in times.items()]
+    engines = granet_tf.EngineComparison(tuple(rows), {}, "here", {})
+    report = dataclasses.replace(exported[1], engines=engines)
+    found = [text for text in report.advice if "granet_tf.export_mnn" in text]
+    assert len(found) == (said is not None)
+    assert said is None or found[0].endswith(said)
+
+
+def test_advice_where_mnn_is_not_installed(exported):
+    left_out = {"MNN": "it is not installed (pip install 'granet_tf[mnn]')"}
+    engines = granet_tf.EngineComparison((), left_out, "here", {})
+    report = dataclasses.replace(exported[1], engines=engines)
+    assert report.advice[-1].endswith(
+        "Not measured: it is not installed (pip install 'granet_tf[mnn]')."
+    )
 
 
 def test_json(exported, tmp_path):

@@ -104,6 +104,24 @@ def test_a_keras_file_with_masks(tmp_path, capsys):
     np.testing.assert_array_equal(weight.values, model.layers[0].kernel.numpy().T)
 
 
+def test_a_file_for_mnn(workdir, tmp_path, capsys):
+    run(f"--model={workdir}", "--format=mnn", f"--output={tmp_path / 'm.mnn'}", "--samples=50")
+    printed = capsys.readouterr().out
+    assert "Checked on 50 test images of digits." in printed
+    assert "without sparse encoding; differs from Keras by at most" in printed
+    assert "accuracy" in printed
+    assert os.listdir(tmp_path) == ["m.mnn"]
+
+
+def test_without_mnn(workdir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "MNN", None)
+    with pytest.raises(SystemExit) as stopped:
+        run(f"--model={workdir}", "--format=mnn", f"--output={tmp_path / 'm.mnn'}")
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and "pip install 'granet_tf[mnn]'" in error
+    assert os.listdir(tmp_path) == []
+
+
 def test_images_of_a_directory_are_scaled_as_asked(tmp_path):
     import tensorflow as tf
 
@@ -148,7 +166,7 @@ def test_compact_removes_dead_units_before_the_export(tmp_path, capsys):
 
 def test_choices_are_those_of_the_library():
     declared = parameters_of(flags.Options)
-    assert tuple(formats.FORMATS) == declared["format"].choices
+    assert (*formats.FORMATS, "mnn") == declared["format"].choices
     assert declared["encoding"].choices == encoding.ENCODINGS
     assert tuple(_WRITERS) == flags.SUFFIXES
 
@@ -163,6 +181,18 @@ def test_choices_are_those_of_the_library():
         (["--model=m.keras", "--output=m.tfl"], "--output must end with .tflite. Received: --out"),
         (["--model=m.keras", "--report=a.html,b.pdf"], "must be a list of files.*=a.html,b.pdf"),
         (["--model=m.keras", "--samples=0"], "--samples must be 1 or more. Received: --samples=0"),
+        (
+            ["--model=m.keras", "--format=mnn", "--output=m.tflite"],
+            "--output must end with .mnn for --format=mnn. Received: --output=m.tflite",
+        ),
+        (
+            ["--model=m.keras", "--format=mnn", "--report=r.html"],
+            "--report is of .tflite files.*Received: --report=r.html with --format=mnn",
+        ),
+        (
+            ["--model=m.keras", "--format=mnn", "--encoding=sparse"],
+            "--encoding is of .tflite files.*Received: --encoding=sparse with --format=mnn",
+        ),
         (["--model=m.keras", "--threads=x"], "--threads must be .*Received: --threads=x"),
     ],
 )
