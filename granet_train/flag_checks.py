@@ -16,7 +16,7 @@ from granet_train import durations, models, optimizers
 from granet_train.durations import TrainingLength
 from granet_train.errors import UsageError
 from granet_train.flag_rules import suggestion
-from granet_train.training_options import DATA_SETS, Options
+from granet_train.training_options import BUDGETS, DATA_SETS, Options
 
 
 def _uses() -> dict[str, Mapping[str, frozenset[str]]]:
@@ -77,7 +77,7 @@ def check_owners(
 def check_together(values: Options) -> None:
     """Flags that contradict one another, as far as can be told without the data."""
     for check in (
-        *(_network, _folder, _sparsities, _retraining, _momentum, _selection),
+        *(_network, _folder, _sparsities, _budget, _retraining, _momentum, _selection),
         *(_workers, _tpu, _xla, _whole_epochs),
     ):
         check(values)
@@ -129,6 +129,17 @@ def _sparsities(values):
         raise UsageError(
             "--initial_sparsity must not be above --final_sparsity: pruning only removes. "
             f"Received: --initial_sparsity={initial} --final_sparsity={final}"
+        )
+
+
+def _budget(values):
+    names = [name for name in BUDGETS if getattr(values, name) is not None]
+    names += ["final_sparsity"] * (values.final_sparsity is not None)
+    if len(names) > 1 and names != ["final_sparsity"]:
+        given = " ".join(f"--{name}={getattr(values, name)}" for name in names)
+        raise UsageError(
+            f"--{names[0]} must be given alone: the final sparsity follows from it. "
+            f"Received: {given}"
         )
 
 

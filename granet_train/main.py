@@ -13,6 +13,7 @@ import keras
 
 from granet_train import (
     advice,
+    budget,
     command_line,
     extending,
     files,
@@ -61,6 +62,7 @@ def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
     if values.prune_outputs is None:
         # A new run spares them.
         values = dataclasses.replace(values, prune_outputs=earlier.get("prune_outputs", False))
+    values = budget.as_earlier(values, earlier)
     extension = extending.asked_for(values, earlier, _FREE)
     settings = flags.as_dict(values) | extending.began_with(earlier, extension)
     workdir = files.prepare(
@@ -80,6 +82,8 @@ def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
     _check_batch(values, strategy)
     data = load(values)
     length = training_length(values, data)
+    values = budget.met(values, data, length)
+    settings["final_sparsity"] = values.final_sparsity
     planned = extending.planned_length(settings, data.steps_per_epoch)
     flags.check_length(values, length)
     # The run asked for comes first, so that its files are safe before any twin begins.
@@ -109,6 +113,8 @@ def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
         f"{length.steps_per_epoch:,} steps of {values.batch_size} images, "
         f"on {strategies.devices_of(strategy)}\n"
     )
+    if budget.of(values):
+        screen.print(f"The budget is met at --final_sparsity={values.final_sparsity:g}.\n")
     if extension is not None:
         log.lengthen(extension.before, extension.after)
         screen.print(f"{extending.told(values, extension)}\n")

@@ -15,6 +15,8 @@ DENSE = "dense"
 # The dense network with as many parameters as a sparse one.
 SMALL_DENSE = "small_dense"
 RUNS = (*METHODS, DENSE, SMALL_DENSE)
+# What final_sparsity can follow from.
+BUDGETS = ("max_bytes", "max_flops", "max_latency_ms")
 # Any other name of a data set is one of those, which read files.
 OTHER_SETS = "of tensorflow_datasets"
 DATA_SETS = (*data.OWN, OTHER_SETS)
@@ -90,6 +92,26 @@ class Options(MethodOptions):
     )
     seed: int = _what(0, "Seed of weights, batches and masks.", at_least=0, at_most=2**32 - 1)
 
+    max_bytes: int | None = _sparse(
+        None,
+        "Instead of --final_sparsity: the least at which the float32 .tflite file has that many "
+        "bytes at most.",
+        at_least=1,
+        only_for={"method": tuple(METHODS)},
+    )
+    max_flops: int | None = _sparse(
+        None,
+        "The same, for FLOPs of inference on one image that involve a nonzero weight.",
+        at_least=1,
+        only_for={"method": tuple(METHODS)},
+    )
+    max_latency_ms: float | None = _sparse(
+        None,
+        "The same, for milliseconds an image on this machine with one thread, in the fastest "
+        "engine that is installed.",
+        above=0,
+        only_for={"method": tuple(METHODS)},
+    )
     prune_outputs: bool | None = _sparse(
         None,
         "Whether a pattern that removes whole units, such as filter, removes outputs of the model "

@@ -15,7 +15,21 @@ layers = keras.layers
 
 def net():
     keras.utils.set_random_seed(0)
-    return keras.Sequential([keras.Input((128,)), layers.Dense(256, "relu"), layers.Dense(64)])
+    # Biases as of training: equal ones take less room in a file.
+    options = {"bias_initializer": "random_normal"}
+    first, last = layers.Dense(256, "relu", **options), layers.Dense(64, **options)
+    return keras.Sequential([keras.Input((128,)), first, last])
+
+
+def test_biases_that_have_not_been_trained_count_as_if_they_had():
+    untrained = keras.models.clone_model(net())
+    for variable in untrained.variables:
+        if len(variable.shape) == 1:
+            variable.assign(np.zeros(variable.shape))
+    wanted = 60_000
+    expected = granet_tf.sparsity_for(net(), max_bytes=wanted)
+    found = granet_tf.sparsity_for(untrained, max_bytes=wanted)
+    assert found == pytest.approx(expected, abs=0.01)
 
 
 def trained_to(sparsity, scope="global"):

@@ -16,14 +16,14 @@ from granet_train.errors import UsageError
 from granet_train.flag_rules import list_rule
 from granet_train.flagfiles import Arguments
 from granet_train.options import Reading, as_dict, define, option, unknown
-from granet_train.training_options import Options
+from granet_train.training_options import BUDGETS, Options
 
 _OF_STUDIES = ("devices", "jobs", "scheduler", "workdir", "overwrite")
 _NAME = re.compile(r"--?([A-Za-z_]\w*)")
 # What every study decides for itself, or has no use for.
 UNUSED = frozenset(
     {"method", "compare", "seed", "final_sparsity", "strategy", "workers", "worker_index"}
-    | {"connect_timeout", "tpu", "tpu_zone", "tpu_project", "verbose", "extend"}
+    | {"connect_timeout", "tpu", "tpu_zone", "tpu_project", "verbose", "extend", *BUDGETS}
 )
 # Flags of granet-train that change nothing of what a cell comes to.
 FREE_OF_TRAINING = frozenset(
