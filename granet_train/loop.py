@@ -239,11 +239,6 @@ class Training:
         )
 
 
-def train(name, model, device, data, plan, checkpoints, cost, listeners, stop) -> None:
-    """`Training.go_on` of a training of these parts."""
-    Training(name, model, device, data, plan, checkpoints, cost).go_on(listeners, stop)
-
-
 def drawing(data: Data, work):
     """Names the damaged file if what went wrong was reading the data."""
     try:

@@ -31,8 +31,6 @@ from granet_train.listeners import Listener
 from granet_train.progress import Progress
 from granet_train.quiet_tensorflow import without_notes
 from granet_train.run import Run, check_fit, load, method_of, set_up, training_length
-from granet_train.run import compiled as compiled
-from granet_train.run import start_of as start_of
 from granet_train.tensorboard import TensorBoard
 from granet_train.terminal import Screen
 from granet_train.training_options import Options

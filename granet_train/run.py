@@ -269,13 +269,6 @@ def start_of(name: str, values: Options) -> tuple[keras.Model, Data]:
     return Run(name, method_of(name, values, length, length), values, data, length).compiled(), data
 
 
-def compiled(
-    name: str, method: Method | None, values: Options, data: Data, length: TrainingLength
-) -> keras.Model:
-    """`Run.compiled` of a run that is not to be trained from here."""
-    return Run(name, method, values, data, length).compiled()
-
-
 def set_up(values: Options) -> None:
     """What holds for the whole process."""
     keras.utils.set_random_seed(values.seed)

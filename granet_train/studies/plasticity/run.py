@@ -16,7 +16,7 @@ import granet_tf
 from granet_tf.masks.patterns import Element, Filter, Pattern
 from granet_tf.plasticity import Experiment, dense_gradients
 from granet_train import device as devices
-from granet_train import files, flags, loop, main
+from granet_train import files, flags, loop
 from granet_train.checkpoints import Checkpoints, Position
 from granet_train.cost import Cost
 from granet_train.csv_log import CsvLog
@@ -26,6 +26,7 @@ from granet_train.flag_rules import sparsities
 from granet_train.in_flags import in_flags
 from granet_train.listeners import Listener
 from granet_train.quiet_tensorflow import without_notes
+from granet_train.run import Run, load, set_up, training_length
 from granet_train.stopping import Stop
 from granet_train.studies.grid import Grid
 from granet_train.studies.plasticity.cells import Pretraining, Pruning
@@ -61,9 +62,9 @@ class _Bench:
         self.settings, self.values = settings, settings.of_seed(seed)
         self.strategy = tf.distribute.get_strategy()
         with without_notes():
-            main.set_up(self.values)
-        self.data = _reused(main.load(self.values))
-        self.length = main.training_length(self.values, self.data)
+            set_up(self.values)
+        self.data = _reused(load(self.values))
+        self.length = training_length(self.values, self.data)
         flags.check_length(self.values, self.length)
         self.model = self.new_model(0.0)
         self.experiment = Experiment(self.model, self.test_accuracy)
@@ -82,7 +83,7 @@ class _Bench:
                 pattern=PATTERNS[settings.pattern],
                 seed=self.values.seed,
             )
-            return main.compiled("static", method, self.values, self.data, self.length)
+            return Run("static", method, self.values, self.data, self.length).compiled()
         except ValueError as error:
             arguments = {"final_sparsity": "--sparsities", "pinned": "--pinned"}
             raise UsageError(in_flags(str(error), arguments)) from error
@@ -108,9 +109,8 @@ class _Bench:
         )
         first = checkpoints.position.batches // self.data.steps_per_epoch
         listeners = [*listeners, log, _Share(first, epochs, tell)]
-        loop.train(
-            cell.name, model, device, self.data, plan, checkpoints, self.cost, listeners, stop
-        )
+        parts = (cell.name, model, device, self.data, plan, checkpoints, self.cost)
+        loop.Training(*parts).go_on(listeners, stop)
         return log.epochs
 
     def test_accuracy(self) -> float:
