@@ -27,6 +27,7 @@ def masks_at(group: Group, sparsity: float, *, is_final: bool = False) -> list[t
     Example:
 
     >>> import granet_tf
+    >>> from granet_tf.groups import groups_of
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
     >>> [group] = groups_of(granet_tf.wrap(model))
     >>> [int(tf.math.count_nonzero(mask)) for mask in masks_at(group, 0.75)]

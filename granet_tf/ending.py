@@ -19,7 +19,7 @@ def sparsity_after(method: Method, step: int) -> float:
 
     Example:
 
-    >>> method = GMP(0.8, end_step=10, frequency=4)
+    >>> method = granet_tf.GMP(0.8, end_step=10, frequency=4)
     >>> [round(sparsity_after(method, step), 3) for step in (3, 4, 9, 12)]
     [0.0, 0.627, 0.794, 0.8]
     """

@@ -25,12 +25,12 @@ from granet_tf.own_classes import check_keras
 from granet_tf.stripping import masked_weights
 from granet_tf.writing import check_suffix, writing
 
-# {format: flags of the converter}
-MNN_FORMATS: Mapping[str, tuple[str, ...]] = {
-    "float32": (),
-    "dynamic_range": ("--weightQuantBits", "8"),
+# {format: {flag of the converter: value}}
+MNN_FORMATS: dict[str, dict[str, str]] = {
+    "float32": {},
+    "dynamic_range": {"weightQuantBits": "8"},
 }
-_SPARSE = "--detectSparseSpeedUp"
+_SPARSE = {"detectSparseSpeedUp": ""}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,14 +200,14 @@ def converted(
     for way, make in WAYS.items():
         try:
             source = make(model, inputs)
-            content = to_mnn(source, _SPARSE, *MNN_FORMATS[format])
+            content = to_mnn(source, _SPARSE | MNN_FORMATS[format])
             comparison = expected.compare(MNNRunner(content, source))
             comparison.check(allowed)
         # Also what Keras's converter raises of operations that only a graph can have.
         except (ValueError, RuntimeError) as error:
             failed[way] = error
             continue
-        dense = to_mnn(source, *MNN_FORMATS[format])
+        dense = to_mnn(source, MNN_FORMATS[format])
         return ConvertedMNN(content, dense, source, comparison, expected.one_sample)
     raise _none_works(failed, model)
 

@@ -126,12 +126,12 @@ def _made_by(tensor: tf.Tensor) -> str:
     return tensor.op.name + (f":{tensor.value_index}" if tensor.value_index else "")
 
 
-def to_mnn(source: Source, *flags: str) -> bytes:
+def to_mnn(source: Source, options: Mapping[str, str]) -> bytes:
     """The `.mnn` file.
 
     Args:
         source: What it is made from.
-        *flags: Of the converter, such as "--detectSparseSpeedUp".
+        options: {flag of the converter: its value, "" for none}.
 
     Raises:
         ConversionError: If the converter lacks an operation, or fails.
@@ -140,10 +140,11 @@ def to_mnn(source: Source, *flags: str) -> bytes:
         before, after = os.path.join(folder, "dense"), os.path.join(folder, "converted.mnn")
         with open(before, "wb") as file:
             file.write(source.content)
-        options = ["-f", source.framework, "--modelFile", before, "--MNNModel", after]
+        every = {"modelFile": before, "MNNModel": after, "bizCode": "granet_tf", **options}
+        arguments = [text for name, value in every.items() for text in (f"--{name}", value) if text]
         # In a process of its own: it writes on both streams, and may end the process it is in.
         done = subprocess.run(
-            [sys.executable, "-c", _CONVERTER, *options, "--bizCode", "granet_tf", *flags],
+            [sys.executable, "-c", _CONVERTER, "-f", source.framework, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

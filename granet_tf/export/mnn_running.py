@@ -42,10 +42,10 @@ class MNNRunner:
             # A bare Exception.
             except Exception as error:
                 raise _does_not_run(error, f"a file of {len(content):,} bytes") from error
-        self._inputs = self._net.getSessionInputAll(self._session)
-        missing = {*source.inputs.values()} - {*self._inputs}
+        self._tensors = self._net.getSessionInputAll(self._session)
+        missing = {*source.inputs.values()} - {*self._tensors}
         if missing:
-            raise _does_not_run(f"it has lost the inputs {sorted(missing)}", sorted(self._inputs))
+            raise _does_not_run(f"it has lost the inputs {sorted(missing)}", sorted(self._tensors))
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, of inputs by name.
@@ -57,8 +57,8 @@ class MNNRunner:
         try:
             self._resize(shapes)
             for name, array in feed.items():
-                tensor = self._inputs[self._source.inputs[name]]
-                tensor.copyFrom(self._tensor(array, tensor.getDimensionType()))
+                tensor = self._tensors[self._source.inputs[name]]
+                tensor.copyFrom(self._as_tensor(array, tensor.getDimensionType()))
             self._net.runSession(self._session)
             return {name: self._output(own) for name, own in self._source.outputs.items()}
         except Exception as error:
@@ -71,14 +71,14 @@ class MNNRunner:
     def _resize(self, shapes):
         changed = False
         for name, shape in shapes.items():
-            tensor = self._inputs[self._source.inputs[name]]
+            tensor = self._tensors[self._source.inputs[name]]
             if tuple(tensor.getShape()) != shape:
                 self._net.resizeTensor(tensor, shape)
                 changed = True
         if changed:
             self._net.resizeSession(self._session)
 
-    def _tensor(self, array, dimension_type):
+    def _as_tensor(self, array, dimension_type):
         is_float = np.issubdtype(array.dtype, np.floating)
         array = np.ascontiguousarray(array, np.float32 if is_float else np.int32)
         kind = self._mnn.Halide_Type_Float if is_float else self._mnn.Halide_Type_Int
