@@ -229,8 +229,8 @@ SUFFIXES = tuple(_WRITERS)
 _CHECKS = {".html": html.check_installed}
 # What there is besides LiteRT.
 _MNN = (
-    "granet_tf.export_mnn writes a file for MNN, an engine that skips zeros of float32 convolutions "
-    "and dense layers"
+    "granet_tf.export_mnn writes a file for MNN, an engine that skips zeros of float32 "
+    "convolutions and dense layers"
 )
 _NUMBERS = ("weights", "sparsity", "bytes before", "after", "dense FLOPs", "sparse")
 

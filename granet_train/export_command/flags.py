@@ -15,7 +15,7 @@ from granet_train.errors import UsageError
 from granet_train.options import option
 
 USAGE = """\
-granet-export turns a sparse Keras model into a .tflite or .mnn file, runs it, and says what it does.
+granet-export turns a sparse Keras model into a .tflite or .mnn file, runs it, and says how.
 
   granet-export --model=work/digits
   granet-export --model=model.keras --format=float16 --report=report.html,report.json
