@@ -90,7 +90,23 @@ def _networks(flags) -> None:
         name, _, sparsity = case.partition(":")
         found = compared(builders[name], float(sparsity), flags.threads, flags.seconds)
         must = f" (must: {MUST[case]})" if case in MUST else ""
-        print(f"\n{name}, {float(sparsity):.0%} of each kernel zero{must}\n{found}", flush=True)
+        print(f"\n{name}, {float(sparsity):.0%} of each kernel zero{must}\n{found}")
+        for threads in found.threads:
+            print(f"Of the fastest runs with {threads}: {_of_fastest(found, threads)}", flush=True)
+
+
+def _of_fastest(found, threads: int) -> str:
+    """The same of the least times, which what else the machine does slows down least."""
+    least = {
+        weights: min(
+            (row.latency.fastest, row.engine)
+            for row in found.rows
+            if (row.threads, row.weights) == (threads, weights)
+        )
+        for weights in ("dense", "sparse")
+    }
+    (dense, one), (sparse, other) = least["dense"], least["sparse"]
+    return f"{dense / sparse:.2f} ({one} {dense:.3g} ms, {other} {sparse:.3g} ms)"
 
 
 def _curve(flags) -> None:

@@ -96,12 +96,14 @@ class Latency:
         median: Half of the times are below.
         low, high: First and third quartile: half of the times lie between them.
         runs: How many times were taken.
+        fastest: The least of them: what other work on the machine has not slowed down.
     """
 
     median: float
     low: float
     high: float
     runs: int
+    fastest: float | None = None
 
     @classmethod
     def of(cls, milliseconds: Sequence[float]) -> Latency:
@@ -110,10 +112,10 @@ class Latency:
         Example:
 
         >>> Latency.of([1.0, 2.0, 3.0, 4.0, 5.0])
-        Latency(median=3.0, low=2.0, high=4.0, runs=5)
+        Latency(median=3.0, low=2.0, high=4.0, runs=5, fastest=1.0)
         """
         low, median, high = statistics.quantiles(milliseconds, n=4, method="inclusive")
-        return cls(median, low, high, len(milliseconds))
+        return cls(median, low, high, len(milliseconds), min(milliseconds))
 
     def __str__(self) -> str:
         return f"{self.median:.3g} ms ({self.low:.3g} to {self.high:.3g})"
