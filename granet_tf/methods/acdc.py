@@ -12,7 +12,7 @@ from granet_tf.schedules import PACKAGE, AlternatingPhases
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ACDC(Method):
     """Alternating compressed and decompressed training (Peste et al., 2021).
 

@@ -32,7 +32,7 @@ from keras_layers.layouts import Layout
 _MAGNITUDE_OF = {"drop_score": "weight", "grow_score": "gradient"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Method:
     """Base class of all methods. Fields are parameters; three short methods are the algorithm.
 
@@ -124,6 +124,22 @@ class Method:
     total_steps: int | None = parameter(
         None, "Length of training; by default as long as fit trains.", above=0, unit="steps"
     )
+
+    # For all methods, as what a dataclass generates for each takes time whenever it is imported.
+
+    def __eq__(self, other):
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._values() == other._values()
+
+    __hash__ = None  # Pins and caps are dicts.
+
+    def __repr__(self):
+        values = ", ".join(f"{name}={value!r}" for name, value in self._values().items())
+        return f"{type(self).__qualname__}({values})"
+
+    def _values(self):
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __post_init__(self):
         check(self)

@@ -21,7 +21,7 @@ from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DeepR(Method):
     """Deep rewiring (Bellec et al., 2018, Algorithm 1).
 

@@ -12,7 +12,7 @@ from granet_tf.schedules import PACKAGE, endless
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DPF(GMP):
     """Dynamic pruning with feedback (Lin et al., 2020).
 

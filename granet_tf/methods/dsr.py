@@ -17,7 +17,7 @@ from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DSR(SET):
     """Dynamic sparse reparameterization (Mostafa & Wang, 2019, Algorithm 1).
 

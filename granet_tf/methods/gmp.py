@@ -15,7 +15,7 @@ from granet_tf.schedules import PACKAGE, ConstantSparsity, GraNetSchedule, as_sc
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GMP(Periodic):
     """Gradual magnitude pruning (Zhu & Gupta, 2017; Gale et al., 2019; the paper's Algorithm 2).
 
@@ -95,7 +95,7 @@ class GMP(Periodic):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GraNet(Replacing, GMP):
     """Gradual pruning with zero-cost neuroregeneration (the paper's Algorithm 1).
 

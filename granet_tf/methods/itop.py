@@ -11,7 +11,7 @@ from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ITOP(RigL):
     """In-time over-parameterization (Liu et al., 2021): RigL with a long interval, to the end.
 

@@ -13,7 +13,7 @@ from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MEST(SET):
     """Memory-economic sparse training (Yuan et al., 2021), with elastic mutation.
 

@@ -13,7 +13,7 @@ from granet_tf.schedules import check_steps
 _UPDATES = 50
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Periodic(Method):
     """Base class: an update every `frequency` steps, from `begin_step` to `end_step`.
 

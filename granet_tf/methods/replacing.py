@@ -7,7 +7,7 @@ import dataclasses
 from granet_tf.methods.parameters import parameter
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Replacing:
     """Goes before the base class of a method that drops some active weights and grows as many.
 

@@ -14,7 +14,7 @@ from granet_tf.schedules import PACKAGE, GraNetSchedule
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RigL(Replacing, Periodic):
     """Rigging the lottery (Evci et al., 2020): drop by magnitude, grow by gradient.
 
@@ -52,7 +52,7 @@ class RigL(Replacing, Periodic):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SET(RigL):
     """Sparse evolutionary training (Mocanu et al., 2018): drop by magnitude, grow at random.
 

@@ -19,7 +19,7 @@ from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SNFS(RigL):
     """Sparse networks from scratch, or sparse momentum (Dettmers & Zettlemoyer, 2019).
 

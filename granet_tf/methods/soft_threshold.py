@@ -28,7 +28,7 @@ def soft_threshold(weight: tf.Tensor, state: dict[str, tf.Tensor]) -> tf.Tensor:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class STR(Method):
     """Soft threshold reparameterization (Kusupati et al., 2020).
 

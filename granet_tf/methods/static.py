@@ -12,7 +12,7 @@ from granet_tf.schedules import PACKAGE, ConstantSparsity
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class StaticSparse(Method):
     """Random masks, drawn once and never changed: the baseline of all sparse training.
 

@@ -16,7 +16,7 @@ from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TopKAST(Method):
     """Top-K always sparse training (Jayakumar et al., 2021).
 

@@ -16,7 +16,7 @@ from granet_tf.schedules import RoundsBeforeTraining
 from keras_layers.masking import some_are_dormant
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class AtInitialization(Method):
     """Base class: masks that are chosen by a saliency before training, and never change.
 
@@ -136,7 +136,7 @@ class AtInitialization(Method):
             )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class InRounds(AtInitialization):
     """Base class: the final sparsity is come to in rounds, each by a saliency of what is left.
 
@@ -150,7 +150,7 @@ class InRounds(AtInitialization):
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FromBatches(InRounds):
     """Base class: the saliency looks at the first batches of data.
 

@@ -22,7 +22,7 @@ from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GraSP(FromBatches):
     """Gradient signal preservation: keeps the highest w · (H g), elementwise.
 

@@ -15,7 +15,7 @@ from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SNIP(FromBatches):
     """Single-shot network pruning by connection sensitivity, |w · d loss / d w|.
 

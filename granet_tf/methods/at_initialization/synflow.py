@@ -17,7 +17,7 @@ from keras_layers.input_specs import input_specs
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SynFlow(InRounds):
     """Iterative synaptic flow pruning: |w| · dR / d|w| with R = 1ᵀ · |W_L| ··· |W_1| · 1.
 
