@@ -111,22 +111,6 @@ class Comparison:
                 )
 
 
-def told(max_error: float, relative_error: float | None) -> str:
-    """The largest difference from Keras in words.
-
-    Example:
-
-    >>> told(0.05, 0.0125)
-    '1.2% of the range of its outputs (5.0e-02)'
-    """
-    if relative_error is None:
-        return f"{max_error:.1e}"
-    # Two digits, where they tell something.
-    small = 0 < relative_error < 1e-4
-    percent = "less than 0.01%" if small else f"{100 * relative_error:.2g}%"
-    return f"{percent} of the range of its outputs ({max_error:.1e})"
-
-
 class Expected:
     """What Keras computes, once for all files that are compared with it.
 

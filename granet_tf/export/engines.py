@@ -183,7 +183,7 @@ def _mnn(model, made) -> dict[str, Load]:
     # It is checked on one sample of the same shapes.
     sample = keras.tree.pack_sequence_as(made.inputs.signature, [*made.feed.values()])
     sample = sample[0] if len(sample) == 1 else sample
-    own = mnn.converted(model, sample_inputs=sample)
+    own = mnn.converted(model, sample_inputs=sample, tflite=made.dense)
     return {
         DENSE: lambda threads: MNNRunner(own.dense, own.source, threads),
         SPARSE: lambda threads: MNNRunner(own.content, own.source, threads),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import os
 import warnings
 from collections.abc import Mapping
@@ -11,12 +10,15 @@ from typing import Any
 
 import keras
 
-from granet_tf.export.comparison import Comparison, Expected, told
+from granet_tf.export.comparison import Comparison, Expected
+from granet_tf.export.file_report import FileReport, figures_of
 from granet_tf.export.formats import FORMATS
 from granet_tf.export.mnn_conversion import (
+    AS_TFLITE,
     WAYS,
     Source,
     check_installed,
+    of_tflite,
     to_mnn,
 )
 from granet_tf.export.mnn_running import MNNRunner
@@ -34,7 +36,7 @@ _SPARSE = {"detectSparseSpeedUp": ""}
 
 
 @dataclasses.dataclass(frozen=True)
-class MNNReport:
+class MNNReport(FileReport):
     """What `export_mnn` wrote.
 
     Attributes:
@@ -65,16 +67,6 @@ class MNNReport:
     outputs: Mapping[str, str]
     accuracy_keras: float | None = None
     accuracy_file: float | None = None
-
-    def __str__(self) -> str:
-        text = (
-            f"{self.path}: {self.sparse_bytes:,} bytes ({self.gzip_bytes:,} gzipped), "
-            f"{self.sparse_bytes / self.raw_bytes:.0%} of the {self.raw_bytes:,} without sparse "
-            f"encoding; differs from Keras by at most {told(self.max_error, self.relative_error)}"
-        )
-        if self.accuracy_keras is not None:
-            text += f"; accuracy {self.accuracy_file:.2%}, in Keras {self.accuracy_keras:.2%}"
-        return text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,17 +156,10 @@ def export_mnn(
         )
     return MNNReport(
         path,
-        raw_bytes=len(made.dense),
-        sparse_bytes=len(made.content),
-        gzip_bytes=len(gzip.compress(made.content)),
-        max_error=made.comparison.max_error,
-        relative_error=made.comparison.relative_error,
-        samples=made.comparison.samples,
         format=format,
         inputs=dict(made.source.inputs),
         outputs=dict(made.source.outputs),
-        accuracy_keras=made.comparison.accuracy_keras,
-        accuracy_file=made.comparison.accuracy_file,
+        **figures_of(made.content, made.dense, made.comparison),
     )
 
 
@@ -185,8 +170,12 @@ def converted(
     sample_inputs: Any = None,
     labels: Any = None,
     tolerance: float | None = None,
+    tflite: bytes | None = None,
 ) -> ConvertedMNN:
-    """A plain Keras model as a checked file; arguments and errors are those of `export_mnn`."""
+    """A plain Keras model as a checked file; arguments and errors are those of `export_mnn`.
+
+    `tflite`: its dense float32 `.tflite` file, where that has been made already.
+    """
     if format not in MNN_FORMATS:
         hint = " MNN's converter stores float16 weights densely." if format == "float16" else ""
         raise ValueError(
@@ -197,7 +186,8 @@ def converted(
     expected = Expected.of(model, inputs, sample_inputs, labels)
     allowed = FORMATS[format].tolerance if tolerance is None else tolerance
     failed: dict[str, Exception] = {}
-    for way, make in WAYS.items():
+    ways = WAYS if tflite is None else WAYS | {AS_TFLITE: lambda *_: of_tflite(tflite)}
+    for way, make in ways.items():
         try:
             source = make(model, inputs)
             content = to_mnn(source, _SPARSE | MNN_FORMATS[format])

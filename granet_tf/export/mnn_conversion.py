@@ -67,7 +67,18 @@ def as_tflite(model: keras.Model, inputs: Inputs) -> Source:
     Raises:
         ValueError: If Keras's converter cannot make one.
     """
-    content = convert(model, inputs, FORMATS["float32"])
+    return of_tflite(convert(model, inputs, FORMATS["float32"]))
+
+
+def of_tflite(content: bytes) -> Source:
+    """A dense float32 `.tflite` file, with the names that its signature has for inputs and outputs.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2)])
+    >>> list(of_tflite(convert(model, Inputs(model), FORMATS["float32"])).inputs)
+    ['x']
+    """
     file = parse(content)
     [signature], [graph] = file.signatureDefs, file.subgraphs
 
@@ -112,8 +123,9 @@ def as_graph(model: keras.Model, inputs: Inputs) -> Source:
     )
 
 
-WAYS: Mapping[str, Callable[[keras.Model, Inputs], Source]] = {
-    "a .tflite file": as_tflite,
+AS_TFLITE = "a .tflite file"
+WAYS: dict[str, Callable[[keras.Model, Inputs], Source]] = {
+    AS_TFLITE: as_tflite,
     "a TensorFlow graph": as_graph,
 }
 """How a model gets to the converter, the first of which is to be tried first."""

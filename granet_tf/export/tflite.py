@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import os
 import warnings
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ import keras
 
 from granet_tf.export import encoding as encodings
 from granet_tf.export.calibration import representative
-from granet_tf.export.comparison import Comparison, Expected, told
+from granet_tf.export.comparison import Comparison, Expected
 from granet_tf.export.conversion import convert, float_operations
+from granet_tf.export.file_report import FileReport, figures_of
 from granet_tf.export.formats import FORMATS, Format, format_named
 from granet_tf.export.running import DEFAULT, WITHOUT_DELEGATE, Runner
 from granet_tf.export.samples import Inputs
@@ -24,7 +24,7 @@ from granet_tf.writing import check_suffix, writing
 
 
 @dataclasses.dataclass(frozen=True)
-class TFLiteReport:
+class TFLiteReport(FileReport):
     """What `export_tflite` wrote.
 
     Attributes:
@@ -60,25 +60,8 @@ class TFLiteReport:
     accuracy_file: float | None = None
     relative_error: float | None = None
 
-    @property
-    def difference(self) -> str:
-        """The largest difference from Keras in words.
-
-        Example:
-
-        >>> TFLiteReport("m.tflite", 9, 8, 7, max_error=0.05, relative_error=0.0125).difference
-        '1.2% of the range of its outputs (5.0e-02)'
-        """
-        return told(self.max_error, self.relative_error)
-
     def __str__(self) -> str:
-        text = (
-            f"{self.path}: {self.sparse_bytes:,} bytes ({self.gzip_bytes:,} gzipped), "
-            f"{self.sparse_bytes / self.raw_bytes:.0%} of the {self.raw_bytes:,} without sparse "
-            f"encoding; differs from Keras by at most {self.difference}"
-        )
-        if self.accuracy_keras is not None:
-            text += f"; accuracy {self.accuracy_file:.2%}, in Keras {self.accuracy_keras:.2%}"
+        text = super().__str__()
         if self.resolver != DEFAULT:
             text += f"; needs OpResolverType.{self.resolver}"
         return text
@@ -117,17 +100,10 @@ class Converted:
         """What was written to `path`."""
         return TFLiteReport(
             path,
-            raw_bytes=len(self.dense),
-            sparse_bytes=len(self.content),
-            gzip_bytes=len(gzip.compress(self.content)),
-            max_error=self.comparison.max_error,
             format=self.format,
             encoding=self.encoding,
             resolver=self.resolver,
-            samples=self.comparison.samples,
-            accuracy_keras=self.comparison.accuracy_keras,
-            accuracy_file=self.comparison.accuracy_file,
-            relative_error=self.comparison.relative_error,
+            **figures_of(self.content, self.dense, self.comparison),
         )
 
 
