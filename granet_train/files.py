@@ -104,7 +104,7 @@ def different(
     >>> different({"epochs": 5, "seed": 0, "plot": True}, {"epochs": 4, "seed": 0}, free=["plot"])
     ['epochs']
     """
-    now = json.loads(json.dumps(dict(flags)))
+    now = _as_saved(flags)
     unsaid = {name for name in _BEFORE if now.get(name) is None}
     names = sorted({*now, *earlier} - set(free) - unsaid)
     return [name for name in names if now.get(name) != earlier.get(name)]
@@ -144,13 +144,19 @@ def _check_earlier(workdir, path, flags, free, advice):
             ) from None
         return
     if names := different(flags, earlier, free):
-        received = (f"--{name}={flags.get(name)} instead of {earlier.get(name)}" for name in names)
+        now = _as_saved(flags)
+        received = (f"--{name}={now.get(name)} instead of {earlier.get(name)}" for name in names)
         more = "".join(f"{advice[name]} " for name in names if name in advice)
         raise UsageError(
             "The work directory holds another run. Give the same flags to go on with it, choose "
             f"another --workdir, or replace it with --overwrite. {more}"
             f"Received: {', '.join(received)}"
         )
+
+
+def _as_saved(flags):
+    """As they come back from a file, where a tuple is a list."""
+    return json.loads(json.dumps(dict(flags)))
 
 
 def clear(workdir: Path, names: Collection[str] = ALL) -> None:

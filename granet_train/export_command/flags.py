@@ -114,6 +114,11 @@ class Options:
     verbose: bool = _write(False, "Whether to show the converter's log.")
 
     @property
+    def suffix(self) -> str:
+        """Of the file."""
+        return ".mnn" if self.format == MNN else ".tflite"
+
+    @property
     def needs_data(self) -> bool:
         """Whether the format needs samples of the data."""
         return self.format in FORMATS and FORMATS[self.format].needs_data
@@ -141,7 +146,7 @@ def parse(argv: Sequence[str]) -> Options:
 
 def _check_format(values: Options) -> None:
     """What is LiteRT's is not for MNN."""
-    suffix, of = (".mnn", f" for --format={MNN}") if values.format == MNN else (".tflite", "")
+    suffix, of = values.suffix, f" for --format={MNN}" if values.format == MNN else ""
     if values.output is not None and not values.output.endswith(suffix):
         raise UsageError(f"--output must end with {suffix}{of}. Received: --output={values.output}")
     if values.format == MNN and values.report:

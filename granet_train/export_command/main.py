@@ -41,8 +41,8 @@ def main(values: Options) -> None:
     with without_notes():
         found = models.load(values.model, values.run)
     model = _compacted(found.model) if values.compact else found.model
-    write, suffix = (_write_mnn, ".mnn") if values.format == MNN else (_write_tflite, ".tflite")
-    output = values.output or os.path.splitext(found.output)[0] + suffix
+    write = _write_mnn if values.format == MNN else _write_tflite
+    output = values.output or os.path.splitext(found.output)[0] + values.suffix
     try:
         with masked_weights(model) as plain:
             print(f"{found.source}: {plain.count_params():,} parameters", flush=True)
