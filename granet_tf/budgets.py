@@ -178,4 +178,4 @@ def _least(measure: Callable[[float], float], name: str, budget: float) -> float
             high, at_high = middle, value
         else:
             low, at_low = middle, value
-    return round(high, 6)
+    return high

@@ -135,7 +135,7 @@ def _sparsities(values):
 def _budget(values):
     names = [name for name in BUDGETS if getattr(values, name) is not None]
     names += ["final_sparsity"] * (values.final_sparsity is not None)
-    if len(names) > 1 and names != ["final_sparsity"]:
+    if len(names) > 1:
         given = " ".join(f"--{name}={getattr(values, name)}" for name in names)
         raise UsageError(
             f"--{names[0]} must be given alone: the final sparsity follows from it. "

@@ -35,7 +35,7 @@ def is_compiled() -> bool:
 
 
 def shared(*signature) -> Callable:
-    """Makes a function one that is traced once for all, and once more for XLA.
+    """Makes a function one that is traced once for all. It is not for XLA, see `bisection`.
 
     Args:
         *signature: (shape, type) of each argument, a tensor. The shape None is any.
@@ -51,8 +51,7 @@ def shared(*signature) -> Callable:
 
     def make(function):
         @functools.cache
-        def traced_once(compiled):
-            del compiled
+        def traced_once():
             return tf.function(
                 function,
                 input_signature=[tf.TensorSpec(shape, dtype) for shape, dtype in signature],
@@ -63,7 +62,7 @@ def shared(*signature) -> Callable:
         @functools.wraps(function)
         def call(*args):
             with _closed():
-                return traced_once(is_compiled())(*args)
+                return traced_once()(*args)
 
         return call
 
