@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -70,9 +71,7 @@ def planned(model: keras.Model) -> Plan:
     """
     graph = call_graph(model)
     ties = Ties()
-    rules, channels = _forward(graph, ties)
-    roots = ties.find(np.arange(len(ties)))
-    channels, rules = _with_roots(channels, rules, roots)
+    rules, channels, roots = followed(graph, ties)
 
     # The last pass leaves its findings with the rules: that must be the strict one.
     merging = _needed(rules, channels, graph.outputs, len(roots), merging=True)
@@ -82,13 +81,40 @@ def planned(model: keras.Model) -> Plan:
         merging[roots[ids]] = stays[roots[ids]] = True
     carriers = _carriers(rules, needed & ~merging)
     stays[list(carriers)] = False
+    stays = completed(rules, stays)
+    return Plan(rules, channels, graph.outputs, graph.entries, stays, carriers)
 
-    more = np.zeros(0, int)
+
+def completed(rules: Sequence[Rule], stays: np.ndarray) -> np.ndarray:
+    """`stays`, and what must stay besides, so that each layer can be made: for each id whether."""
+    stays, more = stays.copy(), np.zeros(0, int)
     while True:
         stays[more] = True
         more = np.concatenate([np.zeros(0, int), *(rule.also_keep(stays) for rule in rules)])
         if not len(more):
-            return Plan(rules, channels, graph.outputs, graph.entries, stays, carriers)
+            return stays
+
+
+def followed(
+    graph: CallGraph, ties: Ties, *, couple: bool = False
+) -> tuple[list[Rule], dict[int, Channels | None], np.ndarray]:
+    """Follows channels from the inputs of a model to its outputs.
+
+    Args:
+        graph: The calls of the model.
+        ties: What is to know which channels go together.
+        couple: Whether to tie also what a layer can lose together only, see `Rule.couple`.
+
+    Returns:
+        The rule of each call, the channels of each tensor, by its number, and for each id that has
+        been made the one for all that are tied together, which rules and channels have.
+    """
+    rules, channels = _forward(graph, ties)
+    for rule in rules if couple else ():
+        rule.couple(ties)
+    roots = ties.find(np.arange(len(ties)))
+    channels, rules = _with_roots(channels, rules, roots)
+    return rules, channels, roots
 
 
 def _forward(graph: CallGraph, ties: Ties) -> tuple[list[Rule], dict[int, Channels | None]]:

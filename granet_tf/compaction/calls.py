@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from granet_tf.compaction.values import Substituted
 from keras_layers.keras_internals import (
     Functional,
     Node,
@@ -71,8 +72,7 @@ class Call:
         given = {id(x): v for x, v in zip(self.tensors, values, strict=True)}
         args, kwargs = self.node.arguments.fill_in(given)
         kwargs = {k: v for k, v in kwargs.items() if k != "training"}
-        # Whatever a layer notes down while it runs is dropped.
-        with keras.StatelessScope(collect_losses=True):
+        with Substituted():  # Whatever a layer notes down while it runs is dropped.
             return self.operation(*args, **kwargs)
 
 

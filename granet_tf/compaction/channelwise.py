@@ -13,6 +13,7 @@ import numpy as np
 from keras import layers
 
 from granet_tf.compaction.rules import (
+    Member,
     Resized,
     Rule,
     channel_axis,
@@ -101,6 +102,12 @@ class Channelwise(Rule):
         return high - low <= 1e-6 * np.maximum(abs(low), abs(high)), (low + high) / 2
 
 
+def members_of(channels, *vectors) -> list[Member]:
+    """The vectors that there are, with an entry for each channel."""
+    present = [vector for vector in vectors if vector is not None and channels is not None]
+    return [Member(vector, channels.ids) for vector in present]
+
+
 def _along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
     return values.reshape([-1 if i == axis else 1 for i in range(rank)])
 
@@ -182,6 +189,12 @@ class Normalization(Channelwise):
     def shape(self):
         return Elementwise.shape(self)
 
+    def offsets(self):
+        return members_of(self.output, self.layer.beta, self.layer.moving_mean)
+
+    def scales(self):
+        return members_of(self.output, self.layer.gamma)
+
     def resized(self, plan):
         names = ("gamma", "beta", "moving_mean", "moving_variance")
         kept = plan.kept(self.inputs[0])
@@ -221,6 +234,12 @@ class Depthwise(Channelwise):
 
     def spread(self, of_inputs):
         return np.repeat(of_inputs, self.layer.depth_multiplier)
+
+    def members(self):
+        return members_of(self.output, self.layer.kernel)
+
+    def offsets(self):
+        return members_of(self.output, self.layer.bias)
 
     def resized(self, plan):
         weights = {"kernel": values_of(self.layer.kernel)[..., plan.kept(self.inputs[0]), :]}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
 from keras import layers
 
+from granet_tf.compaction.channelwise import members_of
 from granet_tf.compaction.mixing import Connections, Mixing
 from granet_tf.compaction.rules import (
     Rule,
@@ -117,6 +119,11 @@ class GroupedConvolution(Convolution):
                 ids.append(side[group][~mask[group]][: max(missing, 0)])
         return np.concatenate(ids)
 
+    def couple(self, ties):
+        for side in (self._by_group(x) for x in (self.inputs[0], self.output)):
+            for group in () if side is None else side[1:]:
+                ties.join(side[0], group)
+
     def _by_group(self, channels):
         return None if channels is None else channels.ids.reshape(self.layer.groups, -1)
 
@@ -196,6 +203,14 @@ class SeparableConvolution(Convolution):
         """(inputs, multiplier, outputs)."""
         pointwise = values_of(self.layer.pointwise_kernel).astype("float64")
         return pointwise.reshape(-1, self.layer.depth_multiplier, pointwise.shape[-1])
+
+    def members(self):
+        x, depth = self.inputs[0], self.layer.depth_multiplier
+        spread = None if x is None else dataclasses.replace(x, ids=np.repeat(x.ids, depth))
+        return [
+            *members_of(spread, self.layer.depthwise_kernel),
+            *members_of(self.output, self.layer.pointwise_kernel),
+        ]
 
     def resized(self, plan):
         resized = super().resized(plan)

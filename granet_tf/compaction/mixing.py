@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers
 
 from granet_tf.compaction.channels import unknown
-from granet_tf.compaction.channelwise import is_elementwise
+from granet_tf.compaction.channelwise import is_elementwise, members_of
 from granet_tf.compaction.rules import Resized, Rule, register, values_of
 
 
@@ -108,6 +108,12 @@ class Mixing(Rule):
     def needs(self, needed, merging):
         needed = np.ones(self.connections.total.shape[1], bool) if needed is None else needed
         return [(needed & ~self.absorbs(merging)).any(1)]
+
+    def members(self):
+        return members_of(self.output, self.layer.kernel)
+
+    def offsets(self):
+        return members_of(self.output, self.layer.bias)
 
     def resized(self, plan):
         x = self.inputs[0]

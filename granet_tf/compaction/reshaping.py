@@ -6,7 +6,7 @@ import numpy as np
 from keras import layers
 
 from granet_tf.compaction.channels import unknown
-from granet_tf.compaction.rules import Resized, Rule, channel_axis, register, values_of
+from granet_tf.compaction.rules import Member, Resized, Rule, channel_axis, register, values_of
 
 
 class Moving(Rule):
@@ -96,6 +96,9 @@ class Lookup(Rule):
 
     def needs(self, needed, merging):
         return [np.ones(0 if x is None else len(x.ids), bool) for x in self.inputs]
+
+    def members(self):
+        return [Member(self.layer.embeddings, self.output.ids)]
 
     def resized(self, plan):
         table = values_of(self.layer.embeddings)[:, plan.kept(self.output)]

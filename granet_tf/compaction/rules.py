@@ -28,6 +28,20 @@ class Resized:
     weights: dict[str, np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A weight, and which channel each of its outputs leads to.
+
+    Attributes:
+        weight: The weight. Its outputs are those of its `keras_layers.layouts.Layout`, in one row;
+            a vector's are its entries.
+        ids: The id of the channel of each of them.
+    """
+
+    weight: keras.Variable
+    ids: np.ndarray
+
+
 class Rule:
     """What one call does with channels. One object for each call; subclasses are the rules.
 
@@ -79,6 +93,21 @@ class Rule:
     def also_keep(self, kept: np.ndarray) -> np.ndarray:
         """Ids to keep besides, given which ids are kept so far."""
         return _first_if_none(self.output, kept)
+
+    def couple(self, ties: Ties) -> None:
+        """Ties channels that this layer can only lose together."""
+
+    def members(self) -> list[Member]:
+        """The weights that lead to channels here: without all of them a channel is dead."""
+        return []
+
+    def offsets(self) -> list[Member]:
+        """The vectors that would still give a dead channel a value: biases, means."""
+        return []
+
+    def scales(self) -> list[Member]:
+        """The vectors that scale channels, as that of a batch normalisation."""
+        return []
 
     def resized(self, plan: Any) -> Resized:
         """The layer without what `plan` removes."""
