@@ -11,6 +11,7 @@ import numpy as np
 from granet_tf.methods import Method
 from granet_tf.slots import Slot
 from keras_layers.carrier import CarriesMasks, carries_masks
+from keras_layers.held import HeldVectors
 from keras_layers.keras_internals import layers_of
 from keras_layers.masking import PrunedWeight
 from keras_layers.prunable import unique
@@ -20,12 +21,14 @@ from keras_layers.prunable import unique
 class Group:
     """Weights whose masks one method updates together.
 
-    `method` is a function, as a model learns the length of its training only in `fit`.
+    `method` is a function, as a model learns the length of its training only in `fit`. `held` are
+    vectors that are held at zero where channels are pruned.
     """
 
     method: Callable[[], Method]
     pruned: tuple[PrunedWeight, ...]
     mask_only: bool
+    held: HeldVectors | None = None
 
     def trained_by(self, variables: Iterable[keras.Variable], *, alone: bool) -> Group:
         """Those of the weights that are in `variables`, which an optimizer trains.
@@ -88,7 +91,7 @@ def groups_of(model: keras.Layer) -> Iterator[Group]:
         pruned = tuple(
             dataclasses.replace(p, path=unique(p.path, taken)) for x in layers for p in x.pruned
         )
-        yield Group(lambda first=first: first.method, pruned, first.mask_only)
+        yield Group(lambda first=first: first.method, pruned, first.mask_only, first.held)
 
 
 def groups_in(model: keras.Layer) -> tuple[Group, ...]:

@@ -31,7 +31,9 @@ from granet_tf.schedules import PACKAGE
 from granet_tf.spared import spare_outputs
 from granet_tf.states import add_states, snapshot
 from granet_tf.stripping import masked_weights, pruned_weights
+from granet_tf.structured.coupled_weights import coupled_weights
 from keras_layers.carrier import CarriesMasks
+from keras_layers.held import hold
 from keras_layers.keras_internals import (
     COMPILED,
     Functional,
@@ -175,11 +177,15 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         weights = weights_of(model, prunable) if _verdicts is None else _verdicts
         if prunable is None and _verdicts is None:
             weights, self.method = spare_outputs(model, weights, self.method)
+        coupled = coupled_weights(model, weights, self.method, asked_for=prunable is not None)
+        weights, self.method = coupled.weights, coupled.method
         none = not any(w.prunable for w in weights) and not pruned_weights(model)
         if none and _verdicts is None:
             raise ValueError(_nothing_to_prune(model, weights))
         self._decided = tuple(weights)
-        self.pruned = add_states(self, add_masks(self, weights), self.method, track_explored)
+        masked = coupled.applied(add_masks(self, weights))
+        self.held = coupled.held(masked)
+        self.pruned = add_states(self, masked, self.method, track_explored)
         self.watch_layers()
         done = {w.path for w in weights if w.settled}
         self.pruned = tuple(settled(p, p.variable) if p.path in done else p for p in self.pruned)
@@ -255,6 +261,7 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
                 pruned.explored.assign(pruned.mask)
             if not self.mask_only:
                 pruned.variable.assign(masked_value(pruned))
+        hold(self)
 
     def start(self, batches: Iterable = (), loss: Any = None) -> None:
         """Draws the masks of a method that chooses them before training, from data: SNIP, GraSP.

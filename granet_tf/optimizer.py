@@ -144,6 +144,9 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         gradients = dict(zip(map(id, variables), grads, strict=True))
         dense = self._dense_gradients(gradients)
         masks = self._mask_gradients(gradients)
+        for group in self._groups:
+            if group.held is not None:
+                group.held.mask_gradients(gradients)
         before = tf.identity(self.iterations)
         follows = any(group.method().follows_steps for group in self._groups)
         parts = parts_of(self.inner_optimizer) if follows else ()
@@ -297,6 +300,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 _if(strategy, group, step > before, self._follow, gradients, step, rates)
             due = (step > before) & group.method().is_due(step)
             _if(strategy, group, due, self._update, gradients, step)
+            _hold(strategy, group)
 
     def _zero_dormant(self, strategy, group, masks):
         # Most optimizers leave a dormant weight at 0 by themselves; those that mix entries (Muon),
@@ -410,6 +414,12 @@ def _if(strategy, group, condition, function, *args):
     when(condition, lambda: function(strategy, group, *args), apart=apart)
 
 
+def _hold(strategy, group):
+    """Holds what belongs to channels that are pruned."""
+    for own in _replicas(strategy, group.pruned[0].variable.value) if group.held else ():
+        group.held.hold(own)
+
+
 def _dense(gradient, shape):
     if gradient is None:
         return tf.zeros(shape)
@@ -437,6 +447,7 @@ def _snapshots(group, own, gradients) -> list[Snapshot]:
             own(gradients[id(p.variable)]) if gradients else None,
             {name: read(own(v.value)) for name, v in p.state.items()},
             p.layout,
+            None if p.scale is None else read(own(p.scale.value)),
         )
         for p in group.pruned
     ]

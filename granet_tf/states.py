@@ -79,6 +79,7 @@ def snapshot(pruned: PrunedWeight) -> Snapshot:
         tf.convert_to_tensor(pruned.mask),
         state={name: tf.convert_to_tensor(v) for name, v in pruned.state.items()},
         layout=pruned.layout,
+        scale=None if pruned.scale is None else tf.convert_to_tensor(pruned.scale),
     )
 
 

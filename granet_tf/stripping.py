@@ -13,6 +13,7 @@ from granet_tf.graphs import rebuilt
 from granet_tf.own_classes import check_keras, forget_training, is_own_class, own_class, replaced
 from granet_tf.states import make_neutral
 from keras_layers.carrier import carries_masks
+from keras_layers.held import hold
 from keras_layers.keras_internals import Functional, layers_of
 from keras_layers.masking import PrunedWeight, masked_value
 from keras_layers.settling import leave_alone
@@ -62,6 +63,7 @@ def _stripped(model):
             weight.variable.assign(masked_value(weight))
         for carrier in carriers:
             make_neutral(carrier.pruned, carrier.method)
+            hold(carrier, 0.0)
         return stripped, undo.pop_all().close
 
 
@@ -85,6 +87,8 @@ def masked_weights(model: keras.Model) -> Iterator[keras.Model]:
     (True, 2, 8)
     """
     variables = [v for p in pruned_weights(model) for v in (p.variable, *p.state.values())]
+    held = [layer.held for layer in layers_of(model) if carries_masks(layer) and layer.held]
+    variables += [vector.variable for each in held for vector in each.vectors]
     kept = [(variable, variable.numpy()) for variable in variables]
     stripped, undo = _stripped(model) if kept else (model, lambda: None)
     try:

@@ -17,12 +17,15 @@ class CarriesMasks(Transparent):
         pruned: The masked weights; empty until built.
         mask_only: Whether dormant weights keep their value, and the layer computes with w · mask.
         has_optimizer: Whether an optimizer updates the masks.
+        held: Vectors that are held at zero where a channel is pruned, a
+            `keras_layers.held.HeldVectors`; None if there are none.
     """
 
     method: Any
     pruned: tuple[PrunedWeight, ...] = ()
     mask_only: bool = False
     has_optimizer: bool = False
+    held: Any = None
 
     @property
     def updated_with(self) -> Hashable:

@@ -31,11 +31,14 @@ class Layout:
         kind: One of `KINDS`, the kind of layer that it belongs to.
         inputs: Axes that are summed over where inputs meet the kernel, counted from the end.
         outputs: Axes that lead to outputs.
+        channels: A number for each output: outputs with the same one, in several weights, can only
+            be removed together. None where that is not known.
     """
 
     kind: str = "other"
     inputs: tuple[int, ...] = (-2,)
     outputs: tuple[int, ...] = (-1,)
+    channels: tuple[int, ...] | None = dataclasses.field(default=None, repr=False)
 
 
 DENSE = Layout("dense")

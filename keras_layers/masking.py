@@ -36,6 +36,7 @@ class PrunedWeight:
         was_frozen: Whether it was not trainable when it got its mask, which somebody asked for.
         slots: What the optimizer that updates the mask keeps for the weight and is to reset, each a
             `granet_tf.slots.Slot`; only that optimizer knows them.
+        scale: What the batch normalisation behind multiplies each output by, where that is ranked.
     """
 
     path: str
@@ -47,6 +48,7 @@ class PrunedWeight:
     transform: Callable | None = None
     was_frozen: bool = False
     slots: tuple = ()
+    scale: keras.Variable | None = None
 
 
 def add_masks(owner: keras.Layer, weights: Iterable[Weight]) -> tuple[PrunedWeight, ...]:

@@ -58,6 +58,10 @@ class ByKind(Pattern):
     def chosen(self, kind):
         return self.patterns.get(kind, self.default)
 
+    @property
+    def needs_gradient(self):
+        return any(p.needs_gradient for p in (*self.patterns.values(), self.default))
+
     def get_config(self):
         save = keras.saving.serialize_keras_object
         patterns = {kind: save(pattern) for kind, pattern in self.patterns.items()}
@@ -79,6 +83,7 @@ def _in_dense_layers(pattern):
 PATTERNS: dict[str, Pattern] = {
     "element": Element(),
     "filter": Filter(),
+    "coupled_filter": Filter(coupled=True),
     "2:4": NM(2, 4),
     "litert": _in_dense_layers(Block((4, 1))),
     "litert_int8": _in_dense_layers(Block((16, 1))),

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from granet_tf.masks.axes import Axes, Matrices, check_rank, checked_axes, positive
+from granet_tf.masks.criteria import CRITERIA, Criterion, Filters
 from granet_tf.schedules import PACKAGE
 from keras_layers.layouts import Layout
 
@@ -53,6 +54,25 @@ class Pattern:
     """
 
     is_single: ClassVar[bool] = False
+
+    # Whether units of several weights that can only be removed together are one.
+    coupled: bool = False
+    # Of how many units each weight keeps a multiple.
+    round_to: int = 1
+
+    @property
+    def judge(self) -> Criterion | None:
+        """What ranks units when they are pruned, in place of what the method ranks weights by."""
+        return None
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether `judge` looks at dense gradients."""
+        return self.judge is not None and self.judge.needs_gradient
+
+    def judged(self, weight: tf.Tensor, gradient: tf.Tensor | None, scale: tf.Tensor | None):
+        """The scores of `judge` for the units of one weight."""
+        raise NotImplementedError(f"{type(self).__name__} must implement judged()")
 
     @property
     def is_free(self) -> bool:
@@ -321,14 +341,29 @@ class Filter(Pattern):
     normalisation behind it, so its output is a constant, not always 0. `strip` leaves them, and a
     filter that is grown again finds them there.
 
+    With `coupled`, filters that only go together are one unit, so that all that is pruned can be
+    removed: the channel of an addition takes a filter of each branch, a grouped convolution loses a
+    filter of each group. Its score is the sum over all weights of these filters. They are the
+    dependency groups of DepGraph (Fang et al., 2023), see `granet_tf.structured`. Weights whose
+    channels can't be removed are not pruned, and `granet_tf.summarize` says why. What pruned units
+    would still put out, the biases and offsets behind them, is held at zero.
+
     Args:
         axis: The axis of outputs, or several. None takes that of the layer that the weight belongs
             to (-2 in transposed convolutions), or the last one for a bare tensor.
         normalization: What filters of different layers are ranked together by: "lamp", as above,
             or None for the bare sums.
+        coupled: Whether filters that can only be removed together are one unit. Needs a sequential
+            or functional model.
+        criterion: What filters are ranked by when pruned: "l1" or "l2" norm, "taylor", the sum of
+            |w · gradient|, "scale", the |γ| of the batch normalisation behind, or a
+            `granet_tf.Criterion`. None is the sum of what the method ranks weights by: of |w|.
+        round_to: Each layer keeps a multiple of this number of filters, unless it is never pruned,
+            and at least as many; hardware likes 8. Of all layers together the number is the
+            multiple next to the one asked for.
 
     Raises:
-        ValueError: On an `axis` or `normalization` that is none.
+        ValueError: On an `axis`, `normalization`, `criterion` or `round_to` that is none.
 
     Example:
 
@@ -348,8 +383,22 @@ class Filter(Pattern):
 
     axis: Axes | None = None
     normalization: str | None = "lamp"
+    coupled: bool = False
+    criterion: str | Criterion | None = None
+    round_to: int = 1
 
     def __post_init__(self):
+        named = self.criterion is None or self.criterion in CRITERIA
+        if not (named or isinstance(self.criterion, Criterion)):
+            raise ValueError(
+                f"`criterion` must be one of {', '.join(CRITERIA)}, a granet_tf.Criterion, or None "
+                f"for what the method ranks by. Received: criterion={self.criterion!r}"
+            )
+        if not isinstance(self.round_to, int) or self.round_to < 1:
+            raise ValueError(
+                "`round_to` must be a number of filters, an integer > 0. "
+                f"Received: round_to={self.round_to!r}"
+            )
         if self.axis is not None:
             object.__setattr__(self, "axis", checked_axes(self.axis, "axis"))
         if self.normalization not in _NORMALIZATIONS:
@@ -359,7 +408,26 @@ class Filter(Pattern):
             )
 
     def __str__(self):
-        return "filters"
+        return "coupled filters" if self.coupled else "filters"
+
+    @property
+    def judge(self):
+        return CRITERIA.get(self.criterion) if isinstance(self.criterion, str) else self.criterion
+
+    def judged(self, weight, gradient, scale):
+        outputs = positive(-1 if self.axis is None else self.axis, len(weight.shape))
+        order = [*self._others(weight.shape), *outputs]
+        filters = math.prod(weight.shape[i] for i in outputs)
+
+        def columns(values):
+            return tf.reshape(tf.transpose(tf.cast(values, tf.float32), order), (-1, filters))
+
+        gradients = None if gradient is None else columns(gradient)
+        return self.judge.score(Filters(columns(weight), gradients, scale))
+
+    def get_config(self):
+        config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return config | {"criterion": keras.saving.serialize_keras_object(self.criterion)}
 
     def bound(self, layout):
         return self if self.axis is not None else dataclasses.replace(self, axis=layout.outputs)
@@ -373,7 +441,9 @@ class Filter(Pattern):
     @classmethod
     def from_config(cls, config):
         # Files of version 0.1 go on as they began: with bare sums.
-        return cls(**{"normalization": None, **config})
+        config = {"normalization": None, **config}
+        saved = keras.saving.deserialize_keras_object(config.pop("criterion", None))
+        return cls(**config, criterion=saved)
 
     def pool(self, score):
         return tf.reduce_sum(score, self._others(score.shape))

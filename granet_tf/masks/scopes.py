@@ -148,8 +148,62 @@ def _keep_together(candidates, sparsity, *of_all):
     return first | others.best_together(rest)
 
 
+def _in_whole(keep):
+    """`keep`, with numbers of units as the pattern wants them."""
+
+    def kept(method, groups, sparsity):
+        masks = keep(method, groups, sparsity)
+        return [
+            c.best_of_each(whole(c.units, count_each(mask))) if _is_particular(c.units) else mask
+            for c, mask in zip(groups, masks, strict=True)
+        ]
+
+    return kept
+
+
+def _is_particular(units):
+    return units.given.coupled or units.given.round_to > 1
+
+
+def whole(units: Units, k: tf.Tensor) -> tf.Tensor:
+    """Numbers of units next to `k` that the pattern lets an entry keep.
+
+    Multiples of its `round_to`, and at least one; a number that is all of an entry stays. Their sum
+    is the multiple next to that of `k`: the largest remainders are rounded up.
+
+    Args:
+        units: The units.
+        k: How many of each entry are wanted, an int64 vector.
+
+    Example:
+
+    >>> from granet_tf.masks.patterns import Filter
+    >>> patterns, masks = [(Filter(round_to=8),) * 2] * 3, [tf.ones((1, 32), tf.bool)] * 3
+    >>> [units] = Units.of("abc", patterns, masks)
+    >>> whole(units, tf.constant([13, 14, 12], tf.int64)).numpy().tolist()
+    [16, 16, 8]
+    """
+    step = units.given.round_to
+    if step == 1:
+        return tf.maximum(k, 1)
+    sizes = tf.constant([c.slots for c in units.capacities], tf.int64)
+    least = tf.minimum(tf.constant(step, tf.int64), sizes)
+    is_all = k >= sizes
+    low = tf.where(is_all, sizes, tf.maximum(k // step * step, least))
+    is_open = ~is_all & (low + step <= sizes)
+    remainder = tf.where(is_open, k - low, tf.constant(-step, tf.int64))
+    missing = (tf.reduce_sum(k) - tf.reduce_sum(low) + step // 2) // step
+    missing = tf.clip_by_value(missing, 0, tf.math.count_nonzero(is_open))
+    order = tf.argsort(remainder, direction="DESCENDING", stable=True)
+    place = tf.cast(tf.argsort(order, stable=True), tf.int64)
+    return low + tf.where(place < missing, tf.constant(step, tf.int64), 0)
+
+
 # {scope: (method, candidates by pattern, overall sparsity) -> masks of the units that stay}
-SCOPES: dict[str, Callable] = {"global": _keep_global, "layer": _keep_layer}
+SCOPES: dict[str, Callable] = {
+    "global": _in_whole(_keep_global),
+    "layer": _in_whole(_keep_layer),
+}
 
 
 def _of_group(values, candidates):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from granet_tf.masks.coupling import Coupling
 from granet_tf.masks.joined import Joined, Parts
 from granet_tf.masks.patterns import Capacity, Pattern
 from granet_tf.masks.selection import (
@@ -74,14 +75,20 @@ def _best(tiers, k, top, count):
 class Units:
     """What is active of the weights of one pattern, and what may become so, counted in units.
 
+    Weights whose units are coupled count as one here, an entry, with the path and the shape of the
+    first of them. Without coupling, each weight is an entry.
+
     Attributes:
-        paths: Paths of the weights.
+        paths: Paths of the entries.
         given: The pattern as it was given, without axes: units of equal ones may be ranked together
             and exchanged.
         patterns: The pattern with the axes of each weight.
         shapes: Shapes of the weights.
-        indices: Places of the weights among all that the method has.
+        places: Places of the weights among all that the method has.
+        indices: Places of the entries among all entries.
+        leaders: The first weight of each entry, by its place among these weights.
         active: Which units are active.
+        coupling: Which units of several weights are one; None if there are none such.
 
     Example:
 
@@ -98,8 +105,11 @@ class Units:
     given: Pattern
     patterns: tuple[Pattern, ...]
     shapes: tuple[tuple[int, ...], ...]
+    places: tuple[int, ...]
     indices: tuple[int, ...]
+    leaders: tuple[int, ...]
     active: Joined
+    coupling: Coupling | None = None
 
     @classmethod
     def of(
@@ -107,6 +117,7 @@ class Units:
         paths: Sequence[str],
         patterns: Sequence[tuple[Pattern, Pattern]],
         masks: Sequence[tf.Tensor],
+        channels: Sequence[tuple[int, ...] | None] | None = None,
     ) -> list[Units]:
         """The units of weights with these masks, those of equal patterns together.
 
@@ -118,15 +129,36 @@ class Units:
             patterns: The pattern of each weight, as it was given and with the weight's axes, as
                 from `Method.patterns_of`.
             masks: The weights' masks.
+            channels: The channel of each output of each weight, as in `Layout.channels`; only a
+                pattern that couples units asks for them.
         """
+        groups = alike([given for given, _ in patterns])
+        couplings = [_coupling_of(patterns[places[0]][0], places, channels) for places in groups]
+        leaders = [
+            tuple(range(len(places))) if c is None else tuple(own[0] for own in c.members)
+            for c, places in zip(couplings, groups, strict=True)
+        ]
+        first = sorted(places[i] for i_s, places in zip(leaders, groups, strict=True) for i in i_s)
+        rank = {place: i for i, place in enumerate(first)}
         made = []
-        for indices in alike([given for given, _ in patterns]):
-            bound = tuple(patterns[i][1] for i in indices)
-            units = [pattern.units(masks[i]) for pattern, i in zip(bound, indices, strict=True)]
+        for places, coupling, own in zip(groups, couplings, leaders, strict=True):
+            bound = tuple(patterns[i][1] for i in places)
+            units = [pattern.units(masks[i]) for pattern, i in zip(bound, places, strict=True)]
+            units = units if coupling is None else coupling.any(map(_in_a_row, units))
             parts = Parts.of([tuple(each.shape) for each in units])
-            shapes = tuple(tuple(masks[i].shape) for i in indices)
-            names, given = tuple(paths[i] for i in indices), patterns[indices[0]][0]
-            made.append(cls(names, given, bound, shapes, tuple(indices), parts.join(units)))
+            made.append(
+                cls(
+                    paths=tuple(paths[places[i]] for i in own),
+                    given=patterns[places[0]][0],
+                    patterns=bound,
+                    shapes=tuple(tuple(masks[i].shape) for i in places),
+                    places=tuple(places),
+                    indices=tuple(rank[places[i]] for i in own),
+                    leaders=own,
+                    active=parts.join(units),
+                    coupling=coupling,
+                )
+            )
         return made
 
     @property
@@ -135,31 +167,65 @@ class Units:
 
     @property
     def capacities(self) -> list[Capacity]:
-        """How many units the pattern has room for, of each weight."""
+        """How many units the pattern has room for, of each entry."""
+        if self.coupling is not None:
+            return [Capacity(size, size, size) for size in self.coupling.sizes]
         return [p.capacity(shape) for p, shape in zip(self.patterns, self.shapes, strict=True)]
 
     def pool(self, scores: Sequence[tf.Tensor]) -> Joined:
         """Scores of single weights, of all weights that the method has -> float32 of units."""
-        each = zip(self.patterns, self.indices, strict=True)
-        return self.parts.join([tf.cast(p.pool(scores[i]), tf.float32) for p, i in each])
+        return self._joined([scores[i] for i in self.places])
+
+    def _joined(self, scores: Sequence[tf.Tensor]) -> Joined:
+        each = zip(self.patterns, scores, strict=True)
+        return self._summed([tf.cast(p.pool(score), tf.float32) for p, score in each])
+
+    def _summed(self, pooled: Sequence[tf.Tensor]) -> Joined:
+        """Scores of the units of each weight -> of each entry."""
+        if self.coupling is not None:
+            pooled = self.coupling.added(list(map(_in_a_row, pooled)))
+        return self.parts.join(pooled)
 
     def pool_magnitudes(self, values: Sequence[tf.Tensor]) -> Joined:
         """`pool` of their absolute values."""
         if not self.given.is_single:
             return self.pool([tf.abs(value) for value in values])
-        return self.parts.join([tf.cast(values[i], tf.float32) for i in self.indices]).map(tf.abs)
+        return self.parts.join([tf.cast(values[i], tf.float32) for i in self.places]).map(tf.abs)
+
+    def judged(self, weights: Sequence, gradients: Sequence, scales: Sequence) -> Joined:
+        """The scores of the pattern's criterion, see `Pattern.judge`.
+
+        Args:
+            weights: Values of all weights that the method has.
+            gradients: Their dense gradients, or None for each.
+            scales: What multiplies each output of them, or None for each.
+
+        Raises:
+            ValueError: If the criterion needs what is not there.
+        """
+        judge, parts = self.given.judge, []
+        for pattern, i in zip(self.patterns, self.places, strict=True):
+            for needed, values in {"gradient": gradients, "scale": scales}.items():
+                if getattr(judge, f"needs_{needed}") and values[i] is None:
+                    raise ValueError(
+                        f"`criterion` needs the {needed} of each weight, which is not to be had "
+                        f"here. Received: criterion={self.given.criterion!r}"
+                    )
+            parts.append(pattern.judged(weights[i], gradients[i], scales[i]))
+        summed = self._summed(parts)
+        return summed if judge.total is None else summed.map(judge.total)
 
     def mean(self, pooled: Joined) -> Joined:
         """What has been pooled, for one weight of each unit: comparable between filters, or blocks,
         of different sizes."""
-        ones = [
-            pattern.pool(tf.ones(s)) for pattern, s in zip(self.patterns, self.shapes, strict=True)
-        ]
-        return pooled.map(tf.divide, self.parts.join(ones))
+        return pooled.map(tf.divide, self._joined([tf.ones(shape) for shape in self.shapes]))
 
     def expand(self, units: Joined) -> list[tf.Tensor]:
         """Mask of units -> masks of these weights."""
-        each = zip(self.patterns, units.split(), self.shapes, strict=True)
+        masks = units.split()
+        if self.coupling is not None:
+            masks = self.coupling.spread(masks)
+        each = zip(self.patterns, masks, self.shapes, strict=True)
         return [pattern.expand(mask, shape) for pattern, mask, shape in each]
 
     def flat(self, units: Joined) -> list[tf.Tensor]:
@@ -181,7 +247,8 @@ class Units:
         """`Pattern.comparable` of all weights."""
         if self.given.is_comparable:
             return score
-        each = zip(self.patterns, score.split(), eligible.split(), strict=True)
+        own = [self.patterns[i] for i in self.leaders]
+        each = zip(own, score.split(), eligible.split(), strict=True)
         return self.parts.join([pattern.comparable(s, e) for pattern, s, e in each])
 
     def choose(self, score: Joined, k: tf.Tensor, eligible: Joined) -> Joined:
@@ -228,6 +295,22 @@ class Units:
         return count_each(self.tiers(anything, ~kept, kept)[0])
 
 
+def _coupling_of(given, places, channels) -> Coupling | None:
+    if not given.coupled:
+        return None
+    own = [channels[i] if channels is not None else None for i in places]
+    if None in own:
+        raise ValueError(
+            "`pattern` couples units of several weights, and only a model tells which: prune with "
+            f"granet_tf.wrap(model, method). Received: pattern={given!r}"
+        )
+    return Coupling.of(own)
+
+
+def _in_a_row(values):
+    return tf.reshape(values, [-1])
+
+
 def alike(patterns: Sequence[Pattern]) -> list[list[int]]:
     """Positions of equal patterns.
 
@@ -244,7 +327,7 @@ def alike(patterns: Sequence[Pattern]) -> list[list[int]]:
 
 
 def in_order(groups: Sequence[Units], values: Sequence[Sequence]) -> list:
-    """What each group has for its weights, in the order of all weights.
+    """What each group has for its entries, in the order of all entries.
 
     Example:
 
@@ -254,26 +337,34 @@ def in_order(groups: Sequence[Units], values: Sequence[Sequence]) -> list:
     >>> in_order(groups, [["first", "third"], ["second"]])
     ['first', 'second', 'third']
     """
-    places = [i for units in groups for i in units.indices]
-    flat = [value for of_group in values for value in of_group]
-    return [value for _, value in sorted(zip(places, flat, strict=True), key=lambda each: each[0])]
+    return _sorted([units.indices for units in groups], values)
+
+
+def _of_weights(groups, values):
+    """What each group has for its weights, in the order of all weights."""
+    return _sorted([units.places for units in groups], values)
+
+
+def _sorted(places, values):
+    each = ((i for own in places for i in own), (value for own in values for value in own))
+    return [value for _, value in sorted(zip(*each, strict=True), key=lambda pair: pair[0])]
 
 
 def paths_of(groups: Sequence[Units]) -> list[str]:
-    """Paths of all weights, in their order."""
+    """Paths of all entries, in their order."""
     return in_order(groups, [units.paths for units in groups])
 
 
 def expanded(groups: Sequence[Units], masks: Sequence[Joined]) -> list[tf.Tensor]:
     """Masks of units, by group -> masks of all weights, in their order."""
     each = zip(groups, masks, strict=True)
-    return in_order(groups, [units.expand(mask) for units, mask in each])
+    return _of_weights(groups, [units.expand(mask) for units, mask in each])
 
 
 def flat(groups: Sequence[Units], masks: Sequence[Joined]) -> list[tf.Tensor]:
     """As `expanded`, masks flat where that is an operation less for each weight."""
     each = zip(groups, masks, strict=True)
-    return in_order(groups, [units.flat(mask) for units, mask in each])
+    return _of_weights(groups, [units.flat(mask) for units, mask in each])
 
 
 def _exchange(ranking, grow_score, fraction, active):

@@ -20,8 +20,8 @@ import tensorflow as tf
 
 from granet_tf.masks.pattern_names import as_pattern
 from granet_tf.masks.patterns import Capacity, Element, Pattern
-from granet_tf.masks.scopes import SCOPES, Candidates, match
-from granet_tf.masks.units import Units, flat, in_order, units_of_each_to_keep
+from granet_tf.masks.scopes import SCOPES, Candidates, match, whole
+from granet_tf.masks.units import Units, expanded, flat, paths_of, units_of_each_to_keep
 from granet_tf.methods import sparsities
 from granet_tf.methods.parameters import check, parameter
 from granet_tf.methods.records import Needed, Snapshot, State, Updated, shaped, updated
@@ -196,7 +196,8 @@ class Method:
         """
         if self.follows_gradients:
             return Needed.AT_EVERY_STEP
-        return Needed.AT_UPDATES if self.needs_gradient else Needed.NEVER
+        looks = self.needs_gradient or self.pattern.needs_gradient
+        return Needed.AT_UPDATES if looks else Needed.NEVER
 
     @property
     def needs_data(self) -> bool:
@@ -331,6 +332,19 @@ class Method:
 
     def _pooled(self, score, groups, weights, seeds):
         """The scores of the units of each group, by the name of the function."""
+        if score == "drop_score" and any(units.given.judge for units in groups):
+            values = [
+                [getattr(w, name) for w in weights] for name in ("weight", "gradient", "scale")
+            ]
+            return [
+                units.judged(*values)
+                if units.given.judge
+                else self._pooled_by_method(score, [units], weights, seeds)[0]
+                for units in groups
+            ]
+        return self._pooled_by_method(score, groups, weights, seeds)
+
+    def _pooled_by_method(self, score, groups, weights, seeds):
         if getattr(type(self), score) is getattr(Method, score):
             # A magnitude, of all weights in one operation.
             values = [getattr(w, _MAGNITUDE_OF[score]) for w in weights]
@@ -421,20 +435,21 @@ class Method:
                 last axis but one and outputs in the last.
         """
         self.check_fits(shapes, layouts)
-        initial = sparsities.initial(self, shapes, layouts)
         everything = [tf.ones(shape, tf.bool) for shape in shapes.values()]
         groups = self._units_of(list(shapes), everything, layouts)
+        entries = {path: shapes[path] for path in paths_of(groups)}
+        initial = sparsities.initial(self, entries, layouts)
         seeds = self._seeds(shapes, 0)
         masks = []
         for units in groups:
             drawn = [
-                tf.random.stateless_uniform(shape, seeds[i], alg="philox")
-                for i, shape in zip(units.indices, units.parts.shapes, strict=True)
+                tf.random.stateless_uniform(shape, seeds[units.places[i]], alg="philox")
+                for i, shape in zip(units.leaders, units.parts.shapes, strict=True)
             ]
             wanted = tf.constant([initial[path] for path in units.paths], tf.float64)
-            kept = units_of_each_to_keep(units.capacities, wanted)
-            masks.append(units.expand(units.choose(units.parts.join(drawn), kept, units.active)))
-        return dict(zip(shapes, in_order(groups, masks), strict=True))
+            kept = whole(units, units_of_each_to_keep(units.capacities, wanted))
+            masks.append(units.choose(units.parts.join(drawn), kept, units.active))
+        return dict(zip(shapes, expanded(groups, masks), strict=True))
 
     def update_masks(
         self,
@@ -502,7 +517,8 @@ class Method:
         return self._units_of(list(layouts), [w.mask for w in weights], layouts)
 
     def _units_of(self, paths, masks, layouts):
-        return Units.of(paths, [self._pattern(path, layouts) for path in paths], masks)
+        channels = [(layouts or {}).get(path, Layout()).channels for path in paths]
+        return Units.of(paths, [self._pattern(path, layouts) for path in paths], masks, channels)
 
     def seeded(
         self, weights: Sequence[Snapshot], step: tf.Tensor

@@ -30,9 +30,6 @@ def largest(method: Method, sparsity: float, weights: Sequence[Snapshot]) -> lis
     names = ("scope", "distribution", "pinned", "capped", "pattern")
     settings = {name: getattr(method, name) for name in names}
     once = GMP(sparsity, schedule=ConstantSparsity(sparsity, 0), **settings)
-    everything = [
-        dataclasses.replace(w, mask=tf.ones(w.weight.shape, tf.bool), gradient=None)
-        for w in weights
-    ]
+    everything = [dataclasses.replace(w, mask=tf.ones(w.weight.shape, tf.bool)) for w in weights]
     new = once.update(tf.constant(0), everything, dormant_compete=False)
     return [u.mask for u in shaped(new, everything)]

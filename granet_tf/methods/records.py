@@ -66,6 +66,8 @@ class Snapshot:
         gradient: The dense gradient, summed over replicas; None where the method looks at none.
         state: {name: variable's value}, of what the method declares.
         layout: Which axes are inputs and outputs.
+        scale: What the batch normalisation behind multiplies each output by; None where no
+            criterion looks at it.
     """
 
     path: str
@@ -74,6 +76,7 @@ class Snapshot:
     gradient: tf.Tensor | None = None
     state: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
     layout: Layout = dataclasses.field(default_factory=Layout)
+    scale: tf.Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)
