@@ -25,13 +25,15 @@ from granet_tf.following import FollowTraining, resolve_for
 from granet_tf.groups import groups_of
 from granet_tf.masks.patterns import Pattern
 from granet_tf.methods import GraNet, Method
+from granet_tf.optimizer import SparseOptimizer
 from granet_tf.own_classes import Pickled, check_keras, is_built, own_class
 from granet_tf.own_methods import taken_names, warn_of_taken_names, with_methods_of
 from granet_tf.schedules import PACKAGE
 from granet_tf.spared import spare_outputs
 from granet_tf.states import add_states, snapshot
 from granet_tf.stripping import masked_weights, pruned_weights
-from granet_tf.structured.coupled_weights import coupled_weights
+from granet_tf.structured.coupled_weights import CoupledWeights, coupled_weights
+from granet_tf.structured.shrinking import Shrinking, Shrunk, shrink
 from keras_layers.carrier import CarriesMasks
 from keras_layers.held import hold
 from keras_layers.keras_internals import (
@@ -41,7 +43,7 @@ from keras_layers.keras_internals import (
     is_called_in_training,
     layers_of,
 )
-from keras_layers.masking import PrunedWeight, add_masks, masked_value, track
+from keras_layers.masking import PrunedWeight, add_masks, forget, masked_value, track
 from keras_layers.prunable import Weight, as_decided, weights_of
 from keras_layers.saved_masks import place_of, places, quantizations, quantize_again, without_masks
 from keras_layers.settling import (
@@ -49,6 +51,7 @@ from keras_layers.settling import (
     check_trains,
     is_settled,
     is_watched,
+    leave_alone,
     settle_when_changed,
     settled,
 )
@@ -165,12 +168,12 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         prunable: Callable | Sequence[str] | None = None,
         track_explored: bool = False,
         _verdicts: Sequence[Weight] | None = None,
+        _shrunk: Shrinking | None = None,
         **kwargs,
     ):
         kwargs.setdefault("name", f"sparse_{model.name}")
         self.call = with_signature(self.call, model.call)
         super().__init__(**kwargs)
-        self.model = model
         self.method = _checked_method(method)
         self.mask_only = _mask_only(self.method, mask_only)
         self.track_explored = track_explored
@@ -182,10 +185,22 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         none = not any(w.prunable for w in weights) and not pruned_weights(model)
         if none and _verdicts is None:
             raise ValueError(_nothing_to_prune(model, weights))
+        self._shrinking = Shrinking() if _shrunk is None else _shrunk
+        self._put_inside(model, coupled)
+        for metric in model._metrics:
+            self._tracker.add_to_store("metrics", metric)
+        self._emptied: set[str] = set()
+        self._begin()
+        self.built = True
+
+    def _put_inside(self, model: keras.Model, coupled: CoupledWeights) -> None:
+        """Makes `model` the one inside, with masks, all true, of the weights that are prunable."""
+        weights = coupled.weights
+        self.model = model
         self._decided = tuple(weights)
-        masked = coupled.applied(add_masks(self, weights))
+        masked = self._shrinking.applied(coupled.applied(add_masks(self, weights)))
         self.held = coupled.held(masked)
-        self.pruned = add_states(self, masked, self.method, track_explored)
+        self.pruned = add_states(self, masked, self.method, self.track_explored)
         self.watch_layers()
         done = {w.path for w in weights if w.settled}
         self.pruned = tuple(settled(p, p.variable) if p.path in done else p for p in self.pruned)
@@ -193,11 +208,77 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         own = {id(v) for v in model.non_trainable_weights}
         states = [v for v in model.non_trainable_variables if id(v) not in own]
         track(self, "_random_state", states)
-        for metric in model._metrics:
-            self._tracker.add_to_store("metrics", metric)
-        self._emptied: set[str] = set()
-        self._begin()
-        self.built = True
+
+    def replace_inside(self, model: keras.Model, shrinking: Shrinking) -> None:
+        """Makes `model`, which has the same weights but maybe smaller ones, the one inside.
+
+        It gets masks, all true. What `compile` has set stays.
+        """
+        verdicts = [
+            as_decided(now, before.decision)
+            for now, before in zip(weights_of(model), self.weight_verdicts, strict=True)
+        ]
+        leave_alone(self)
+        is_locked = self._tracker.locked
+        self._tracker.unlock()
+        forget(self, ("_mask", "_state", "_random_state"))
+        self._tracker.untrack(self.model)
+        self._shrinking = shrinking
+        self._put_inside(model, coupled_weights(model, verdicts, self.method))
+        if is_locked:
+            self._tracker.lock()
+        if self.train_function is not None:
+            self.make_train_function(force=True)
+        self.test_function = self.predict_function = None
+
+    @property
+    def shape_history(self) -> tuple[Shrunk, ...]:
+        """What each call of `shrink` has left of the model, the first one first."""
+        return self._shrinking.history
+
+    def shrink(
+        self,
+        optimizer: SparseOptimizer | None = None,
+        *,
+        kept: Mapping[str, Sequence[int]] | None = None,
+    ) -> Shrunk | None:
+        """Removes what coupled filters have pruned so far; training goes on in a smaller model.
+
+        The next step is the one that the larger model would make with the same masks, to rounding:
+        weights, masks, optimizer slots, moving averages, iterations, schedules and random states go
+        on. Sparsities stay fractions of the channels that there were at first, so that schedules
+        end with the same number. What is removed can't be grown again. A layer keeps at least one
+        channel.
+
+        This object, its `compile` and its optimizers stay the same, but not their variables: a
+        compiled function of a custom loop must be made anew, and variables be asked for again.
+        `strip` returns the smaller model from then on; the one that was wrapped stays as it is now.
+        `fit` does all this by `granet_tf.Shrink`.
+
+        Args:
+            optimizer: What trains the model in a custom loop; None is what `compile` was given.
+            kept: {path of a coupled weight: its outputs that stay, as numbered at the beginning},
+                in place of those that are alive, to give a model the shape of another one before
+                its checkpoint is restored; as in `shape_history[-1].kept`.
+
+        Returns:
+            A `granet_tf.structured.Shrunk`, also the last one of `shape_history`; None if nothing
+            is to be removed.
+
+        Raises:
+            ValueError: If no filters are coupled, if another model trains this one, if `kept` has
+                an unknown path, or if an optimizer keeps what can't be made smaller.
+
+        Example:
+
+        >>> import granet_tf
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)]
+        >>> method = granet_tf.StaticSparse(0.5, pattern="coupled_filter")
+        >>> model = granet_tf.wrap(keras.Sequential(layers), method)
+        >>> model.shrink().parameters, granet_tf.strip(model).layers[0].units
+        ((58, 30), 4)
+        """
+        return shrink(self, optimizer, kept)
 
     @property
     def weight_verdicts(self) -> tuple[Weight, ...]:
@@ -528,7 +609,16 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         self.pruned = without_masks(self, self.pruned, self.model.variables)
         # By place, as a loaded model's paths may differ. Pins and seeds go on with those here.
         place = place_of(self.model)
-        return {
+        shrunk = (
+            {
+                "shrunk": self._shrinking.get_config(
+                    {p.path: place[id(p.variable)] for p in self.pruned}
+                )
+            }
+            if self.shape_history
+            else {}
+        )
+        return shrunk | {
             "name": self.name,
             "trainable": self.trainable,
             "model": _serialized(self.model),
@@ -548,9 +638,16 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
             )
         model = config["model"]
         quantize_again(model, config.pop("quantizations", {}))
+        shrunk = Shrinking.from_config(config.pop("shrunk", {}), _paths(model))
         decided = _decided(model, config)
         verdicts = [as_decided(w, decided.get(id(w.variable))) for w in weights_of(model)]
-        return cls(**config, _verdicts=verdicts)
+        return cls(**config, _verdicts=verdicts, _shrunk=shrunk)
+
+
+def _paths(model) -> dict[str, str]:
+    """{place of a weight: its path}."""
+    path = {id(w.variable): w.path for w in weights_of(model)}
+    return {place: path[id(v)] for place, v in places(model).items() if id(v) in path}
 
 
 def _serialized(model):

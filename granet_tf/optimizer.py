@@ -114,6 +114,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
         self._groups = tuple(group.with_slots(slots) for group in groups)
         self.built = True
 
+    def bind(self, model: keras.Model) -> None:
+        """Goes on with the masks that `model` has now, after its weights have been exchanged."""
+        self._all_groups = groups_in(model)
+        self.built = False
+        if self.inner_optimizer.built:
+            self.build([v for v in variables_trained_by(self.inner_optimizer) if v.trainable])
+
     # AutoGraph, which converts what a user's tf.function calls, takes long and is not needed.
     @tf.autograph.experimental.do_not_convert
     def apply(self, grads, trainable_variables=None):

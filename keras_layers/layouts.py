@@ -33,12 +33,16 @@ class Layout:
         outputs: Axes that lead to outputs.
         channels: A number for each output: outputs with the same one, in several weights, can only
             be removed together. None where that is not known.
+        full_shape: The weight's shape before any of its channels were removed; None if none were.
+        removed: How many of the channels that the weight shares a dependency group with are gone.
     """
 
     kind: str = "other"
     inputs: tuple[int, ...] = (-2,)
     outputs: tuple[int, ...] = (-1,)
     channels: tuple[int, ...] | None = dataclasses.field(default=None, repr=False)
+    full_shape: tuple[int, ...] | None = dataclasses.field(default=None, repr=False)
+    removed: int = dataclasses.field(default=0, repr=False)
 
 
 DENSE = Layout("dense")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,13 @@ def track(owner: keras.Layer, name: str, variables: Iterable[keras.Variable]) ->
     """
     for i, variable in enumerate(variables):
         setattr(owner, f"{name}_{i}", variable)
+
+
+def forget(owner: keras.Layer, names: Iterable[str]) -> None:
+    """Takes from `owner` what `track` has given it by these names."""
+    kept = re.compile(f"({'|'.join(names)})_[0-9]+")
+    for name in [name for name in vars(owner) if kept.fullmatch(name)]:
+        delattr(owner, name)
 
 
 def masked_value(pruned: PrunedWeight, *, straight_through: bool = False) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import keras
@@ -9,7 +10,8 @@ import numpy as np
 
 from granet_tf.compaction.analysis import Plan
 from granet_tf.compaction.calls import is_graph
-from granet_tf.compaction.rules import Resized
+from granet_tf.compaction.rules import Resized, values_of
+from granet_tf.compaction.values import Substituted
 from granet_tf.graphs import rebuilt
 from keras_layers.keras_internals import layers_of
 
@@ -28,6 +30,75 @@ def resized(model: keras.Model, plan: Plan) -> keras.Model:
     >>> resized(model, planned(model)).layers[0].units
     2
     """
+    result, made = _made(model, plan)
+    for rule, new, changes in made:
+        _fill(rule.layer, new, changes)
+    return result
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Move:
+    """Where the values of a variable are to be found in the model that it was made smaller from.
+
+    Attributes:
+        old: The variable there.
+        new: The variable here.
+        entries: Of each entry here, its place in the flat variable there; None for all of them, as
+            they are.
+    """
+
+    old: keras.Variable
+    new: keras.Variable
+    entries: np.ndarray | None
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """What is left of `values`, an array that has an entry for each of the old variable."""
+        return values if self.entries is None else values.ravel()[self.entries]
+
+    def values(self) -> np.ndarray:
+        """The values of the new variable: those that are left of the old one."""
+        return self.of(values_of(self.old))
+
+
+def moved(model: keras.Model, plan: Plan) -> tuple[keras.Model, list[Move]]:
+    """As `resized`, but with the values that the initializers give; and where to find the others.
+
+    What goes must leave nothing that another channel or a bias would have to make up for.
+
+    Example:
+
+    >>> from granet_tf.compaction.analysis import planned
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3), keras.layers.Dense(1)])
+    >>> _ = model.layers[0].kernel.assign([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
+    >>> small, moves = moved(model, planned(model))
+    >>> [move.entries.tolist() for move in moves]
+    [[[0, 2], [3, 5]], [0, 2], [[0], [2]], [0]]
+    """
+    result, made = _made(model, plan)
+    return result, [move for each in made for move in _moves(plan, *each)]
+
+
+def _moves(plan, rule, new, changes: Resized) -> list[Move]:
+    """Finds the places by having the rule cut arrays of places."""
+    old = rule.layer
+    if not changes.weights:
+        return [Move(*pair, None) for pair in zip(old.variables, new.variables, strict=True)]
+    with Substituted(lambda variable: _places(variable.shape)):
+        cut = rule.resized(plan).weights
+    moves = {
+        id(getattr(old, name)): Move(getattr(old, name), getattr(new, name), each.astype(np.int64))
+        for name, each in cut.items()
+    }
+    others = zip(old.variables, new.variables, strict=True)
+    return [moves.get(id(before), Move(before, after, None)) for before, after in others]
+
+
+def _places(shape):
+    return keras.ops.convert_to_tensor(np.arange(np.prod(shape), dtype="float64").reshape(shape))
+
+
+def _made(model, plan: Plan) -> tuple[keras.Model, list[tuple]]:
+    """The smaller model, and of each layer its rule, what it has become, and by which changes."""
     rules = {}
     for rule in plan.rules:
         rules.setdefault(rule.layer, rule)
@@ -41,17 +112,14 @@ def resized(model: keras.Model, plan: Plan) -> keras.Model:
         fixed = all(channels is None for channels in (rule.output, *rule.inputs))
         changes = rule.resized(plan) if rule.resizes and not fixed else Resized({}, {})
         new = _anew(layer, changes.config)
-        made.append((layer, new, changes))
+        made.append((rule, new, changes))
         return new
 
     def change_input(layer):
         [shape] = {_entering(layer, plan.channels.get(n), plan) for n in plan.entries[layer]}
         return _anew(layer, {"batch_shape": shape})
 
-    result = rebuilt(model, change, change_input=change_input)
-    for old, new, changes in made:
-        _fill(old, new, changes)
-    return result
+    return rebuilt(model, change, change_input=change_input), made
 
 
 def _entering(layer, channels, plan: Plan) -> tuple:

@@ -83,10 +83,10 @@ def _in_dense_layers(pattern):
 PATTERNS: dict[str, Pattern] = {
     "element": Element(),
     "filter": Filter(),
-    "coupled_filter": Filter(coupled=True),
     "2:4": NM(2, 4),
     "litert": _in_dense_layers(Block((4, 1))),
     "litert_int8": _in_dense_layers(Block((16, 1))),
+    "coupled_filter": Filter(coupled=True),
 }
 
 

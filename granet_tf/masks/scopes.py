@@ -186,7 +186,7 @@ def whole(units: Units, k: tf.Tensor) -> tf.Tensor:
     step = units.given.round_to
     if step == 1:
         return tf.maximum(k, 1)
-    sizes = tf.constant([c.slots for c in units.capacities], tf.int64)
+    sizes = tf.constant([c.fitting for c in units.capacities], tf.int64)
     least = tf.minimum(tf.constant(step, tf.int64), sizes)
     is_all = k >= sizes
     low = tf.where(is_all, sizes, tf.maximum(k // step * step, least))
@@ -225,7 +225,7 @@ def _targets(method, groups, sparsity):
     """
     units = [c.units for c in groups]
     paths = paths_of(units)
-    shapes = dict(zip(paths, in_order(units, [u.shapes for u in units]), strict=True))
+    shapes = dict(zip(paths, in_order(units, [u.full_shapes for u in units]), strict=True))
     capacities = in_order(units, [u.capacities for u in units])
     floors = {p: c.least_sparsity for p, c in zip(paths, capacities, strict=True)}
     initial, final = method.initial_sparsity, method.final_sparsity

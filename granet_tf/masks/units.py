@@ -35,6 +35,7 @@ from granet_tf.masks.selection import (
     top_of_ranked,
 )
 from granet_tf.masks.traced import is_compiled, shared
+from keras_layers.layouts import Layout
 
 # Rankings of the same units, in the order in which they may be chosen; see `Pattern.tiers`.
 Tiers = Sequence[Ranking]
@@ -88,6 +89,7 @@ class Units:
         indices: Places of the entries among all entries.
         leaders: The first weight of each entry, by its place among these weights.
         active: Which units are active.
+        layouts: Those of the entries.
         coupling: Which units of several weights are one; None if there are none such.
 
     Example:
@@ -109,6 +111,7 @@ class Units:
     indices: tuple[int, ...]
     leaders: tuple[int, ...]
     active: Joined
+    layouts: tuple[Layout, ...]
     coupling: Coupling | None = None
 
     @classmethod
@@ -117,7 +120,7 @@ class Units:
         paths: Sequence[str],
         patterns: Sequence[tuple[Pattern, Pattern]],
         masks: Sequence[tf.Tensor],
-        channels: Sequence[tuple[int, ...] | None] | None = None,
+        layouts: Sequence[Layout] | None = None,
     ) -> list[Units]:
         """The units of weights with these masks, those of equal patterns together.
 
@@ -129,11 +132,13 @@ class Units:
             patterns: The pattern of each weight, as it was given and with the weight's axes, as
                 from `Method.patterns_of`.
             masks: The weights' masks.
-            channels: The channel of each output of each weight, as in `Layout.channels`; only a
-                pattern that couples units asks for them.
+            layouts: Their layouts, which say what a pattern that couples units needs to know.
         """
+        layouts = [Layout()] * len(paths) if layouts is None else layouts
         groups = alike([given for given, _ in patterns])
-        couplings = [_coupling_of(patterns[places[0]][0], places, channels) for places in groups]
+        couplings = [
+            _coupling_of(patterns[places[0]][0], [layouts[i] for i in places]) for places in groups
+        ]
         leaders = [
             tuple(range(len(places))) if c is None else tuple(own[0] for own in c.members)
             for c, places in zip(couplings, groups, strict=True)
@@ -156,6 +161,7 @@ class Units:
                     indices=tuple(rank[places[i]] for i in own),
                     leaders=own,
                     active=parts.join(units),
+                    layouts=tuple(layouts[places[i]] for i in own),
                     coupling=coupling,
                 )
             )
@@ -166,10 +172,23 @@ class Units:
         return self.active.parts
 
     @property
+    def full_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the entries, with all channels that they ever had."""
+        return [
+            layout.full_shape or self.shapes[i]
+            for i, layout in zip(self.leaders, self.layouts, strict=True)
+        ]
+
+    @property
     def capacities(self) -> list[Capacity]:
         """How many units the pattern has room for, of each entry."""
         if self.coupling is not None:
-            return [Capacity(size, size, size) for size in self.coupling.sizes]
+            # What has been removed counts as pruned.
+            full = [
+                size + layout.removed
+                for size, layout in zip(self.coupling.sizes, self.layouts, strict=True)
+            ]
+            return list(map(Capacity, full, full, self.coupling.sizes))
         return [p.capacity(shape) for p, shape in zip(self.patterns, self.shapes, strict=True)]
 
     def pool(self, scores: Sequence[tf.Tensor]) -> Joined:
@@ -295,10 +314,10 @@ class Units:
         return count_each(self.tiers(anything, ~kept, kept)[0])
 
 
-def _coupling_of(given, places, channels) -> Coupling | None:
+def _coupling_of(given, layouts) -> Coupling | None:
     if not given.coupled:
         return None
-    own = [channels[i] if channels is not None else None for i in places]
+    own = [layout.channels for layout in layouts]
     if None in own:
         raise ValueError(
             "`pattern` couples units of several weights, and only a model tells which: prune with "

@@ -517,8 +517,8 @@ class Method:
         return self._units_of(list(layouts), [w.mask for w in weights], layouts)
 
     def _units_of(self, paths, masks, layouts):
-        channels = [(layouts or {}).get(path, Layout()).channels for path in paths]
-        return Units.of(paths, [self._pattern(path, layouts) for path in paths], masks, channels)
+        own = [(layouts or {}).get(path, Layout()) for path in paths]
+        return Units.of(paths, [self.patterns_of(each) for each in own], masks, own)
 
     def seeded(
         self, weights: Sequence[Snapshot], step: tf.Tensor

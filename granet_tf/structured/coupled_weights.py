@@ -114,11 +114,32 @@ def coupled_weights(
     without = [w.path for w in weights if w.prunable and id(w.variable) in scaled - scales.keys()]
     if without:
         raise ValueError(
-            "`criterion` ranks by the scale of a batch normalisation right behind each layer, which "
-            f"{without} do not have: leave them out of `prunable`, or choose another criterion. "
+            "`criterion` ranks by the scale of a batch normalisation right behind each layer; "
+            f"{without} have none: leave them out of `prunable`, or choose another criterion. "
             f"Received: pattern={method.pattern!r}"
         )
     return CoupledWeights(weights, method, channels, scales, vectors)
+
+
+def removable(model: keras.Model, weights: Sequence[Weight], method: Method) -> Dependencies:
+    """The dependency groups of `model`, of which those can be removed that are pruned.
+
+    Args:
+        model: A model of which `coupled_weights` has judged the weights.
+        weights: The verdicts.
+        method: The method.
+
+    Example:
+
+    >>> import granet_tf
+    >>> layers = [keras.layers.Dense(4), keras.layers.Dense(2)]
+    >>> model = keras.Sequential([keras.Input((3,)), *layers])
+    >>> sparse = granet_tf.wrap(model, granet_tf.GMP(0.5), pattern="coupled_filter")
+    >>> len(removable(model, sparse.weight_verdicts, sparse.method).reasons)  # The outputs.
+    2
+    """
+    coupled = {id(w.variable) for w in weights if w.prunable and _pattern(method, w).coupled}
+    return dependencies(model).without(_fixed(weights, coupled))
 
 
 def _pattern(method: Method, weight: Weight) -> Pattern:
@@ -180,7 +201,7 @@ def _scales(found: Dependencies) -> dict[int, keras.Variable]:
 
 
 def _pinned_by_group(method, before, weights, channels) -> Method:
-    """Pins and caps of a weight hold for its whole group, and go by the path of its first weight."""
+    """Pins and caps of a weight hold for its group, and go by the path of the first weight."""
     if not (method.pinned or method.capped):
         return method
     paths = [w.path for w in weights]
