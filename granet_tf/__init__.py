@@ -25,6 +25,7 @@ from granet_tf.hard_sigmoid import keras2_hard_sigmoid as _keras2_hard_sigmoid  
 from granet_tf.held_rate import HeldRate as _HeldRate  # noqa: F401
 from granet_tf.linear_warmup import LinearWarmup as LinearWarmup
 from granet_tf.masks import distributions as distributions
+from granet_tf.masks.criteria import Criterion as Criterion
 from granet_tf.masks.pattern_names import ByKind as ByKind
 from granet_tf.masks.patterns import NM as NM
 from granet_tf.masks.patterns import Block as Block
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from granet_tf import compaction as compaction
     from granet_tf import compat_tfmot as compat_tfmot
     from granet_tf import plasticity as plasticity
+    from granet_tf import structured as structured
     from granet_tf.budgets import sparsity_for as sparsity_for
     from granet_tf.compaction import compact as compact
     from granet_tf.export import EngineComparison as EngineComparison
@@ -77,12 +79,13 @@ if TYPE_CHECKING:
     from granet_tf.export import export_tflite as export_tflite
     from granet_tf.reports.flops import count_flops as count_flops
     from granet_tf.reports.summary import summarize as summarize
+    from granet_tf.structured.shrink_callback import Shrink as Shrink
 
 __version__ = "0.1.0"
 
 # What only some programs use is imported when it is first used: {name: its module}. What Keras must
 # know to load a file is imported above.
-_MODULES = ("compaction", "compat_tfmot", "export", "plasticity", "reports")
+_MODULES = ("compaction", "compat_tfmot", "export", "plasticity", "reports", "structured")
 _NAMES = {
     "compact": "compaction",
     "EngineComparison": "export",
@@ -95,6 +98,7 @@ _NAMES = {
     "count_flops": "reports.flops",
     "sparsity_for": "budgets",
     "summarize": "reports.summary",
+    "Shrink": "structured.shrink_callback",
 }
 
 

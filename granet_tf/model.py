@@ -33,7 +33,7 @@ from granet_tf.spared import spare_outputs
 from granet_tf.states import add_states, snapshot
 from granet_tf.stripping import masked_weights, pruned_weights
 from granet_tf.structured.coupled_weights import CoupledWeights, coupled_weights
-from granet_tf.structured.shrinking import Shrinking, Shrunk, shrink
+from granet_tf.structured.history import Shrinking, Shrunk
 from keras_layers.carrier import CarriesMasks
 from keras_layers.held import hold
 from keras_layers.keras_internals import (
@@ -278,6 +278,8 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         >>> model.shrink().parameters, granet_tf.strip(model).layers[0].units
         ((58, 30), 4)
         """
+        from granet_tf.structured.shrinking import shrink  # Few programs have a use for it.
+
         return shrink(self, optimizer, kept)
 
     @property

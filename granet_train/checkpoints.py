@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -33,6 +33,8 @@ class Position:
         samples: How many there were.
         best: The best figure so far of what models are selected by, or None.
         best_epoch: The epoch that had it.
+        kept: What is left of each coupled weight, where the model has been shrunk: the last of its
+            `shape_history`, as `get_config` has it.
     """
 
     batches: int = 0
@@ -44,6 +46,7 @@ class Position:
     samples: float = 0.0
     best: float | None = None
     best_epoch: int | None = None
+    kept: dict | None = None
 
 
 class Checkpoints:
@@ -58,6 +61,8 @@ class Checkpoints:
         position: Is saved along, and set by `restore`.
         keep: How many of the newest are kept; the best is kept besides.
         source: Directory to restore from, where that is another one.
+        reshape: Is given `Position.kept` of a checkpoint that is about to be read; returns the
+            variables of the model, once it has that shape.
     """
 
     def __init__(
@@ -67,17 +72,24 @@ class Checkpoints:
         position: Position,
         keep: int,
         source: Path | None = None,
+        reshape: Callable[[dict], Sequence[tf.Variable]] | None = None,
     ):
         self.position = position
+        self._directory, self._keep, self._reshape = directory, keep, reshape
         with tf.device("CPU:0"):
             self._text = tf.Variable("", dtype=tf.string, trainable=False)
-        self._checkpoint = tf.train.Checkpoint(variables=list(variables), position=self._text)
         for managed in (directory, directory / "best"):
             _mend_list(managed)
-        self._newest = tf.train.CheckpointManager(self._checkpoint, str(directory), keep)
-        self._best = tf.train.CheckpointManager(self._checkpoint, str(directory / "best"), 1)
+        self.use(variables)
         self._source = source or directory
         self._good: Path | None = None  # what was read or written last
+
+    def use(self, variables: Sequence[tf.Variable]) -> None:
+        """From now on saves and restores other variables."""
+        self._checkpoint = tf.train.Checkpoint(variables=list(variables), position=self._text)
+        directory = self._directory
+        self._newest = tf.train.CheckpointManager(self._checkpoint, str(directory), self._keep)
+        self._best = tf.train.CheckpointManager(self._checkpoint, str(directory / "best"), 1)
 
     def save(self, *, best: bool = False) -> None:
         """Saves the state as it is.
@@ -145,6 +157,7 @@ class Checkpoints:
 
     def _read(self, path):
         try:
+            self._take_shape(path)
             if difference := self._difference(path):
                 print(
                     f"warning: checkpoint {path} is of another model and left out: {difference}",
@@ -158,6 +171,12 @@ class Checkpoints:
             print(f"warning: checkpoint {path} is damaged and left out: {reason}", flush=True)
             return False
         return True
+
+    def _take_shape(self, path):
+        text = tf.train.load_checkpoint(path).get_tensor(f"position/{_VALUE}")
+        kept = json.loads(text).get("kept")
+        if kept is not None and self._reshape is not None:
+            self.use(self._reshape(kept))
 
     def _difference(self, path) -> str:
         """What the checkpoint has that the variables have not, or the other way round."""

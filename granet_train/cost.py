@@ -32,6 +32,8 @@ class Cost:
 
     Attributes:
         layers: What each layer costs, dense.
+        whole: FLOPs of inference of the dense network, where channels have been removed since:
+            what ratios are relative to. None where it is this one.
 
     Example:
 
@@ -48,6 +50,7 @@ class Cost:
     """
 
     layers: tuple[LayerFlops, ...]
+    whole: int | None = None
 
     @classmethod
     def of(cls, model: keras.Model, input_shape: Any = None) -> Cost:
@@ -63,6 +66,15 @@ class Cost:
     def dense(self) -> int:
         """FLOPs of inference if all weights were active."""
         return sum(layer.dense for layer in self.layers)
+
+    @property
+    def reference(self) -> int:
+        """FLOPs of inference of the dense network, with all channels that it ever had."""
+        return self.dense if self.whole is None else self.whole
+
+    def of_smaller(self, model: keras.Model) -> Cost:
+        """The cost of the same model after it has been shrunk."""
+        return dataclasses.replace(Cost.of(model), whole=self.reference)
 
     def report(self, nonzeros: Nonzeros) -> FlopsReport:
         """The costs by layer and weight at these numbers of active weights."""
@@ -85,7 +97,7 @@ class Cost:
 
     def inference_ratio(self, nonzeros: Nonzeros) -> float:
         """FLOPs of inference as a fraction of the dense network's; 1 where nothing costs any."""
-        return self.inference(nonzeros) / self.dense if self.dense else 1.0
+        return self.inference(nonzeros) / self.reference if self.reference else 1.0
 
     def training(self, nonzeros: Nonzeros, steps: int = 1, dense_gradients: float = 0) -> int:
         """FLOPs of `steps` training steps, on one sample each, while the masks stay the same.
@@ -101,7 +113,7 @@ class Cost:
 
     def relative(self, flops: int, steps: int) -> float:
         """Training FLOPs as a fraction of those of `steps` dense steps, on one sample each."""
-        return flops / self.training({}, steps) if self.dense else 1.0
+        return flops / (3 * self.reference * steps) if self.reference else 1.0
 
 
 def active_weights(model: keras.Model) -> dict[str, int]:

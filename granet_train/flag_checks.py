@@ -77,7 +77,7 @@ def check_owners(
 def check_together(values: Options) -> None:
     """Flags that contradict one another, as far as can be told without the data."""
     for check in (
-        *(_network, _folder, _sparsities, _budget, _retraining, _momentum, _selection),
+        *(_network, _folder, _sparsities, _patterns, _budget, _retraining, _momentum, _selection),
         *(_workers, _tpu, _xla, _whole_epochs),
     ):
         check(values)
@@ -121,6 +121,25 @@ def _folder(values):
             "--dataset=folder needs --data_dir: the directory that holds train/CLASS/ and "
             "test/CLASS/ with images in them. Received: --dataset=folder without --data_dir"
         )
+
+
+def _patterns(values):
+    """What only patterns of whole filters have a use for."""
+    filters = {"filter", "coupled_filter"}
+    for name, is_given, patterns in (
+        ("criterion", values.criterion is not None, filters),
+        ("round_to", values.round_to > 1, filters),
+        ("shrink_at", bool(values.shrink_at), {"coupled_filter"}),
+    ):
+        if is_given and values.pattern not in patterns:
+            raise UsageError(
+                f"--{name} is for --pattern={' or '.join(sorted(patterns))}. "
+                f"Received: --{name}={_text(getattr(values, name))} --pattern={values.pattern}"
+            )
+
+
+def _text(value) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _sparsities(values):

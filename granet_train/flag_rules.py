@@ -94,6 +94,10 @@ TEXTS: dict[str, Rule] = {
     "duration": (_is_duration, f"must be {durations.SYNTAX}"),
     "period": (_is_period, f"must be longer than nothing: {durations.SYNTAX}"),
     "durations": (_are_durations, f"must be a list of one or more durations: {durations.SYNTAX}"),
+    "points": (
+        lambda texts: all(map(_is_duration, texts)),
+        f"must be a list of durations: {durations.SYNTAX}",
+    ),
     "moments": (
         _are_moments,
         'must be a list of fractions of training ("0.5") or epochs ("30e", "30epochs")',

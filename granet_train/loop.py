@@ -6,7 +6,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -35,12 +35,14 @@ class Plan:
         steps_per_loop: Most steps that a device takes on its own.
         checkpoint_every: Steps between checkpoints.
         select_on: A key of `SELECTED_BY`.
+        shrink_at: Steps after which what coupled filters have pruned is removed.
     """
 
     epochs: int
     steps_per_loop: int
     checkpoint_every: int
     select_on: str
+    shrink_at: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Training:
         plan: How long.
         checkpoints: Restored already where there are any.
         cost: That of the model.
+        make_device: Makes the device for a model that has been shrunk.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Training:
     plan: Plan
     checkpoints: Checkpoints
     cost: Cost
+    make_device: Callable[[keras.Model], Device] | None = None
 
     def go_on(self, listeners: Sequence[Listener], stop: Stop) -> None:
         """Trains from where the checkpoints left it to the last epoch.
@@ -78,8 +82,8 @@ class Training:
             Interrupted: If asked to stop.
             TrainingStopped: If the loss is no number, or a checkpoint cannot be written.
         """
-        model, device, data, plan = self.model, self.device, self.data, self.plan
-        position, iterations = self.position, model.optimizer.iterations
+        model, data, plan = self.model, self.data, self.plan
+        position, device = self.position, self.device
         steps_per_epoch, method = data.steps_per_epoch, self.method
         next_update = calendar(method)
         masks = Masks.of(model)
@@ -100,20 +104,22 @@ class Training:
             epoch_end = (epoch + 1) * steps_per_epoch
             iterator = iter(device.batches(lambda ctx, e=epoch, d=done: data.train(e, d, ctx)))
             while position.batches < epoch_end:
-                first = int(iterations.numpy()) + 1
+                first = self._iterations + 1
                 checkpoint_at = _next_multiple(position.batches, plan.checkpoint_every)
-                loop_end = min(position.batches + plan.steps_per_loop, epoch_end, checkpoint_at)
+                shrink_at = _next_of(plan.shrink_at, position.batches)
+                loop_end = position.batches + plan.steps_per_loop
+                loop_end = min(loop_end, epoch_end, checkpoint_at, shrink_at)
                 loop = loop_end - position.batches
                 update = next_update(first, first + loop - 1)
                 loop = loop if update is None else update - first + 1
 
                 started = time.perf_counter()
-                totals = drawing(data, lambda it=iterator, n=loop: device.train(it, n))
+                totals = drawing(data, lambda it=iterator, n=loop, on=device: on.train(it, n))
                 elapsed = time.perf_counter() - started
                 self._check(totals.mean_loss, "loss", position.batches + loop)
 
                 # A step that loss scaling skips updates nothing.
-                updated = next_update(first, int(iterations.numpy())) is not None
+                updated = next_update(first, self._iterations) is not None
                 dense = 0 if method is None else method.dense_gradients(loop, int(updated))
                 _advance(position, loop, totals, elapsed)
                 position.flops += self.cost.training(masks.nonzeros, loop, dense)
@@ -121,6 +127,9 @@ class Training:
                     before, masks = masks, Masks.of(model)
                     self._tell_update(listeners, before, masks)
                     emptied = _tell_emptied(listeners, masks, emptied)
+                if position.batches == shrink_at:
+                    self = self._shrunk()
+                    device, masks = self.device, Masks.of(model)
                 figures = {
                     "loss": totals.mean_loss,
                     "accuracy": totals.accuracy,
@@ -140,7 +149,7 @@ class Training:
             self._check(record.test_loss, "loss on the test set", position.batches)
             for listener in listeners:
                 listener.epoch(record)
-            settled = _settled(method, int(iterations.numpy()))
+            settled = _settled(method, self._iterations)
             best = _is_best(record, SELECTED_BY[plan.select_on], position, settled)
             _begin_epoch(position)
             last = position.batches == self.steps
@@ -164,6 +173,25 @@ class Training:
     def steps(self) -> int:
         """Optimizer steps in all."""
         return self.plan.epochs * self.data.steps_per_epoch
+
+    @property
+    def _iterations(self) -> int:
+        """Optimizer steps done, without those that loss scaling skipped."""
+        return int(self.model.optimizer.iterations.numpy())
+
+    def _shrunk(self) -> Training:
+        """The training that goes on after what coupled filters have pruned is removed."""
+        position, model = self.position, self.model
+        shrunk = model.shrink()
+        if shrunk is None:
+            return self
+        position.kept = shrunk.get_config()
+        # What was best till now has another shape than the model that training ends with.
+        position.best = position.best_epoch = None
+        self.checkpoints.use(variables_of(model))
+        return dataclasses.replace(
+            self, device=self.make_device(model), cost=self.cost.of_smaller(model)
+        )
 
     def _evaluated(self, held_out, masks: Masks) -> Epoch:
         """The epoch that has just ended, held-out and test samples included."""
@@ -239,6 +267,11 @@ class Training:
         )
 
 
+def variables_of(model: keras.Model) -> list[tf.Variable]:
+    """What a checkpoint of a compiled model holds."""
+    return [v.value for v in (*model.variables, *model.optimizer.variables)]
+
+
 def drawing(data: Data, work):
     """Names the damaged file if what went wrong was reading the data."""
     try:
@@ -286,6 +319,11 @@ def _is_best(record: Epoch, figure: str | None, position: Position, settled: boo
         return False
     position.best, position.best_epoch = value, record.epoch
     return True
+
+
+def _next_of(points: Sequence[int], step: int) -> float:
+    """The first of some steps that is still to come."""
+    return min((point for point in points if point > step), default=math.inf)
 
 
 def _next_multiple(step: int, every: int) -> int:

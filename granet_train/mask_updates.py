@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -18,7 +19,8 @@ class Masks:
 
     Attributes:
         bits: {path: mask, packed by `np.packbits`}; empty for a dense model.
-        sizes: {path: number of weights}, of a dense model those that could be pruned.
+        sizes: {path: number of weights, those included that have been removed since}, of a dense
+            model those that could be pruned.
         nonzeros: {path: number of active weights}, of a dense model all of them.
     """
 
@@ -28,13 +30,14 @@ class Masks:
 
     @classmethod
     def of(cls, model) -> Masks:
-        masks = {p.path: p.mask.numpy() for p in pruned_weights(model)}
+        weights = pruned_weights(model)
+        masks = {p.path: p.mask.numpy() for p in weights}
         if not masks:
             sizes = {row.path: row.size for row in granet_tf.summarize(model).rows if row.pruned}
             return cls({}, sizes, sizes)
         return cls(
             bits={path: np.packbits(mask) for path, mask in masks.items()},
-            sizes={path: mask.size for path, mask in masks.items()},
+            sizes={p.path: math.prod(p.layout.full_shape or p.mask.shape) for p in weights},
             nonzeros={path: int(np.count_nonzero(mask)) for path, mask in masks.items()},
         )
 

@@ -171,7 +171,7 @@ def finished(epochs: Sequence[Epoch], model: keras.Model, cost: Cost, batch_size
     by_test = best(epochs, "test_accuracy")
     by_validation = best(epochs, "validation_accuracy")
     # Not those of `model`, which may be of the epoch that was selected.
-    flops = round(last.inference_flops * cost.dense)
+    flops = round(last.inference_flops * cost.reference)
     images = last.step * batch_size
     return Run(
         name=last.run,
@@ -186,7 +186,7 @@ def finished(epochs: Sequence[Epoch], model: keras.Model, cost: Cost, batch_size
         sparsity=last.sparsity,
         weights=granet_tf.summarize(model).size,
         nonzeros=last.nonzeros,
-        flops_dense=cost.dense,
+        flops_dense=cost.reference,
         flops_sparse=flops,
         inference_flops=last.inference_flops,
         training_flops=last.training_flops,

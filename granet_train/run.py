@@ -130,10 +130,13 @@ class Run:
             model = self.compiled()
             retraining.begin(model, self.name, self.values)
         cost = Cost.of(model)
-        device, position = self.device(model), Position()
+        position = Position()
         chief = strategies.is_chief(self.strategy)
         with self._checkpoints(model, position, chief) as checkpoints:
             checkpoints.restore()
+            device = self.device(model)
+            if position.kept is not None:
+                cost = cost.of_smaller(model)
             if not device.same_on_hosts(position.batches):
                 raise UsageError(
                     "All workers must see the same work directory, to go on from its checkpoints. "
@@ -144,7 +147,7 @@ class Run:
                 done, steps = position.batches, self.length.steps
                 print(f"{self.name}: going on after step {done:,} of {steps:,}")
             training = loop.Training(
-                self.name, model, device, self.data, self._plan, checkpoints, cost
+                self.name, model, device, self.data, self._plan, checkpoints, cost, self.device
             )
             try:
                 with strategies.losses_as_errors(self.strategy, checkpoints.last):
@@ -153,6 +156,8 @@ class Run:
                 _close(listeners)
             if chief and position.best_epoch and self.is_asked_for:
                 checkpoints.restore_best()
+            if position.kept is not None:
+                cost = cost.of_smaller(model)
         return Trained(model, cost, position)
 
     @property
@@ -162,17 +167,22 @@ class Run:
             steps_per_loop=self.values.steps_per_loop,
             checkpoint_every=self.length.period(self.values.checkpoint_every),
             select_on=self.values.select_on,
+            shrink_at=tuple(map(self.length.point, self.values.shrink_at)),
         )
 
     @contextlib.contextmanager
     def _checkpoints(self, model, position, chief):
         directory = self.workdir / files.CHECKPOINTS / self.name
-        variables = [v.value for v in (*model.variables, *model.optimizer.variables)]
+
+        def shaped(kept):
+            model.shrink(kept=kept["kept"])
+            return loop.variables_of(model)
+
         # What hosts save, they save together, but one copy is enough.
         with contextlib.ExitStack() as stack:
             own = directory if chief else Path(stack.enter_context(tempfile.TemporaryDirectory()))
             keep = self.values.keep_checkpoints
-            yield Checkpoints(own, variables, position, keep, directory)
+            yield Checkpoints(own, loop.variables_of(model), position, keep, directory, shaped)
 
     def _begin(self, model, position):
         """Masks that are chosen before training, or by its first update."""
@@ -300,7 +310,13 @@ def training_length(values: Options, data: Data) -> TrainingLength:
 
 def _resolved(name, values, length):
     parameters = flags.method_parameters(name, values, length)
-    return flags.METHODS[name](**parameters).resolve(length.steps)
+    method = flags.METHODS[name](**parameters).resolve(length.steps)
+    if values.criterion is None and values.round_to == 1:
+        return method
+    filters = dataclasses.replace(
+        method.pattern, criterion=values.criterion, round_to=values.round_to
+    )
+    return dataclasses.replace(method, pattern=filters)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from typing import ClassVar
 
+from granet_tf.masks.criteria import CRITERIA
 from granet_tf.methods.parameters import parameters_of
 from granet_train import data, learning_rates, models, optimizers
 from granet_train.method_options import METHODS, SPARSE, MethodOptions, users_of
@@ -111,6 +112,27 @@ class Options(MethodOptions):
         "engine that is installed.",
         above=0,
         only_for={"method": tuple(METHODS)},
+    )
+    criterion: str | None = _sparse(
+        None,
+        "What whole filters are ranked by when pruned: their l1 or l2 norm, taylor, the sum of "
+        "|w · gradient|, or the scale of the batch normalisation behind. By default the sum of "
+        "what the method ranks weights by.",
+        choices=tuple(CRITERIA),
+        only_for={"method": users_of("pattern")},
+    )
+    round_to: int = _sparse(
+        1,
+        "Each layer keeps a multiple of this number of whole filters.",
+        at_least=1,
+        only_for={"method": users_of("pattern")},
+    )
+    shrink_at: tuple[str, ...] = _sparse(
+        (),
+        "Durations after which what coupled filters have pruned is removed, so that training goes "
+        "on in a smaller network; for --pattern=coupled_filter.",
+        unit="points",
+        only_for={"method": users_of("pattern")},
     )
     prune_outputs: bool | None = _sparse(
         None,

@@ -6,20 +6,21 @@ import dataclasses
 import glob
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import keras
 
-from granet_tf.compaction.calls import is_graph
-from granet_tf.compaction.channelwise import Normalization
 from granet_tf.masks.coupling import Coupling
 from granet_tf.masks.patterns import Pattern
 from granet_tf.masks.scopes import match
 from granet_tf.methods import Method
-from granet_tf.structured.dependency_groups import Dependencies, dependencies
 from keras_layers.held import HeldVectors, held_vectors
 from keras_layers.known_layers import layout_of
 from keras_layers.masking import PrunedWeight
 from keras_layers.prunable import Weight
+
+if TYPE_CHECKING:
+    from granet_tf.structured.dependency_groups import Dependencies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +91,9 @@ def coupled_weights(
     scaled = {key for key, p in patterns.items() if p.judge is not None and p.judge.needs_scale}
     if not coupled and not scaled:
         return CoupledWeights(weights, method)
+    # What most programs have no use for takes time to import.
+    from granet_tf.structured.dependency_groups import dependencies
+
     _check_seen(model, method)
     found = dependencies(model)
     scales = {key: scale for key, scale in _scales(found).items() if key in scaled}
@@ -138,6 +142,8 @@ def removable(model: keras.Model, weights: Sequence[Weight], method: Method) -> 
     >>> len(removable(model, sparse.weight_verdicts, sparse.method).reasons)  # The outputs.
     2
     """
+    from granet_tf.structured.dependency_groups import dependencies
+
     coupled = {id(w.variable) for w in weights if w.prunable and _pattern(method, w).coupled}
     return dependencies(model).without(_fixed(weights, coupled))
 
@@ -147,6 +153,8 @@ def _pattern(method: Method, weight: Weight) -> Pattern:
 
 
 def _check_seen(model, method):
+    from granet_tf.compaction.calls import is_graph
+
     if not is_graph(model):
         raise ValueError(
             "`pattern` needs to see how the layers of `model` are connected, so it must be "
@@ -188,6 +196,8 @@ def _warn(left_out):
 
 def _scales(found: Dependencies) -> dict[int, keras.Variable]:
     """{id of a weight: γ of the batch normalisation that its outputs go to at once}."""
+    from granet_tf.compaction.channelwise import Normalization
+
     behind = {}
     for rule in found.rules:
         if isinstance(rule, Normalization) and rule.layer.gamma is not None:
