@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from granet_tf.groups import groups_of
+from granet_tf.masks.coupling import Coupling
 from granet_tf.masks.patterns import Element, Pattern
 from granet_tf.model import SparseModel
 from granet_tf.reports.table import aligned
@@ -54,14 +55,31 @@ class WeightSummary:
 
 
 @dataclasses.dataclass(frozen=True)
+class GroupSummary:
+    """Weights whose filters only go together, see `granet_tf.Filter(coupled=True)`.
+
+    Attributes:
+        paths: The weights' paths.
+        units: Number of units of the group.
+        active_units: Number of those that the masks keep.
+    """
+
+    paths: tuple[str, ...]
+    units: int
+    active_units: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Summary:
     """What `summarize` found; `print` shows it as a table.
 
     Attributes:
         rows: A `WeightSummary` for each weight, in the model's order.
+        groups: A `GroupSummary` for each dependency group of several weights.
     """
 
     rows: tuple[WeightSummary, ...]
+    groups: tuple[GroupSummary, ...] = ()
 
     @property
     def size(self) -> int:
@@ -94,7 +112,11 @@ class Summary:
         if patterns - {Element()}:
             units = [("pattern", "units"), *(_units(row) for row in self.rows), ("", "")]
             lines = [line + extra for line, extra in zip(lines, units, strict=True)]
-        return aligned(lines, text_columns=3)
+        together = [
+            f"{each.active_units:,} of {each.units:,} units go together in {', '.join(each.paths)}"
+            for each in self.groups
+        ]
+        return "\n".join([aligned(lines, text_columns=3), *together])
 
 
 def _units(row):
@@ -136,7 +158,21 @@ def summarize(model: keras.Model) -> Summary:
         for group in groups_of(model)
         for p in group.pruned
     }
-    return Summary(tuple(_row(weight, masks) for weight in _verdicts(model, masks)))
+    rows = tuple(_row(weight, masks) for weight in _verdicts(model, masks))
+    groups = tuple(each for group in groups_of(model) for each in _dependency_groups(group))
+    return Summary(rows, groups)
+
+
+def _dependency_groups(group):
+    coupled = [p for p in group.pruned if p.layout.channels is not None]
+    coupling = Coupling.of([p.layout.channels for p in coupled])
+    method = group.method()
+    own = [method.patterns_of(p.layout)[1].units(tf.constant(group.active(p))) for p in coupled]
+    alive = coupling.any([tf.reshape(units, [-1]) for units in own])
+    for places, units in zip(coupling.members, alive, strict=True):
+        if len(places) > 1:
+            paths = tuple(coupled[i].path for i in places)
+            yield GroupSummary(paths, units.shape[0], int(np.count_nonzero(units)))
 
 
 def _verdicts(model, masks) -> list[Weight]:
