@@ -65,6 +65,7 @@ class Criterion:
         return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
 def l1(filters: Filters) -> tf.Tensor:
     """Sum of |w| (Li et al., 2017).
 
@@ -76,6 +77,7 @@ def l1(filters: Filters) -> tf.Tensor:
     return tf.reduce_sum(tf.abs(filters.weights), 0)
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
 def squares(filters: Filters) -> tf.Tensor:
     """Sum of w², whose root is the Euclidean norm.
 
@@ -87,6 +89,7 @@ def squares(filters: Filters) -> tf.Tensor:
     return tf.reduce_sum(tf.square(filters.weights), 0)
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
 def taylor(filters: Filters) -> tf.Tensor:
     """Sum of |w · gradient|: to first order, what the loss changes without a weight.
 
@@ -101,6 +104,7 @@ def taylor(filters: Filters) -> tf.Tensor:
     return tf.reduce_sum(tf.abs(filters.weights * filters.gradients), 0)
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
 def scale(filters: Filters) -> tf.Tensor:
     """|γ| of the batch normalisation behind (Liu et al., 2017).
 
@@ -112,9 +116,21 @@ def scale(filters: Filters) -> tf.Tensor:
     return tf.abs(filters.scales)
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+def root(sums: tf.Tensor) -> tf.Tensor:
+    """Square root.
+
+    Example:
+
+    >>> root(tf.constant([9.0])).numpy().tolist()
+    [3.0]
+    """
+    return tf.sqrt(sums)
+
+
 CRITERIA: dict[str, Criterion] = {
     "l1": Criterion(l1),
-    "l2": Criterion(squares, total=tf.sqrt),
+    "l2": Criterion(squares, total=root),
     "taylor": Criterion(taylor, needs_gradient=True),
     "scale": Criterion(scale, needs_scale=True),
 }

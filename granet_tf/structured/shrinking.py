@@ -62,7 +62,8 @@ def shrink(
     with model.distribute_strategy.scope():
         small, moves = moved(model.model, plan)
         by_old = {id(move.old): move for move in moves}
-        trained = [_Trained.of(part, by_old) for o in optimizers for part in parts_of(o)]
+        parts = [part for o in optimizers for part in parts_of(o) if part.built]
+        trained = [_Trained.of(part, by_old) for part in parts]
         for move in moves:
             move.new.assign(move.values())
         shrunk = Shrunk(

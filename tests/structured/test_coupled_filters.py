@@ -180,7 +180,7 @@ def test_numbers_of_filters_are_multiples():
         for sparsity in (0.3, 0.5, 0.7):
             method = granet_tf.GMP(
                 sparsity, schedule=granet_tf.ConstantSparsity(sparsity, 0), pattern=pattern,
-                scope=scope,
+                scope=scope, distribution="uniform",
             )  # fmt: skip
             model = granet_tf.wrap(residual(32), method)
             model.compile("sgd", LOSS)
@@ -194,7 +194,8 @@ def test_numbers_of_filters_are_multiples():
 
 
 def test_what_is_dead_puts_out_nothing():
-    model = wrapped(granet_tf.GraNet(0.5, frequency=2, total_steps=16))
+    shares = {"scope": "layer", "distribution": "uniform"}
+    model = wrapped(granet_tf.GraNet(0.5, frequency=2, total_steps=16, **shares))
     trained(model, 16)
     dead = {p.path: ~p.mask.numpy().any((0, 1, 2)) for p in model.pruned}
     assert all(each.sum() == 4 for each in dead.values())
@@ -265,7 +266,7 @@ def test_pins_hold_for_a_group():
 @pytest.mark.parametrize("mask_only", [False, True])
 def test_replicas_agree(mirrored, mask_only):
     with mirrored.scope():
-        model = wrapped(granet_tf.GraNet(0.5, frequency=2, end=0.5), mask_only=mask_only)
+        model = wrapped(granet_tf.GraNet(0.5, frequency=2, end_step=0.5), mask_only=mask_only)
     model.fit(*data(64), batch_size=8, epochs=2, verbose=0)
     assert_replicas_agree(mirrored, model.pruned)
     alive = {p.path: tuple(p.mask.numpy().any((0, 1, 2))) for p in model.pruned}
@@ -276,10 +277,10 @@ def subclassed_model():
     class Own(keras.Model):
         def __init__(self):
             super().__init__()
-            self.dense = layers.Dense(4)
+            self.dense, self.head = layers.Dense(4), layers.Dense(2)
 
         def call(self, x):
-            return self.dense(x)
+            return self.head(self.dense(x))
 
     model = Own()
     model(np.zeros((1, 3)))
