@@ -58,25 +58,32 @@ class HeldVectors:
     witnesses: tuple[PrunedWeight, ...]
     vectors: tuple[HeldVector, ...]
 
-    def alive(self, own: Callable) -> tf.Tensor:
+    def alive(self, own: Callable, *, with_weights: bool = False) -> tf.Tensor:
         """Which channels are alive, a bool vector with one true entry more.
 
         Args:
             own: From a variable's value to that of one replica.
+            with_weights: Whether channels whose weights are all 0 count as dead.
         """
-        masks = [
-            (tf.convert_to_tensor(own(w.mask.value)), w.layout.outputs) for w in self.witnesses
-        ]
-        return tf.concat([*(_any_of(mask, axes) for mask, axes in masks), [True]], 0)
+        parts = []
+        for witness in self.witnesses:
+            active = tf.convert_to_tensor(own(witness.mask.value))
+            if with_weights:
+                active &= tf.convert_to_tensor(own(witness.variable.value)) != 0
+            parts.append(_any_of(active, witness.layout.outputs))
+        return tf.concat([*parts, [True]], 0)
 
     def hold(self, own: Callable, value: float | None = None) -> None:
         """Sets dead entries to `value`; None is what they have in training.
+
+        A channel that has just been grown, whose weights are 0, is dead here, too: with the offset
+        that it had when it was pruned, its ReLU may be closed, and it would never learn.
 
         Args:
             own: From a variable's value to that of one replica.
             value: The value.
         """
-        alive = self.alive(own)
+        alive = self.alive(own, with_weights=True)
         for vector in self.vectors:
             there = own(vector.variable.value)
             fill = vector.open_value if value is None else value

@@ -64,6 +64,11 @@ class Candidates:
         tiers = tuple(each & ~taken for each in self.eligible)
         return dataclasses.replace(self, eligible=tiers, rankings=ranked(self.score, tiers))
 
+    @property
+    def available(self) -> tf.Tensor:
+        """How many of each entry are ranked, an int64 vector."""
+        return count_each(self.all_eligible)
+
     def best_of_each(self, k: tf.Tensor) -> Joined:
         """Mask of the best units of each weight, as many as the vector `k` says."""
         return best_of_each(self.rankings, k)
@@ -117,9 +122,10 @@ def match(
 def _keep_layer(method, groups, sparsity):
     """Prunes each weight to its own count."""
     targets = _targets(method, groups, sparsity)
+    wanted = [units_of_each_to_keep(c.units.capacities, _of_group(targets, c)) for c in groups]
     return [
-        c.best_of_each(units_of_each_to_keep(c.units.capacities, _of_group(targets, c)))
-        for c in groups
+        c.best_of_each(whole(c.units, k, c.available) if _is_particular(c.units) else k)
+        for c, k in zip(groups, wanted, strict=True)
     ]
 
 
@@ -154,7 +160,9 @@ def _in_whole(keep):
     def kept(method, groups, sparsity):
         masks = keep(method, groups, sparsity)
         return [
-            c.best_of_each(whole(c.units, count_each(mask))) if _is_particular(c.units) else mask
+            c.best_of_each(whole(c.units, count_each(mask), c.available))
+            if _is_particular(c.units)
+            else mask
             for c, mask in zip(groups, masks, strict=True)
         ]
 
@@ -165,7 +173,7 @@ def _is_particular(units):
     return units.given.coupled or units.given.round_to > 1
 
 
-def whole(units: Units, k: tf.Tensor) -> tf.Tensor:
+def whole(units: Units, k: tf.Tensor, available: tf.Tensor | None = None) -> tf.Tensor:
     """Numbers of units next to `k` that the pattern lets an entry keep.
 
     Multiples of its `round_to`, and at least one; a number that is all of an entry stays. Their sum
@@ -174,6 +182,7 @@ def whole(units: Units, k: tf.Tensor) -> tf.Tensor:
     Args:
         units: The units.
         k: How many of each entry are wanted, an int64 vector.
+        available: How many of each there are to choose from; None is all.
 
     Example:
 
@@ -190,7 +199,7 @@ def whole(units: Units, k: tf.Tensor) -> tf.Tensor:
     least = tf.minimum(tf.constant(step, tf.int64), sizes)
     is_all = k >= sizes
     low = tf.where(is_all, sizes, tf.maximum(k // step * step, least))
-    is_open = ~is_all & (low + step <= sizes)
+    is_open = ~is_all & (low + step <= (sizes if available is None else available))
     remainder = tf.where(is_open, k - low, tf.constant(-step, tf.int64))
     missing = (tf.reduce_sum(k) - tf.reduce_sum(low) + step // 2) // step
     missing = tf.clip_by_value(missing, 0, tf.math.count_nonzero(is_open))
@@ -202,7 +211,7 @@ def whole(units: Units, k: tf.Tensor) -> tf.Tensor:
 # {scope: (method, candidates by pattern, overall sparsity) -> masks of the units that stay}
 SCOPES: dict[str, Callable] = {
     "global": _in_whole(_keep_global),
-    "layer": _in_whole(_keep_layer),
+    "layer": _keep_layer,
 }
 
 
