@@ -9,6 +9,14 @@ from granet_tf import compaction
 from granet_tf.compaction.convolutions import padded_taps
 from granet_train.networks.resnet import resnet20
 from granet_train.networks.vgg import vgg19
+from tests.support.compacting import (
+    compacted,
+    fill,
+    kept,
+    same_outputs,
+    sequential,
+    silence,
+)
 from tests.support.models import subclassed
 from tests.support.random_graphs import RandomGraph
 
@@ -18,51 +26,6 @@ layers = keras.layers
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-def sequential(shape, *rest):
-    return keras.Sequential([keras.Input(shape), *rest])
-
-
-def fill(model, rng, zero=()):
-    """Random weights and statistics; `zero` are pairs of layer and output channels to empty."""
-    for variable in model.weights:
-        value = rng.normal(size=variable.shape) * 0.5
-        variable.assign(abs(value) + 0.1 if variable.name == "moving_variance" else value)
-    for name, channels in zero:
-        silence(model.get_layer(name), outputs=channels)
-
-
-def silence(layer, outputs=(), inputs=()):
-    """Sets to zero all that leads to some outputs, or from some inputs; biases stay."""
-    kernel = layer.kernel.numpy()
-    kernel[..., list(outputs)] = 0
-    kernel[..., list(inputs), :] = 0
-    layer.kernel.assign(kernel)
-
-
-def same_outputs(model, small, x):
-    before, after = (keras.tree.flatten(m(x, training=False)) for m in (model, small))
-    for a, b in zip(before, after, strict=True):
-        a, b = np.asarray(a), np.asarray(b)
-        assert a.shape == b.shape
-        np.testing.assert_allclose(b, a, rtol=0, atol=1e-4 * max(abs(a).max(), 1e-6))
-
-
-def compacted(model, rng, *shape):
-    """The compact model, after the checks that any model must pass."""
-    before = [v.numpy() for v in model.weights]
-    small = granet_tf.compact(model)
-    same_outputs(model, small, rng.normal(size=(4, *(shape or model.input_shape[1:]))))
-    for variable, value in zip(model.weights, before, strict=True):
-        np.testing.assert_array_equal(variable.numpy(), value)
-    assert not {id(v) for v in model.weights} & {id(v) for v in small.weights}
-    return small
-
-
-def kept(model):
-    """{layer: channels kept} as `explain` has it."""
-    return {row.layer: row.kept for row in compaction.explain(model).rows}
 
 
 @pytest.mark.parametrize("seed", range(24))
