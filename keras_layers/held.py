@@ -131,11 +131,16 @@ def held_vectors(
             place.setdefault(channel, count + i)
         count += len(weight.layout.channels)
     vectors = [
-        HeldVector(variable, np.array([place.get(channel, count) for channel in own]))
+        HeldVector(variable, _shaped([place.get(channel, count) for channel in own], variable))
         for variable, own in channels
         if any(channel in place for channel in own)
     ]
     return HeldVectors(tuple(witnesses), tuple(vectors)) if vectors else None
+
+
+def _shaped(places, variable):
+    """For the bias of attention, (heads, size of a head), too."""
+    return np.array(places).reshape(variable.shape)
 
 
 def _any_of(mask, axes):
