@@ -1,7 +1,8 @@
 """Compaction: a smaller dense model with the same outputs, without the channels that are dead.
 
-The parts: `calls` lists what a model calls; a rule for each class of layers (`mixing`,
-`convolutions`, `channelwise`, `joining`, `reshaping`) says how channels pass through;
+The parts: `calls` lists what a model calls; a rule for each class of layers (`mixing`, `einsum`,
+`convolutions`, `channelwise`, `joining`, `reshaping`, `attention`, `recurrent`, `averaging`,
+`time_distributed`, `transformer_blocks`) says how channels pass through;
 `analysis` finds which can go; `resizing` builds the smaller model; `report` tells about it.
 """
 
@@ -39,10 +40,11 @@ def compact(model: keras.Model) -> keras.Model:
     another thing, as what was removed can't come back and batch statistics of constants are gone.
 
     Channels are followed through dense layers and convolutions of all kinds, batch normalisation,
-    activations, pooling, padding, reshaping, sums, products and concatenation, through shared
-    layers and models inside the model. Any other layer stays as it is, with all channels that it
-    reads and writes; `granet_tf.compaction.explain` names it. Inputs and outputs of the model keep
-    their shapes, and no layer loses its last channel.
+    activations, pooling, padding, reshaping, sums, products and concatenation, recurrent layers and
+    attention, whose heads go as a whole, through shared layers and models inside the model. Any
+    other layer stays as it is, with all channels that it reads and writes;
+    `granet_tf.compaction.explain` names it. Inputs and outputs of the model keep their shapes, and
+    no layer loses its last channel.
 
     Args:
         model: A built sequential or functional model, or one wrapped by `granet_tf.wrap` or

@@ -19,11 +19,17 @@ import keras
 import numpy as np
 
 # Importing these fills the table of rules.
+from granet_tf.compaction import attention as _attention  # noqa: F401
+from granet_tf.compaction import averaging as _averaging  # noqa: F401
 from granet_tf.compaction import channelwise as _channelwise  # noqa: F401
 from granet_tf.compaction import convolutions as _convolutions  # noqa: F401
+from granet_tf.compaction import einsum as _einsum  # noqa: F401
 from granet_tf.compaction import joining as _joining  # noqa: F401
 from granet_tf.compaction import mixing as _mixing  # noqa: F401
+from granet_tf.compaction import recurrent as _recurrent  # noqa: F401
 from granet_tf.compaction import reshaping as _reshaping  # noqa: F401
+from granet_tf.compaction import time_distributed as _time_distributed  # noqa: F401
+from granet_tf.compaction import transformer_blocks as _transformer_blocks  # noqa: F401
 from granet_tf.compaction.calls import CallGraph, call_graph
 from granet_tf.compaction.channels import Channels, Ties
 from granet_tf.compaction.rules import Rule, rule_of
@@ -132,6 +138,8 @@ def _forward(graph: CallGraph, ties: Ties) -> tuple[list[Rule], dict[int, Channe
             _alike([rule.output, other.output], ties)
             for pair in zip(rule.inputs, other.inputs, strict=True):
                 _alike(pair, ties)
+            for name in rule.inside.keys() | other.inside.keys():
+                _alike_ids([rule.inside.get(name), other.inside.get(name)], ties)
     for numbers in graph.entries.values():
         _alike([channels[number] for number in numbers], ties)
     return rules, channels
@@ -139,12 +147,16 @@ def _forward(graph: CallGraph, ties: Ties) -> tuple[list[Rule], dict[int, Channe
 
 def _alike(several, ties: Ties) -> None:
     """Ties channels of tensors that go through the same layer, at several calls."""
-    known = [x for x in several if x is not None]
-    for x in known[1:]:
-        ties.join(known[0].ids, x.ids)
+    _alike_ids([None if x is None else x.ids for x in several], ties)
+
+
+def _alike_ids(several, ties: Ties) -> None:
+    known = [ids for ids in several if ids is not None]
+    for ids in known[1:]:
+        ties.join(known[0], ids)
     if len(known) < len(several):
-        for x in known:
-            ties.pin(x.ids)
+        for ids in known:
+            ties.pin(ids)
 
 
 def _with_roots(channels, rules, roots):
@@ -156,6 +168,7 @@ def _with_roots(channels, rules, roots):
     for rule in rules:
         rule.inputs = [rooted(x) for x in rule.inputs]
         rule.output = rooted(rule.output)
+        rule.inside = {name: roots[ids] for name, ids in rule.inside.items()}
     return {number: rooted(x) for number, x in channels.items()}, rules
 
 
@@ -165,15 +178,19 @@ def _needed(rules, channels, outputs: list[int], count: int, merging: bool) -> n
     for number in outputs:
         if number in needed:
             needed[number][:] = True
+    inside = []
     for rule in reversed(rules):
-        rule.needed_output = needed.get(rule.call.outputs[0])
-        rule.needed_inputs = rule.needs(rule.needed_output, merging)
+        rule.needed_output = of_output = needed.get(rule.call.outputs[0])
+        if of_output is not None:
+            of_output |= rule.reads_itself(of_output)
+        inside += [rule.inside[name][need] for name, need in rule.needs_inside(of_output).items()]
+        rule.needed_inputs = rule.needs(of_output, merging)
         for number, need in zip(rule.call.inputs, rule.needed_inputs, strict=True):
             if number in needed:
                 needed[number] |= need
     ids = [channels[number].ids[need] for number, need in needed.items()]
     result = np.zeros(count, bool)
-    result[np.concatenate([np.zeros(0, int), *ids])] = True
+    result[np.concatenate([np.zeros(0, int), *ids, *inside])] = True
     return result
 
 

@@ -24,13 +24,14 @@ from granet_tf.compaction.rules import (
 )
 from keras_layers.keras_internals import nn_operations, numpy_operations
 
-# Which functions of `keras.activations` see one value at a time. The others mix channels.
+# Which activations see one value at a time. The others mix channels.
 _MIXING = {"glu", "log_softmax", "softmax", "sparsemax"}
 ACTIVATIONS = {
     function
     for name, function in vars(keras.activations).items()
     if callable(function) and name not in {*_MIXING, "deserialize", "get", "serialize"}
 }
+_SAVED_AS = {"keras_hub>gelu_approximate"}
 _ACTIVATION_LAYERS = (layers.ReLU, layers.LeakyReLU, layers.ELU)
 
 # Positions in place of an axis whose length is open. More than any usual window.
@@ -49,7 +50,21 @@ def is_elementwise(activation) -> bool:
         activation is None
         or type(activation) in _ACTIVATION_LAYERS
         or any(activation is function for function in ACTIVATIONS)
+        or keras.saving.get_registered_name(activation) in _SAVED_AS
     )
+
+
+def keeps_zero(activation) -> bool:
+    """Whether an activation, or None, sees one value at a time and makes 0 of 0.
+
+    Example:
+
+    >>> keeps_zero(keras.activations.tanh), keeps_zero(keras.activations.sigmoid)
+    (True, False)
+    """
+    if activation is None or not is_elementwise(activation):
+        return activation is None
+    return not keras.ops.convert_to_numpy(activation(keras.ops.zeros(1))).any()
 
 
 class Channelwise(Rule):

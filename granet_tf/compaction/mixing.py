@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,6 +44,11 @@ class Mixing(Rule):
     def differs_in_training(self):
         return False  # Only a quantized one does, and that has no rule.
 
+    @property
+    def dense(self):
+        """The layer that has the weights."""
+        return self.layer
+
     def obstacle(self, inputs):
         reason = super().obstacle(inputs)
         axis = self.axis(len(self.call.input_shapes[0]))
@@ -56,7 +62,7 @@ class Mixing(Rule):
 
     def kernel(self) -> np.ndarray:
         """The weights as (window..., inputs, outputs)."""
-        return values_of(self.layer.kernel)
+        return values_of(self.dense.kernel)
 
     def padded_taps(self) -> np.ndarray:
         """Which taps of the window may meet padding."""
@@ -85,7 +91,7 @@ class Mixing(Rule):
 
     def forward(self, ties):
         rank = len(self.call.output_shape)
-        if not is_elementwise(self.layer.activation):
+        if not is_elementwise(self.dense.activation):
             return None
         y = unknown(ties.fresh(self.connections.total.shape[1]), self.axis(rank))
         absorbs = self.absorbs()
@@ -93,11 +99,11 @@ class Mixing(Rule):
         if not known.any():
             return y
         value = (self._amounts() * absorbs).sum(0)
-        if self.layer.use_bias:
-            value = value + values_of(self.layer.bias)
-        value = keras.ops.convert_to_tensor(value, self.layer.compute_dtype)
-        if self.layer.activation is not None:
-            value = self.layer.activation(value)
+        if self.dense.bias is not None:
+            value = value + self._bias()
+        value = keras.ops.convert_to_tensor(value, self.dense.compute_dtype)
+        if self.dense.activation is not None:
+            value = self.dense.activation(value)
         return y.with_constants(known, keras.ops.convert_to_numpy(value).astype("float64"))
 
     def _amounts(self) -> np.ndarray:
@@ -110,16 +116,16 @@ class Mixing(Rule):
         return [(needed & ~self.absorbs(merging)).any(1)]
 
     def members(self):
-        return members_of(self.output, self.layer.kernel)
+        return members_of(self.output, self.dense.kernel)
 
     def offsets(self):
-        return members_of(self.output, self.layer.bias)
+        return members_of(self.output, self.dense.bias)
 
     def resized(self, plan):
         x = self.inputs[0]
         kernel = self.kernel().astype("float64")
         kept_in, kept_out = plan.kept(x), plan.kept(self.output)
-        bias = values_of(self.layer.bias) if self.layer.use_bias else 0.0
+        bias = 0.0 if self.dense.bias is None else self._bias()
         if x is not None:
             gone = ~kept_in
             merged = gone & self.needed_inputs[0]
@@ -130,20 +136,32 @@ class Mixing(Rule):
             bias = bias + (self._amounts() * folded).sum(0)
         kernel = self._cut(kernel, kept_in, kept_out)
         config, weights = self._config(kernel), self._stored(kernel)
-        if self.layer.use_bias or np.any(bias):
-            config["use_bias"] = True
-            weights["bias"] = np.broadcast_to(bias, len(self.connections.total.T))[kept_out]
+        if self.dense.bias is not None or np.any(bias):
+            config |= self._with_bias()
+            bias = np.broadcast_to(bias, len(self.connections.total.T))[kept_out]
+            weights |= self._stored_bias(bias)
         return Resized(config, weights)
 
     def _cut(self, kernel, kept_in, kept_out) -> np.ndarray:
         return kernel[..., kept_in, :][..., kept_out]
 
+    def _bias(self) -> np.ndarray:
+        """The bias, one for each output."""
+        return values_of(self.dense.bias).ravel()
+
     def _stored(self, kernel) -> dict[str, np.ndarray]:
         """The kernel as the layer has it."""
         return {"kernel": kernel}
 
-    def _config(self, kernel) -> dict[str, int]:
+    def _stored_bias(self, bias) -> dict[str, np.ndarray]:
+        """The bias as the layer has it."""
+        return {"bias": bias}
+
+    def _config(self, kernel) -> dict[str, Any]:
         return {"units": kernel.shape[-1]}
+
+    def _with_bias(self) -> dict[str, Any]:
+        return {"use_bias": True}
 
     def why(self, known):
         if known and not self.shared:

@@ -17,7 +17,7 @@ class LayerSize:
     """One line of a `CompactionReport`.
 
     Attributes:
-        layer: Name of the layer.
+        layer: Name of the layer; with what is counted, if that is inside: "attention (heads)".
         channels: Its output channels (filters, units) before.
         kept: Its output channels after.
     """
@@ -82,9 +82,15 @@ def report_of(plan: Plan) -> CompactionReport:
     """
     rows, left, seen = [], Counter(), set()
     for rule in plan.rules:
-        if not rule.makes_channels or rule.layer in seen:
+        if rule.layer in seen or not (rule.makes_channels or rule.inside):
             continue
         seen.add(rule.layer)
+        rows += [
+            LayerSize(f"{rule.layer.name} ({name})", len(ids), int(plan.stays[ids].sum()))
+            for name, ids in rule.inside.items()
+        ]
+        if not rule.makes_channels:
+            continue
         count = rule.call.output_shape[-1 if rule.output is None else rule.output.axis]
         kept = count if rule.output is None else int(np.count_nonzero(plan.kept(rule.output)))
         rows.append(LayerSize(rule.layer.name, count, kept))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 
 import keras
 import numpy as np
@@ -110,7 +111,8 @@ def _made(model, plan: Plan) -> tuple[keras.Model, list[tuple]]:
             return rebuilt(layer, change, change_input=change_input)
         rule = rules[layer]
         fixed = all(channels is None for channels in (rule.output, *rule.inputs))
-        changes = rule.resized(plan) if rule.resizes and not fixed else Resized({}, {})
+        fixed = fixed and not rule.inside
+        changes = rule.resized(plan) if rule.resizes and not fixed else Resized({})
         new = _anew(layer, changes.config)
         made.append((rule, new, changes))
         return new
@@ -155,7 +157,11 @@ def _fill(old, new, changes: Resized) -> None:
     """Gives a new, built layer its weights: those of the old one, or what came of them."""
     if changes.weights:
         for name, value in changes.weights.items():
-            getattr(new, name).assign(value)
+            operator.attrgetter(name)(new).assign(value)
+        return
+    if changes.inside:
+        for source, target in zip(old.weights, new.weights, strict=True):
+            target.assign(changes.inside.get(id(source), source))
         return
     pairs = zip(layers_of(old), layers_of(new), strict=True)
     for source, target in pairs:

@@ -13,6 +13,7 @@ import numpy as np
 
 from granet_tf.compaction.calls import Call
 from granet_tf.compaction.channels import Channels, Ties
+from keras_layers.keras_internals import layers_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +22,14 @@ class Resized:
 
     Attributes:
         config: What changes in the layer's config.
-        weights: The new values, by the name of the layer's attribute.
+        weights: The new values, by the name of the attribute, as in "kernel" or "layer.kernel".
+        inside: For a layer of layers, which has the same weights as before, in other sizes: the new
+            values of those that change, by `id` of the old one.
     """
 
     config: dict[str, Any]
-    weights: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    inside: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Member:
 
     Attributes:
         weight: The weight. Its outputs are those of its `keras_layers.layouts.Layout`, in one row;
-            a vector's are its entries.
+            those of an offset or a scale are its entries, also where it has several axes.
         ids: The id of the channel of each of them.
     """
 
@@ -46,6 +50,8 @@ class Rule:
     """What one call does with channels. One object for each call; subclasses are the rules.
 
     `inputs` and `output` hold `Channels`, or None for a tensor whose channels all stay as they are.
+    `inside` has ids of what can go without being a channel of a tensor, by what it is: the heads of
+    attention, say.
 
     Attributes:
         resizes: Whether the layer has something to resize when channels go.
@@ -64,6 +70,7 @@ class Rule:
         self.shared = shared
         self.inputs: list[Channels | None] = []
         self.output: Channels | None = None
+        self.inside: dict[str, np.ndarray] = {}
         # What the calls after this one ask for, once that is known.
         self.needed_inputs: list[np.ndarray] = []
         self.needed_output: np.ndarray | None = None
@@ -90,9 +97,18 @@ class Rule:
         """
         raise NotImplementedError
 
+    def reads_itself(self, needed: np.ndarray) -> np.ndarray:
+        """Which channels of its own output the layer reads for those needed, a step later."""
+        return np.zeros(len(needed), bool)
+
+    def needs_inside(self, needed: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Which ids of `inside` must be there for the needed channels of the output."""
+        return {}
+
     def also_keep(self, kept: np.ndarray) -> np.ndarray:
         """Ids to keep besides, given which ids are kept so far."""
-        return _first_if_none(self.output, kept)
+        sides = [*self.inside.values(), *([] if self.output is None else [self.output.ids])]
+        return np.concatenate([np.zeros(0, int), *(_first_if_none(ids, kept) for ids in sides)])
 
     def couple(self, ties: Ties) -> None:
         """Ties channels that this layer can only lose together."""
@@ -124,11 +140,9 @@ class Rule:
         return f"it is tied to channels that '{self.layer.name}' reads"
 
 
-def _first_if_none(channels: Channels | None, kept: np.ndarray) -> np.ndarray:
-    """No tensor may lose all of its channels."""
-    if channels is None or kept[channels.ids].any():
-        return np.zeros(0, int)
-    return channels.ids[:1]
+def _first_if_none(ids: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """No tensor may lose all of its channels, and no attention its heads."""
+    return ids[: 0 if kept[ids].any() else 1]
 
 
 class Opaque(Rule):
@@ -151,12 +165,15 @@ class Opaque(Rule):
         return f"'{self.layer.name}' reads it, which stays as it is: {self.reason}"
 
 
-RULES: dict[type, Callable[..., Rule]] = {}
+RULES: dict[type | str, Callable[..., Rule]] = {}
 """What makes the rule of a call, for each class of layers or of operations of `keras.ops`."""
 
 
-def register(rule: Callable[..., Rule], classes: list[type]) -> None:
+def register(rule: Callable[..., Rule], classes: list[type | str]) -> None:
     """Makes `rule` that of these classes, and of their subclasses that override nothing.
+
+    A class of a package that is not imported here goes by the name it is saved with:
+    "keras_hub>TransformerEncoder".
 
     Example:
 
@@ -182,20 +199,25 @@ def rule_of(call: Call, inputs: list[Channels | None], *, shared: bool) -> Rule:
     Example:
 
     >>> from granet_tf.compaction.calls import call_graph
-    >>> model = keras.Sequential([keras.Input((2, 2)), keras.layers.LSTM(3, name="lstm")])
+    >>> model = keras.Sequential([keras.Input((2, 2)), keras.layers.Softmax(name="softmax")])
     >>> rule_of(call_graph(model).calls[0], [None], shared=False).why(known=False)
-    "'lstm' reads it, which stays as it is: there is no rule for a LSTM"
+    "'softmax' reads it, which stays as it is: there is no rule for a Softmax"
     """
     operation = call.operation
-    base = next((c for c in type(operation).__mro__ if c in RULES), None)
+    base = next((c for c in type(operation).__mro__ if _registered(c)), None)
     rule, reason = None, _strange(operation, base, call)
     if reason is None:
-        rule = RULES[base](call, shared=shared)
+        rule = _registered(base)(call, shared=shared)
         forced = call.forced_training and rule.differs_in_training
         reason = "it is called with training=True" if forced else rule.obstacle(inputs)
     rule = rule if reason is None else Opaque(call, reason)
     rule.inputs = inputs
     return rule
+
+
+def _registered(kind: type) -> Callable[..., Rule] | None:
+    """The rule of this very class."""
+    return RULES.get(kind) or RULES.get(keras.saving.get_registered_name(kind))
 
 
 def _strange(operation, base, call) -> str | None:
@@ -207,9 +229,10 @@ def _strange(operation, base, call) -> str | None:
     lineage = type(operation).__mro__
     if any(_overrides(c, base) for c in lineage[: lineage.index(base)]):
         return f"{name} overrides something of {base.__name__}"
-    if getattr(operation, "quantization_mode", None):
+    parts = layers_of(operation) if isinstance(operation, keras.Layer) else []
+    if any(getattr(part, "quantization_mode", None) for part in parts):
         return "it is quantized"
-    if getattr(operation, "lora_enabled", False):
+    if any(getattr(part, "lora_enabled", False) for part in parts):
         return "it has LoRA weights"
     return None
 
@@ -219,6 +242,21 @@ def _overrides(cls, base) -> bool:
     names = {"__module__", "__doc__", "__qualname__", "__annotations__", "__firstlineno__"}
     names |= {"__static_attributes__", "__dict__", "__weakref__", "__parameters__"}
     return any(hasattr(base, name) for name in set(vars(cls)) - names)
+
+
+def config_inside(layer: keras.Layer, name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """The config of a layer inside, which that of `layer` has at `name`, with these changes.
+
+    Example:
+
+    >>> wrapper = keras.layers.TimeDistributed(keras.layers.Dense(4))
+    >>> config_inside(wrapper, "layer", {"units": 2})["config"]["units"]
+    2
+    """
+    inside = layer.get_config()[name]
+    # It would be built for the inputs that it had.
+    inside = {key: value for key, value in inside.items() if key != "build_config"}
+    return inside | {"config": inside["config"] | changes}
 
 
 def channel_axis(layer: keras.Layer, rank: int) -> int:

@@ -299,7 +299,7 @@ def test_what_it_cannot_see_through_is_named(rng):
         layers.Dense(8, "relu", name="before"),
         layers.LayerNormalization(name="norm"),
         layers.Dense(5, name="after"),
-        layers.GRU(3, name="gru"),
+        layers.RNN(layers.GRUCell(3), name="gru"),
     )
     fill(model, rng, zero=[("before", [0]), ("after", [1, 2])])
     small = compacted(model, rng)

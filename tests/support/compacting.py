@@ -5,6 +5,9 @@ import numpy as np
 
 import granet_tf
 from granet_tf import compaction
+from granet_tf.compaction.resizing import resized
+from granet_tf.structured.dependency_groups import dependencies
+from keras_layers.known_layers import layout_of
 
 
 def sequential(shape, *rest):
@@ -50,3 +53,34 @@ def compacted(model, rng, *shape):
 def kept(model):
     """{layer: channels kept} as `explain` has it."""
     return {row.layer: row.kept for row in compaction.explain(model).rows}
+
+
+def layers_by_weight(model):
+    """{id of a weight: the layer that has it}, however deep inside."""
+    return {
+        id(weight): layer
+        for layer in model._flatten_layers()
+        for weight in layer._trainable_variables + layer._non_trainable_variables
+    }
+
+
+def without_groups(model, ids):
+    """What is left of a model without these dependency groups, whose weights are set to 0."""
+    found, owners = dependencies(model), layers_by_weight(model)
+    assert not set(ids) & found.reasons.keys()
+    for key, member in found.members().items():
+        layer = owners[key]
+        axes = layout_of(layer, member.weight).outputs
+        zero_at(member, ids, [a % len(member.weight.shape) for a in axes])
+    for member in found.offsets().values():
+        zero_at(member, ids, range(len(member.weight.shape)))
+    stays = np.ones(found.count, bool)
+    stays[list(ids)] = False
+    return resized(model, found.plan(stays))
+
+
+def zero_at(member, ids, axes):
+    """Sets to 0 the outputs of a weight, in `axes`, that lead to one of `ids`."""
+    value = member.weight.numpy()
+    shape = [size if axis in axes else 1 for axis, size in enumerate(value.shape)]
+    member.weight.assign(np.where(np.isin(member.ids, list(ids)).reshape(shape), 0, value))
