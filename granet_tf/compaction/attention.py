@@ -123,7 +123,7 @@ class Attention(Rule):
         x = self._of(role)
         return slice(None) if x is None else ~(x.known & (x.value == 0))
 
-    def _constant(self) -> np.ndarray:
+    def _from_biases(self) -> np.ndarray:
         """(heads, size of a head, outputs): what the biases of values add, if nothing else does."""
         if not self._steady:
             return np.zeros(self._leads().shape)
@@ -132,13 +132,13 @@ class Attention(Rule):
 
     def forward(self, ties):
         self.inside = {HEADS: ties.fresh(self._kernel("value").shape[1])}
+        self._constant = self._from_biases()
         if not self._makes_channels:
             return None
         leads, carries = self._leads(), self._carries()
         known = ~(leads & carries[:, :, None]).any((0, 1))
-        value = (self._constant() * ~carries[:, :, None]).sum((0, 1)) + self._bias(
-            "attention_output"
-        )
+        value = (self._constant * ~carries[:, :, None]).sum((0, 1))
+        value = value + self._bias("attention_output")
         y = unknown(ties.fresh(len(known)), len(self.call.output_shape) - 1)
         return y.with_constants(known, value)
 
@@ -205,7 +205,7 @@ class Attention(Rule):
         kernel = values_of(part.kernel)[np.repeat(stays, repeats)][..., kept_out]
         inside[id(part.kernel)] = kernel
         if part.bias is not None:
-            moved = self._constant()[~stays].sum((0, 1)).reshape(part.bias.shape)
+            moved = self._constant[~stays].sum((0, 1)).reshape(part.bias.shape)
             inside[id(part.bias)] = (self._bias("attention_output") + moved)[kept_out]
         return Resized(self._config(int(stays.sum()), kernel.shape[2:]), inside=inside)
 

@@ -82,16 +82,14 @@ def moved(model: keras.Model, plan: Plan) -> tuple[keras.Model, list[Move]]:
 def _moves(plan, rule, new, changes: Resized) -> list[Move]:
     """Finds the places by having the rule cut arrays of places."""
     old = rule.layer
-    if not changes.weights:
-        return [Move(*pair, None) for pair in zip(old.variables, new.variables, strict=True)]
-    with Substituted(lambda variable: _places(variable.shape)):
-        cut = rule.resized(plan).weights
-    moves = {
-        id(getattr(old, name)): Move(getattr(old, name), getattr(new, name), each.astype(np.int64))
-        for name, each in cut.items()
-    }
-    others = zip(old.variables, new.variables, strict=True)
-    return [moves.get(id(before), Move(before, after, None)) for before, after in others]
+    places = {}
+    if changes.weights or changes.inside:
+        with Substituted(lambda variable: _places(variable.shape)):
+            cut = rule.resized(plan)
+        named = {id(operator.attrgetter(name)(old)): each for name, each in cut.weights.items()}
+        places = {key: each.astype(np.int64) for key, each in {**named, **cut.inside}.items()}
+    pairs = zip(old.variables, new.variables, strict=True)
+    return [Move(before, after, places.get(id(before))) for before, after in pairs]
 
 
 def _places(shape):

@@ -47,6 +47,7 @@ class TransformerBlock(Opaque):
 
     def forward(self, ties):
         self.inside = {UNITS: ties.fresh(self._first.units)}
+        self._constant = self._without_weights()
         return None
 
     def needs_inside(self, needed):
@@ -71,11 +72,11 @@ class TransformerBlock(Opaque):
                 id(first.kernel): values_of(first.kernel)[:, stays],
                 id(first.bias): values_of(first.bias)[stays],
                 id(second.kernel): values_of(second.kernel)[stays],
-                id(second.bias): values_of(second.bias) + self._constant()[~stays].sum(0),
+                id(second.bias): values_of(second.bias) + self._constant[~stays].sum(0),
             },
         )
 
-    def _constant(self) -> np.ndarray:
+    def _without_weights(self) -> np.ndarray:
         """(units, outputs): what a unit adds that has no weights or that is not read."""
         value = keras.ops.convert_to_tensor(self._first.bias, self._first.compute_dtype)
         if self._first.activation is not None:
