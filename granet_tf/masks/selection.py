@@ -2,7 +2,8 @@
 
 A float32 orders as an integer made of its bits. Two histograms of 2**16 bins (the upper half of
 that integer, then the lower half of those in the bin that holds the k-th largest) find the k-th
-largest exactly, in a few passes over the scores, whatever k is. For XLA see `bisection`.
+largest exactly, in a few passes over the scores, whatever k is. Within small weights, one after the
+other, three smaller histograms do. For XLA see `bisection`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from granet_tf.masks.traced import is_compiled, shared
 
 _BINS = 1 << 16
 _ROW = 256
+# (lowest bit, number of bits) of what the histograms for small weights count.
+_DIGITS = (20, 12), (10, 10), (0, 10)
 # A negative NaN, which orders below all else.
 _INELIGIBLE = -1
 # Ties are located first by block and then inside one block, which spares a long cumulative sum.
@@ -160,14 +163,9 @@ def count_each(mask: Joined) -> tf.Tensor:
 def rank_flat(score, eligible):
     """Bits and histogram of one part, to be called in functions that are `shared`."""
     bits = tf.where(eligible, tf.bitcast(score, tf.int32), _INELIGIBLE)
-    return bits, histogram_of(bits)
-
-
-def histogram_of(bits: tf.Tensor) -> tf.Tensor:
-    """How many there are of each upper half of the bits."""
     # A logical shift leaves the negative scores in the upper half of the bins: one pass less.
     halves = tf.bitwise.right_shift(tf.bitcast(bits, tf.uint32), 16)
-    return _histogram(tf.bitcast(halves, tf.int32))
+    return bits, _histogram(tf.bitcast(halves, tf.int32))
 
 
 @shared(BITS, HISTOGRAM, MASK, _NUMBER)
@@ -178,12 +176,40 @@ def top_of_ranked(bits, histogram, eligible, k):
     return _cut(bits, signed, base + lower, wanted, ties)
 
 
+@shared(BITS, MASK, _NUMBER)
+def top_of_small(bits, eligible, k):
+    """`top` of a weight of less than 2**31 units, to be called in functions that are `shared`.
+
+    For few units: bins take longer than these.
+    """
+    lowest = tf.int32.min
+    keys = tf.where(eligible, _sortable(bits), lowest)
+    wanted = tf.cast(tf.minimum(k, count(keys > lowest)), tf.int32)
+    # As unsigned numbers, whose upper bits can be looked at alone.
+    keys = tf.bitcast(tf.bitwise.bitwise_xor(keys, lowest), tf.uint32)
+    kth = tf.constant(0)
+    for lowest_bit, bits_of_digit in _DIGITS:
+        bins = 1 << bits_of_digit
+        kth = tf.bitwise.left_shift(kth, bits_of_digit)
+        # What has other upper bits than the k-th largest comes out beyond the last bin.
+        offsets = tf.bitwise.right_shift(keys, lowest_bit) - tf.bitcast(kth, tf.uint32)
+        histogram = _histogram(tf.bitcast(tf.minimum(offsets, bins), tf.int32), bins)
+        from_here_up = tf.cumsum(histogram, reverse=True)
+        reached = from_here_up >= wanted
+        digit = tf.reduce_sum(tf.cast(reached, tf.int32)) - 1
+        wanted -= tf.reduce_max(tf.where(reached, 0, from_here_up))
+        kth = tf.bitwise.bitwise_or(kth, digit)
+    kth = tf.bitcast(kth, tf.uint32)
+    return tf.cond(
+        histogram[digit] == wanted,
+        lambda: keys >= kth,
+        lambda: (keys > kth) | _first(keys == kth, tf.cast(wanted, tf.int64)),
+    )
+
+
 @shared(BITS, MASK, SIZES, NUMBERS)
 def _top_of_segments(bits, eligible, sizes, k):
-    def one(bits, eligible, k):
-        return top_of_ranked(bits, histogram_of(bits), eligible, k)
-
-    return each_segment(one, sizes, [bits, eligible], [k])
+    return each_segment(top_of_small, sizes, [bits, eligible], [k])
 
 
 @shared(MASK, SIZES)
@@ -281,9 +307,9 @@ def _sortable(bits):
     return tf.bitwise.bitwise_xor(bits, tf.bitwise.bitwise_and(signs, tf.int32.max))
 
 
-def _histogram(values: tf.Tensor) -> tf.Tensor:
-    """int32 counts of the `values` in [0, 2**16); `tf.math.bincount` adds a pass for a maximum."""
-    return tf.raw_ops.Bincount(arr=values, size=_BINS, weights=tf.constant([], tf.int32))
+def _histogram(values: tf.Tensor, bins: int = _BINS) -> tf.Tensor:
+    """int32 counts of the `values` in [0, bins); `tf.math.bincount` adds a pass for a maximum."""
+    return tf.raw_ops.Bincount(arr=values, size=bins, weights=tf.constant([], tf.int32))
 
 
 def _in_order(histogram: tf.Tensor) -> tf.Tensor:

@@ -27,12 +27,12 @@ from granet_tf.masks.selection import (
     count_all,
     count_each,
     each_segment,
-    histogram_of,
     rank,
     rank_flat,
     top,
     top_of_each,
     top_of_ranked,
+    top_of_small,
 )
 from granet_tf.masks.traced import is_compiled, shared
 from keras_layers.layouts import Layout
@@ -415,7 +415,10 @@ def _exchange_one(bits, histogram, grow_score, active, fraction):
 @shared(BITS, SCORE, MASK, SIZES, ([], tf.float64))
 def _exchange_segments(bits, grow_score, active, sizes, fraction):
     def one(bits, grow_score, active):
-        return _exchange_one(bits, histogram_of(bits), grow_score, active, fraction)
+        alive = count(active)
+        dropped = share(fraction, alive)
+        kept = top_of_small(bits, active, alive - dropped)
+        return kept | top_of_small(tf.bitcast(grow_score, tf.int32), ~kept, dropped)
 
     return each_segment(one, sizes, [bits, grow_score, active])
 
