@@ -19,7 +19,9 @@ from granet_tf.masks.traced import is_compiled, shared
 
 _BINS = 1 << 16
 _ROW = 256
-# (lowest bit, number of bits) of what the histograms for small weights count.
+# Up to this number of units, three small histograms take less time than two large ones: those of
+# what is here, (lowest bit, number of bits).
+_SMALL = 1 << 18
 _DIGITS = (20, 12), (10, 10), (0, 10)
 # A negative NaN, which orders below all else.
 _INELIGIBLE = -1
@@ -177,11 +179,17 @@ def top_of_ranked(bits, histogram, eligible, k):
 
 
 @shared(BITS, MASK, _NUMBER)
-def top_of_small(bits, eligible, k):
-    """`top` of a weight of less than 2**31 units, to be called in functions that are `shared`.
+def top_of_one(bits, eligible, k):
+    """`top` of one weight that is not ranked, to be called in functions that are `shared`."""
 
-    For few units: bins take longer than these.
-    """
+    def ranked():
+        return top_of_ranked(*rank_flat(tf.bitcast(bits, tf.float32), eligible), eligible, k)
+
+    small = tf.size(bits) <= _SMALL
+    return tf.cond(small, lambda: _top_by_digits(bits, eligible, k), ranked)
+
+
+def _top_by_digits(bits, eligible, k):
     lowest = tf.int32.min
     keys = tf.where(eligible, _sortable(bits), lowest)
     wanted = tf.cast(tf.minimum(k, count(keys > lowest)), tf.int32)
@@ -209,7 +217,7 @@ def top_of_small(bits, eligible, k):
 
 @shared(BITS, MASK, SIZES, NUMBERS)
 def _top_of_segments(bits, eligible, sizes, k):
-    return each_segment(top_of_small, sizes, [bits, eligible], [k])
+    return each_segment(top_of_one, sizes, [bits, eligible], [k])
 
 
 @shared(MASK, SIZES)

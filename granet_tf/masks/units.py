@@ -31,8 +31,8 @@ from granet_tf.masks.selection import (
     rank_flat,
     top,
     top_of_each,
+    top_of_one,
     top_of_ranked,
-    top_of_small,
 )
 from granet_tf.masks.traced import is_compiled, shared
 from keras_layers.layouts import Layout
@@ -417,8 +417,8 @@ def _exchange_segments(bits, grow_score, active, sizes, fraction):
     def one(bits, grow_score, active):
         alive = count(active)
         dropped = share(fraction, alive)
-        kept = top_of_small(bits, active, alive - dropped)
-        return kept | top_of_small(tf.bitcast(grow_score, tf.int32), ~kept, dropped)
+        kept = top_of_one(bits, active, alive - dropped)
+        return kept | top_of_one(tf.bitcast(grow_score, tf.int32), ~kept, dropped)
 
     return each_segment(one, sizes, [bits, grow_score, active])
 
