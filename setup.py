@@ -70,6 +70,8 @@ setup(
             "tensorflow-model-optimization",
             "tf_keras",
         ],
+        # The documentation's site, `make docs`.
+        "docs": ["latex2mathml", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.27,<2"],
         # A text model among the real ones.
         "test_all": ["keras-hub"],
     },

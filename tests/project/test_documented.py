@@ -16,7 +16,7 @@ def said(page):
 
 
 def test_masks_follow_the_seed_of_the_method_only():
-    assert "`keras.utils.set_random_seed` does not change them" in said("README.md")
+    assert "`keras.utils.set_random_seed` does not change them" in said("docs/sparse_training.md")
     assert "not `keras.utils.set_random_seed`" in said("docs/methods.md")
 
     def masks(seed, of_keras):
@@ -30,8 +30,8 @@ def test_masks_follow_the_seed_of_the_method_only():
 
 
 def test_exact_halves_are_rounded_to_the_even_number():
-    assert "of 5 weights at 0.5, two are kept" in said("README.md")
-    assert "so random masks keep three.)" in said("README.md")
+    assert "of 5 weights at 0.5, two are kept" in said("docs/sparse_training.md")
+    assert "so random masks keep three.)" in said("docs/sparse_training.md")
     assert "exact halves to the even one" in said("docs/methods.md")
 
     def kept(size, method):
@@ -84,16 +84,19 @@ def test_h5_and_keras_hub_are_told_of():
 def test_pythons_and_keras_that_readme_names_are_those_of_setup():
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
     python = re.search(r'python_requires=">=([\d.]+)"', setup)[1]
-    assert f"The library needs Python {python} and TensorFlow" in said("README.md")
-    assert "(Keras 3.13 itself needs Python 3.11.)" in said("README.md")
+    for page in ("README.md", "docs/get_started.md"):
+        assert f"The library needs Python {python} and TensorFlow" in said(page)
+    assert "(Keras 3.13 itself needs Python 3.11.)" in said("docs/get_started.md")
 
 
 def test_figures_are_told_with_what_they_are_compared_with():
-    readme, results = said("README.md"), said("docs/results.md")
+    costs, results = said("docs/performance.md"), said("docs/results.md")
     # Issues of figures that were read for more than they say.
-    assert "against the dense float32 file: faster by | 4.98 × (0.336 ms); the dense file" in readme
-    assert "they overlap, no difference is shown" in readme
-    assert "gzipped, the dense files take 2.3 MB in float32" in readme
-    assert "from JPEG-coded images" in readme and "JPEG-coded, at quality 75" in results
+    assert "against the dense float32 file: faster by | 4.98 × (0.336 ms); the dense file" in costs
+    assert "they overlap, no difference is shown" in costs
+    assert "gzipped, the dense files take 2.3 MB in float32" in said("docs/sparse_training.md")
+    assert "from JPEG-coded images" in said("docs/command_line.md")
+    assert "JPEG-coded, at quality 75" in results
     for claim in ("the order is that of the paper at both sparsities", "latency falls everywhere"):
-        assert all(claim not in page for page in (readme, results))
+        pages = [path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md")]
+        assert all(claim not in said(page) for page in ("README.md", *pages))

@@ -16,7 +16,7 @@ from granet_train.studies.plasticity import flags as plasticity_flags
 from tests.support import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SCRIPTS = [path for path in PAGES if "```python\n" in path.read_text(encoding="utf-8")]
 PARSERS = {
     "granet-train": flags.parse,
@@ -25,6 +25,20 @@ PARSERS = {
     "granet-compare": compare_flags.read,
 }
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# What tells how to use it on the command line.
+MANUAL = [
+    ROOT / "README.md",
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in (
+            *("get_started", "sparse_training", "exporting", "distribution"),
+            *("command_line", "studies", "plasticity"),
+        )
+    ),
+]
+# python and python3 run here, py in a process of tfmot's, sh is parsed; the others are shown only.
+LANGUAGES = {"python", "python3", "py", "sh", "console", "cpp", ""}
 
 assert {"README.md", "migrating_from_tfmot.md"} <= {path.name for path in SCRIPTS}
 
@@ -71,8 +85,7 @@ def blocks(language, page=README):
 
 def commands():
     """All lines of the shell blocks of the pages that tell how to use it."""
-    names = ("exporting.md", "plasticity.md")
-    pages = [README, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in names)]
+    pages = [path.read_text(encoding="utf-8") for path in MANUAL]
     sources = [source for page in pages for _, source in blocks("sh", page)]
     return [line for source in sources for line in source.splitlines() if line]
 
@@ -146,9 +159,10 @@ def run(source, *, cwd, input=None, **environment):
 
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    named = set(re.findall(r"\bmake (\w+)\b(?=`)", README))
+    pages = "".join(path.read_text(encoding="utf-8") for path in MANUAL)
+    named = set(re.findall(r"\bmake ([\w-]+)(?=`)", pages))
     named |= {line.split()[1] for line in commands() if line.startswith("make ")}
-    assert {"demo", "test"} <= named
+    assert {"demo", "test", "docs"} <= named
     for target in named:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"no target: make {target}"
 
@@ -170,6 +184,12 @@ def test_installs_name_extras_that_exist():
 
 def test_every_shell_command_is_checked():
     assert {command.split()[0] for command in commands()} <= {"make", "pip", *PARSERS}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_block_is_of_a_kind_that_is_looked_at(path):
+    fences = re.findall(r"^```(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(fences[::2]) <= LANGUAGES and set(fences[1::2]) <= {""}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
