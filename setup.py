@@ -1,19 +1,24 @@
 """Packaging of granet_tf; `pip install .` needs nothing else."""
 
 import pathlib
+import re
 
 from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "granet_tf/__init__.py").read_text())[1]
 REPORT = ["jinja2", "matplotlib"]
 
 setup(
     name="granet_tf",
-    version="0.1.0",
+    version=VERSION,
     description="Sparse training in Keras 3: GraNet, GMP, RigL and SET, with TFLite export",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    keywords=["keras", "tensorflow", "sparsity", "pruning", "tflite", "litert"],
+    url="https://arxiv.org/abs/2106.10404",
+    project_urls={"Paper": "https://arxiv.org/abs/2106.10404"},
     python_requires=">=3.11",
     packages=[
         *find_packages(
@@ -28,6 +33,9 @@ setup(
     # The rows of the paper's tables and their recipes, which `granet-train --row` reads.
     package_dir={"granet_train.configs": "configs"},
     package_data={
+        "granet_tf": ["py.typed"],
+        "granet_train": ["py.typed"],
+        "keras_layers": ["py.typed"],
         "granet_tf.export": ["report.html"],
         "granet_train.configs": ["paper.csv", "base/*.flags"],
     },
@@ -63,6 +71,7 @@ setup(
             "MNN>=3.6",
             "distributed>=2025.1,<2027",
             "hypothesis",
+            "mypy",
             "pytest",
             "pytest-xdist",
             "ruff",
@@ -86,8 +95,14 @@ setup(
         "granet_tf.data_sets": ["granet_train=granet_train.data.first_images:of_set"],
     },
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
         "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
 )

@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     from granet_tf.reports.summary import summarize as summarize
     from granet_tf.structured.shrink_callback import Shrink as Shrink
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # What only some programs use is imported when it is first used: {name: its module}. What Keras must
 # know to load a file is imported above.

@@ -18,7 +18,7 @@ from keras_layers.keras_internals import layers_of
 class SparseFit:
     """To be mixed into a class of Keras models with masks, whose optimizers update them."""
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`; prunes what is due before the first step.
 
         Warns:
@@ -126,7 +126,7 @@ def with_callback(
 class SparseCompile(SparseFit):
     """To be mixed into a class of Keras models with masks."""
 
-    def compile(self, optimizer="rmsprop", *args, **kwargs):
+    def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.compile`; wraps the optimizer in a `SparseOptimizer`.
 
         Raises:
@@ -157,7 +157,7 @@ class SparseCompile(SparseFit):
 class OwnCompile(SparseFit):
     """To be mixed into a user's class with a `compile` of its own and masks."""
 
-    def compile(self, *args, **kwargs):
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """As the user's class; then puts a `SparseOptimizer` in each optimizer's place.
 
         Raises:

@@ -465,17 +465,17 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         uncalled = isinstance(self.model, keras.Sequential) and not self._inbound_nodes
         return uncalled or isinstance(self.model, Functional)
 
-    def get_layer(self, name=None, index=None):
+    def get_layer(self, name: str | None = None, index: int | None = None) -> keras.Layer:
         """The model inside, or the layer of it that has this name."""
         if name in (None, self.model.name):
             return super().get_layer(name=name, index=index)
         return self.model.get_layer(name=name, index=index)
 
-    def summary(self, *args, **kwargs):
+    def summary(self, *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.summary`, of the model inside; see `granet_tf.summarize` for masks."""
         return keras.Model.summary(self.model, *args, **kwargs)
 
-    def count_params(self):
+    def count_params(self) -> int:
         """Number of parameters of the model inside, without masks."""
         return self.model.count_params()
 
@@ -527,7 +527,7 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         with keras.StatelessScope(mapping):
             return super()._get_regularization_losses()
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`; the first one fixes durations given as fractions of training.
 
         A method that chooses masks by data draws them from the first batches. None of these is lost
@@ -552,7 +552,7 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         self.start(batches)
         return arguments
 
-    def save(self, filepath, *args, **kwargs):
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.save`, to a `.keras` file: method, masks and optimizer are in it."""
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
@@ -562,7 +562,7 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
             )
         return super().save(filepath, *args, **kwargs)
 
-    def export(self, filepath, *args, **kwargs):
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.export`, of the model that was wrapped, its weights masked."""
         with masked_weights(self) as plain:
             return plain.export(filepath, *args, **kwargs)
@@ -585,7 +585,7 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         self.method = self.method.resolve(total_steps)
         warn_of_short_training(self.method)
 
-    def quantize(self, mode=None, config=None, **kwargs):
+    def quantize(self, mode: str | None = None, config: Any = None, **kwargs: Any) -> Any:
         """As `keras.Model.quantize`: dormant weights are 0 first, and then masks stay as they are.
 
         Such a model is not trained any more; `granet_tf.strip` makes it a plain one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -54,7 +55,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     4
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._caught_up = {}
 
@@ -150,7 +151,7 @@ class PruningSummaries(_TensorBoard):
     Source: `tfmot.sparsity.keras.PruningSummaries`.
     """
 
-    def __init__(self, log_dir: str | Path, update_freq: str | int = "epoch", **kwargs):
+    def __init__(self, log_dir: str | Path, update_freq: str | int = "epoch", **kwargs: Any):
         if not isinstance(log_dir, (str, Path)) or not str(log_dir):
             raise ValueError(f"`log_dir` must be a non-empty string. Received: {log_dir!r}")
         named = update_freq in ("epoch", "batch")
