@@ -64,6 +64,7 @@ from keras_layers import PruneLowMagnitude as PruneLowMagnitude
 from keras_layers import default_prunable as default_prunable
 
 if TYPE_CHECKING:
+    from granet_tf import callbacks as callbacks
     from granet_tf import compaction as compaction
     from granet_tf import compat_tfmot as compat_tfmot
     from granet_tf import plasticity as plasticity
@@ -78,6 +79,9 @@ if TYPE_CHECKING:
     from granet_tf.export import export_report as export_report
     from granet_tf.export import export_tflite as export_tflite
     from granet_tf.reports.flops import count_flops as count_flops
+    from granet_tf.reports.plots import plot_history as plot_history
+    from granet_tf.reports.plots import plot_sparsity as plot_sparsity
+    from granet_tf.reports.sensitivity import sensitivity as sensitivity
     from granet_tf.reports.summary import summarize as summarize
     from granet_tf.structured.shrink_callback import Shrink as Shrink
 
@@ -85,7 +89,9 @@ __version__ = "0.2.0"
 
 # What only some programs use is imported when it is first used: {name: its module}. What Keras must
 # know to load a file is imported above.
-_MODULES = ("compaction", "compat_tfmot", "export", "plasticity", "reports", "structured")
+_MODULES = (
+    *("callbacks", "compaction", "compat_tfmot", "export", "plasticity", "reports", "structured"),
+)
 _NAMES = {
     "compact": "compaction",
     "EngineComparison": "export",
@@ -96,6 +102,9 @@ _NAMES = {
     "export_report": "export",
     "export_tflite": "export",
     "count_flops": "reports.flops",
+    "plot_history": "reports.plots",
+    "plot_sparsity": "reports.plots",
+    "sensitivity": "reports.sensitivity",
     "sparsity_for": "budgets",
     "summarize": "reports.summary",
     "Shrink": "structured.shrink_callback",

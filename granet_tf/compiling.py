@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from granet_tf.ending import warn_of_dense_end
+from granet_tf.log_sparsity import with_sparsity
 from granet_tf.optimizer import SparseOptimizer
 from keras_layers.carrier import carries_masks
 from keras_layers.keras_internals import layers_of
@@ -28,6 +29,8 @@ class SparseFit:
         if getattr(super().fit, "__func__", None) is keras.Model.fit:
             arguments = arguments_of_fit(*args, **kwargs)
             callbacks = with_callback(arguments.pop("callbacks", None), _PruneAtStart(), self)
+            if isinstance(callbacks, list):
+                callbacks = with_sparsity(callbacks)
             history = super().fit(callbacks=callbacks, **arguments)
         else:  # One of the user's own, which takes what it likes.
             history = super().fit(*args, **kwargs)

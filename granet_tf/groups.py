@@ -94,6 +94,19 @@ def groups_of(model: keras.Layer) -> Iterator[Group]:
         yield Group(lambda first=first: first.method, pruned, first.mask_only, first.held)
 
 
+def count_active(model: keras.Layer) -> tuple[int, int]:
+    """How many of the weights with masks are active, and how many there are.
+
+    Example:
+
+    >>> layers = [keras.Input((4,)), keras.layers.Dense(2)]
+    >>> count_active(granet_tf.wrap(keras.Sequential(layers), granet_tf.StaticSparse(0.75)))
+    (2, 8)
+    """
+    masks = [group.active(p) for group in groups_of(model) for p in group.pruned]
+    return sum(int(np.count_nonzero(mask)) for mask in masks), sum(mask.size for mask in masks)
+
+
 def groups_in(model: keras.Layer) -> tuple[Group, ...]:
     """The masks in `model`, for an optimizer that is going to update them.
 

@@ -22,7 +22,7 @@ from granet_tf.compiling import (
 )
 from granet_tf.ending import warn_of_short_training
 from granet_tf.following import FollowTraining, resolve_for
-from granet_tf.groups import groups_of
+from granet_tf.groups import count_active
 from granet_tf.masks.patterns import Pattern
 from granet_tf.methods import GraNet, Method
 from granet_tf.optimizer import SparseOptimizer
@@ -408,15 +408,13 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
     @property
     def nonzeros(self) -> int:
         """Number of active prunable weights: those the mask keeps, and any other that is not 0."""
-        groups = groups_of(self)
-        return sum(int(np.count_nonzero(g.active(p))) for g in groups for p in g.pruned)
+        return count_active(self)[0]
 
     @property
     def sparsity(self) -> float:
         """Fraction of zeros among the prunable weights."""
-        return 1.0 - self.nonzeros / sum(
-            p.variable.shape.num_elements() for p in pruned_weights(self)
-        )
+        active, size = count_active(self)
+        return 1.0 - active / size
 
     @property
     def itop_rate(self) -> float:
@@ -472,8 +470,15 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         return self.model.get_layer(name=name, index=index)
 
     def summary(self, *args: Any, **kwargs: Any) -> None:
-        """As `keras.Model.summary`, of the model inside; see `granet_tf.summarize` for masks."""
-        return keras.Model.summary(self.model, *args, **kwargs)
+        """As `keras.Model.summary`, of the model inside, and a line on nonzeros.
+
+        `granet_tf.summarize` tells them of each weight. With `print_fn` it is Keras's text only.
+        """
+        keras.Model.summary(self.model, *args, **kwargs)
+        if not _has_print_fn(*args, **kwargs):
+            active, size = count_active(self)
+            share = f"sparsity {1 - active / size:.4f}"
+            print(f" Nonzero params: {active:,} of {size:,} prunable ({share})")
 
     def count_params(self) -> int:
         """Number of parameters of the model inside, without masks."""
@@ -650,6 +655,10 @@ def _paths(model) -> dict[str, str]:
     """{place of a weight: its path}."""
     path = {id(w.variable): w.path for w in weights_of(model)}
     return {place: path[id(v)] for place, v in places(model).items() if id(v) in path}
+
+
+def _has_print_fn(line_length=None, positions=None, print_fn=None, *args, **kwargs):
+    return print_fn is not None
 
 
 def _serialized(model):

@@ -13,13 +13,13 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from granet_tf.reports.figures import COLORS as COLORS  # The first is for the run asked for.
+from granet_tf.reports.figures import DENSE_COLOR as DENSE_COLOR
+from granet_tf.reports.figures import GRID as GRID
+from granet_tf.reports.figures import TEXT as TEXT
+from granet_tf.reports.figures import tidy as tidy
 from granet_train import files
 
-# Told apart by lightness, too; the first is for the run asked for, the grey for a dense one.
-COLORS = ("#0b6e99", "#e07b39", "#7a5195", "#5b8c3a", "#c0446b")
-DENSE_COLOR = "#8a8f98"
-TEXT = "#30343a"
-GRID = "#e4e6ea"
 MARKERS = "osD^vP*X"
 SUFFIXES = (".png", ".svg")
 """Of the files of a study's figure."""
@@ -56,12 +56,3 @@ def drawn(
         for suffix in suffixes:
             with files.replacing(path.with_name(path.name + suffix)) as beside:
                 figure.savefig(beside, **_SAVING[suffix])
-
-
-def tidy(axes) -> None:
-    """Takes away what is not data."""
-    axes.grid(axis="y", color=GRID)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(GRID)
-    axes.tick_params(colors=TEXT, length=0)

@@ -16,6 +16,7 @@ PAGES = sorted((ROOT / "docs" / "api").glob("*.md"))
 # Packages whose names are for users.
 PUBLIC = [
     "granet_tf",
+    "granet_tf.callbacks",
     "granet_tf.compaction",
     "granet_tf.compat_tfmot",
     "granet_tf.export",

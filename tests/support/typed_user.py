@@ -37,6 +37,10 @@ def train(network: keras.Model, x: np.ndarray[tuple[int, ...], np.dtype[np.float
     optimizer = granet_tf.SparseOptimizer("adam", model)
     optimizer.apply([], [])
     optimizer.prune_at_start()
+    granet_tf.plot_sparsity(model, to_file="sparsity.png").savefig("sparsity.svg")
+    granet_tf.plot_history(model.fit(x, x, callbacks=[granet_tf.callbacks.LogSparsity()]))
+    pins: dict[str | int, float] = granet_tf.sensitivity(model, (x, x)).pins(2)
+    print(granet_tf.SET(0.5, pinned=pins))
     return model.sparsity + rate
 
 

@@ -21,6 +21,7 @@ from granet_tf.compiling import (
 from granet_tf.ending import warn_of_dense_end
 from granet_tf.following import resolve_for
 from granet_tf.groups import groups_of
+from granet_tf.log_sparsity import log_sparsity
 from granet_tf.reports.events import write_scalars
 from granet_tf.stripping import pruned_weights
 from keras_layers.keras_internals import variables_trained_by
@@ -86,6 +87,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     # tfmot names the first argument `batch`, and loops after its guide do so.
     def on_epoch_end(self, epoch=None, logs=None, *, batch=None):
         self._catch_up()
+        log_sparsity(self.model, logs)
 
     def _bind(self):
         model = self.model

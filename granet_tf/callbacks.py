@@ -1,0 +1,9 @@
+"""The callbacks for Keras's `fit`. A model from `wrap` or `prune_low_magnitude` needs none of them.
+
+`LogSparsity` is in every `fit` of such a model already; `UpdatePruningStep` is for models that you
+put together of wrapped layers; `PruningSummaries` writes each weight's sparsity for TensorBoard.
+"""
+
+from granet_tf.log_sparsity import LogSparsity as LogSparsity
+from granet_tf.sparsity.keras.callbacks import PruningSummaries as PruningSummaries
+from granet_tf.sparsity.keras.callbacks import UpdatePruningStep as UpdatePruningStep
