@@ -13,6 +13,8 @@ OPTIONS = {
     "adam": frozenset(),
     "rmsprop": frozenset({"momentum"}),
 }
+# Parameters of every optimizer that are flags.
+_OF_ALL = frozenset({"global_clipnorm"})
 
 
 def make(name: str, learning_rate: Any, options: Mapping[str, Any]) -> Any:
@@ -26,10 +28,12 @@ def make(name: str, learning_rate: Any, options: Mapping[str, Any]) -> Any:
 
     Example:
 
-    >>> make("sgd", 0.1, {"momentum": 0.9, "nesterov": None}).momentum
-    0.9
+    >>> made = make("sgd", 0.1, {"momentum": 0.9, "nesterov": None, "global_clipnorm": 3.0})
+    >>> made.momentum, made.global_clipnorm
+    (0.9, 3.0)
     """
     import keras
 
-    given = {k: v for k, v in options.items() if k in OPTIONS[name] and v is not None}
+    known = OPTIONS[name] | _OF_ALL
+    given = {k: v for k, v in options.items() if k in known and v is not None}
     return getattr(keras.optimizers, OPTIMIZERS[name])(learning_rate=learning_rate, **given)

@@ -101,7 +101,8 @@ class Run:
                 track_explored=values.track_explored,
             )
             model.resolve(self.length.steps)
-        options = {"momentum": values.momentum, "nesterov": values.nesterov}
+        names = ("momentum", "nesterov", "global_clipnorm")
+        options = {name: getattr(values, name) for name in names}
         rate = rates.make(values.learning_rate_schedule, flags.course(values, self.length))
         # The loop does not use the loss; whoever loads the saved model does.
         model.compile(

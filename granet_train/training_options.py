@@ -205,6 +205,11 @@ class Options(MethodOptions):
     nesterov: bool | None = _train(
         None, "Whether sgd uses Nesterov's momentum.", only_for=_taking("nesterov")
     )
+    global_clipnorm: float | None = _train(
+        None,
+        "Norm of all gradients together, to which larger ones are scaled down; on each replica.",
+        above=0,
+    )
     weight_decay: float = _train(
         0.0,
         "Coupled weight decay, as in PyTorch: adds this times the weight to the gradient.",
