@@ -41,6 +41,7 @@ from granet_tf.methods import MEST as MEST
 from granet_tf.methods import SET as SET
 from granet_tf.methods import SNFS as SNFS
 from granet_tf.methods import SNIP as SNIP
+from granet_tf.methods import ST3 as ST3
 from granet_tf.methods import STR as STR
 from granet_tf.methods import DeepR as DeepR
 from granet_tf.methods import GraNet as GraNet

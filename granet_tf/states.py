@@ -44,7 +44,7 @@ def add_states(
             explored = _add(owner, weight, State("explored"), tf.zeros(value.shape, tf.bool))
             kept.append(explored)
         kept += state.values()
-        transform = method.reparameterize
+        transform = method.transform(weight.layout)
         added.append(
             dataclasses.replace(weight, state=state, explored=explored, transform=transform)
         )
@@ -84,11 +84,11 @@ def snapshot(pruned: PrunedWeight) -> Snapshot:
 
 
 def make_neutral(pruned: Sequence[PrunedWeight], method: Method) -> None:
-    """Sets what is trained beside the weights so that it changes them no more."""
+    """Sets what changes the value of the weights so that it changes them no more."""
     for weight in pruned:
         for state in method.states:
-            if state.trainable:
-                weight.state[state.name].assign(state.neutral)
+            if state.trainable or state.neutral is not None:
+                weight.state[state.name].assign(state.neutral or 0.0)
 
 
 def _add(owner, weight, state: State, value: tf.Tensor) -> keras.Variable:

@@ -43,7 +43,8 @@ def _row(flag: str, each: Option) -> tuple[str, ...]:
 
 def _values(each: Option) -> str:
     texts = {"duration": "a duration", "period": "a duration above 0", "weights": "weight:sparsity"}
-    return texts.get(each.unit) or each.rules[0][1].removeprefix("must be ")
+    ranges = (text.removeprefix("must be ") for _, text in each.rules)
+    return texts.get(each.unit) or next(ranges, "True or False")
 
 
 def _defaults(of: dict[str, Any]) -> str:

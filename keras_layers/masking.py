@@ -33,7 +33,8 @@ class PrunedWeight:
         layout: Which of its axes are inputs and which outputs.
         state: What else a method keeps for the weight, by name.
         explored: Which entries have ever been active, where that is asked for.
-        transform: (value, state) -> the value to compute with; None is w · mask.
+        transform: (value, {name: state, "mask": mask}) -> the value to compute with; None is
+            w · mask.
         was_frozen: Whether it was not trainable when it got its mask, which somebody asked for.
         slots: What the optimizer that updates the mask keeps for the weight and is to reset, each a
             `granet_tf.slots.Slot`; only that optimizer knows them.
@@ -111,11 +112,10 @@ def masked_value(pruned: PrunedWeight, *, straight_through: bool = False) -> tf.
     >>> masked_value(PrunedWeight("kernel", weight, mask)).numpy().tolist()
     [3.0, 0.0]
     """
-    value = tf.convert_to_tensor(pruned.variable)
+    value, mask = tf.convert_to_tensor(pruned.variable), tf.convert_to_tensor(pruned.mask)
     if pruned.transform is not None:
         state = {name: tf.convert_to_tensor(v) for name, v in pruned.state.items()}
-        return pruned.transform(value, state)
-    mask = tf.convert_to_tensor(pruned.mask)
+        return pruned.transform(value, {"mask": mask, **state})
     return _unmasked_gradient(value, mask) if straight_through else _masked(value, mask)
 
 

@@ -449,6 +449,7 @@ def test_nothing_is_told_where_all_is_well():
         granet_tf.DPF(0.75, frequency=1),
         granet_tf.StaticSparse(0.75),
         granet_tf.MagnitudeAtInit(0.75),
+        granet_tf.ST3(0.75),
         granet_tf.STR(),
     ):
         with no_warning():

@@ -23,5 +23,6 @@ from granet_tf.methods.rigl import RigL as RigL
 from granet_tf.methods.snfs import SNFS as SNFS
 from granet_tf.methods.soft_threshold import STR as STR
 from granet_tf.methods.sparsities import DISTRIBUTIONS as DISTRIBUTIONS
+from granet_tf.methods.st3 import ST3 as ST3
 from granet_tf.methods.static import StaticSparse as StaticSparse
 from granet_tf.methods.top_kast import TopKAST as TopKAST

@@ -41,8 +41,9 @@ class Method:
 
     In the order of a training step:
 
-    1. Forward: the model computes with `reparameterize(weight, state)` where that is given, else
-       with the weight (zero mode) or w · mask (mask_only). `penalty` adds to the loss.
+    1. Forward: the model computes with `reparameterize(weight, state)` where that is given, or with
+       what `transform` has for the weight's axes; else with the weight (zero mode) or w · mask
+       (mask_only). `penalty` adds to the loss.
     2. Backward: with `straight_through`, w gets d loss / d (w · mask) as it is, in mask_only.
     3. What the optimizer gets of it is masked by `gradient_mask`.
     4. After the optimizer's step, `after_step` may change weights and states, if `follows_steps`.
@@ -84,7 +85,7 @@ class Method:
     follows_steps: ClassVar[bool] = False
     follows_gradients: ClassVar[bool] = False
     is_continuous: ClassVar[bool] = False
-    # (weight, {name: state}) -> the value to compute with; None is w or w · mask.
+    # (weight, {name: state, "mask": mask}) -> the value to compute with; None is w or w · mask.
     reparameterize: ClassVar[Callable | None] = None
 
     final_sparsity: float = parameter(
@@ -221,6 +222,11 @@ class Method:
         lets_through = type(self).gradient_mask is not Method.gradient_mask
         looks = self.dense_gradient is not Needed.NEVER
         return lets_through or looks or self.regenerates
+
+    def transform(self, layout: Layout) -> Callable | None:
+        """`reparameterize` for a weight of this layout."""
+        del layout
+        return self.reparameterize
 
     def gradient_mask(self, mask: tf.Tensor, state: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
         """Which entries of the gradient reach the optimizer; None is all."""

@@ -44,15 +44,15 @@ class State:
             shape and type are the variable's.
         trainable: Whether it is trained like a weight. One that is not, is the method's to change.
         decay: Of what is trained: weight decay, an L2 penalty of half of it.
-        neutral: Of what is trained: the value with which `Method.reparameterize` changes nothing,
-            which `strip` leaves.
+        neutral: The value with which `Method.reparameterize` changes nothing, which `strip` leaves;
+            None is 0 of what is trained, and leaves all else as it is.
     """
 
     name: str
     initial: Callable[[tf.Tensor], tf.Tensor] = zeros
     trainable: bool = False
     decay: float = 0.0
-    neutral: float = 0.0
+    neutral: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

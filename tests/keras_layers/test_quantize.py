@@ -112,7 +112,12 @@ def test_a_quantized_model_is_the_stripped_one_quantized(tmp_path, prune, mask_o
 
 @pytest.mark.parametrize(
     "method",
-    [granet_tf.TopKAST(0.5), granet_tf.SNFS(0.5, frequency=2), granet_tf.STR()],
+    [
+        granet_tf.TopKAST(0.5),
+        granet_tf.SNFS(0.5, frequency=2),
+        granet_tf.ST3(0.5),
+        granet_tf.STR(),
+    ],
     ids=lambda method: type(method).__name__,
 )
 def test_a_quantized_model_of_a_method_with_state_loads(tmp_path, method):

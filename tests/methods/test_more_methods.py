@@ -195,7 +195,113 @@ def test_str(float64):
     assert model.nonzeros == sum(int(m.sum()) for m in expected[-1][1]) < 100
 
 
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_st3(float64, scope):
+    weights, batches = reference.problem(STEPS)
+    method = granet_tf.ST3(0.8, end_step=20, total_steps=STEPS, scope=scope)
+    model = wrapped(weights, method)
+    if scope == "layer":
+        # Each for itself comes to the same as a network of that layer alone would, at step 1.
+        [*_] = train(model, batches[:1])
+        for p, w in zip(model.pruned, weights, strict=True):
+            k = round(w.size * (0.8 * (19 / 20) ** 3 + 0.2))
+            sizes = np.sort(abs(p.variable.numpy()).ravel())
+            assert float(p.state["threshold"].numpy()) == pytest.approx(sizes[-k - 1], abs=1e-12)
+        return
+    settings = {"rate": RATE, "momentum": MOMENTUM, "final": 0.8, "end": 20}
+    expected = list(reference.st3(weights, batches, **settings))
+    assert_same_run(model, batches, expected)
+    last, _, _, threshold = expected[-1]
+    values = [reference.st3_value(w, threshold) for w in last]
+    assert [float(p.state["threshold"].numpy()) for p in model.pruned] == pytest.approx(
+        [threshold] * 2, abs=1e-9
+    )
+    assert (model.nonzeros, model.mask_only) == (24, True)
+    for layer, value in zip(granet_tf.strip(model).layers[1:], values, strict=True):
+        np.testing.assert_allclose(layer.kernel, value, rtol=0, atol=1e-8)
+
+
 # Single updates.
+
+
+def st3_in_torch(weight, threshold):
+    """`set_prune` and `STEPrunedLayer.get_quantized_weights` of the authors, outputs first."""
+    axes, size = tuple(range(1, weight.ndim)), abs(weight)
+    mask = size > threshold
+    share = (size * mask).mean(axes, keepdims=True) + 1e-6
+    share /= size.mean(axes, keepdims=True) + 1e-6
+    return 1.01 / (share + 0.01) * (weight - np.sign(weight) * threshold) * mask
+
+
+@pytest.mark.parametrize("normalized", [False, True], ids=["st3", "st3 sigma"])
+def test_st3_computes_with_what_the_authors_code_does(normalized):
+    # 72 + 49 weights: their 0.75 quantile is the 91st of them, and 30 are above.
+    rng = np.random.default_rng(3)
+    conv, dense = rng.normal(size=(4, 2, 3, 3)), 0.3 * rng.normal(size=(7, 7))
+    units = [1 / np.sqrt(sum(w.shape)) if normalized else 1.0 for w in (conv, dense)]
+    sizes = [abs(w) / unit for w, unit in zip((conv, dense), units, strict=True)]
+    threshold = np.quantile(np.concatenate([s.ravel() for s in sizes]), 0.75)
+    expected = [st3_in_torch(w, threshold * u) for w, u in zip((conv, dense), units, strict=True)]
+
+    inputs = keras.Input((3, 3, 2))
+    hidden = keras.layers.Conv2D(4, 3, use_bias=False, name="conv")(inputs)
+    hidden = keras.layers.Dense(7, trainable=False, name="between")(keras.layers.Flatten()(hidden))
+    model = keras.Model(inputs, keras.layers.Dense(7, use_bias=False, name="dense")(hidden))
+    model.get_layer("conv").set_weights([conv.transpose(2, 3, 1, 0)])
+    model.get_layer("dense").set_weights([dense.T])
+    method = granet_tf.ST3(0.75, initial_sparsity=0.75, normalized=normalized)
+    sparse = granet_tf.wrap(model, method)
+    assert [p.path.split("/")[-2] for p in sparse.pruned] == ["conv", "dense"]
+    assert sparse.nonzeros == 30
+    stripped = granet_tf.strip(sparse)
+    found = stripped.get_layer("conv").kernel.numpy().transpose(3, 2, 0, 1)
+    np.testing.assert_allclose(found, expected[0], atol=1e-5)
+    np.testing.assert_allclose(stripped.get_layer("dense").kernel.numpy().T, expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "masks", "thresholds"),
+    [
+        # All together, the three largest of six: 6, 5 and 4.
+        ({}, ["110", "001"], [3.0, 3.0]),
+        # Each for itself, 3 · 0.5 rounded to the even 2.
+        ({"scope": "layer"}, ["110", "011"], [1.0, 2.0]),
+        # The first all dense, so nothing is taken off it; none is left for the second.
+        ({"pinned": {0: 0.0}}, ["111", "000"], [0.0, 4.0]),
+        # The second keeps two, the largest of the first is left.
+        ({"capped": {1: 0.3}}, ["100", "011"], [2.0, 2.0]),
+        # |w| · sqrt(3), as both have this shape: no other ranking, no other threshold.
+        ({"normalized": True}, ["110", "001"], [3.0, 3.0]),
+    ],
+    ids=["global", "layer", "pinned", "capped", "normalized"],
+)
+def test_st3_thresholds(options, masks, thresholds):
+    weights = [np.float32([6, -5, 1]), np.float32([2, 3, -4])]
+    if "capped" in options:
+        weights = [np.float32([6, -2, 1]), np.float32([2, 3, -4])]
+    method = granet_tf.ST3(0.5, initial_sparsity=0.5, **options)
+    states = [{"threshold": tf.constant(0.0)}] * 2
+    every = snapshots(weights, [np.ones(3, bool)] * 2, states)
+    new = method.initial_state(every)
+    found = ["".join(str(int(x)) for x in each.mask.numpy().ravel()) for each in new]
+    assert found == masks
+    assert [float(each.state["threshold"]) for each in new] == pytest.approx(thresholds)
+
+
+def test_st3_moves_all_weights_by_the_gradient_at_what_it_computes_with():
+    # w = (3, -1), of which -1 is dormant: the threshold is 1, c = 1.01 / (1.5 / 2 + 0.01), and
+    # v = (2 c, 0). The output for x = (1, 2) is 2 c, and its gradient against 0 is 4 c x.
+    layer = keras.layers.Dense(1, use_bias=False)
+    network = keras.Sequential([keras.Input((2,)), layer])
+    network.set_weights([np.array([[3.0], [-1.0]])])
+    model = granet_tf.wrap(network, granet_tf.ST3(0.5, initial_sparsity=0.5))
+    c = 1.01 / 0.76
+    x = np.array([[1.0, 2.0]])
+    np.testing.assert_allclose(model(x), [[2.0 * c]], rtol=1e-5)
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    model.fit(x, np.zeros((1, 1)), epochs=1, verbose=0)
+    moved = [3.0 - 0.4 * c, -1.0 - 0.8 * c]
+    np.testing.assert_allclose(layer.kernel.numpy()[:, 0], moved, rtol=1e-5)
 
 
 def snapshots(weights, masks, states, layouts=None):
@@ -567,6 +673,8 @@ METHODS = {
     "mest": granet_tf.MEST(0.8, frequency=3),
     "snfs": granet_tf.SNFS(0.8, frequency=3),
     "snfs, mask_only": granet_tf.SNFS(0.8, frequency=3),
+    "st3": granet_tf.ST3(0.8),
+    "st3, rarely": granet_tf.ST3(0.8, frequency=3),
     "str": granet_tf.STR(threshold_init=-3.0, threshold_decay=0.1),
     "top_kast": granet_tf.TopKAST(0.8, frequency=3),
 }
@@ -648,7 +756,7 @@ def test_replicas_agree_to_the_bit_and_with_one_device(name, whole, mirrored):
 
 @pytest.mark.optimized
 @pytest.mark.usefixtures("with_xla")
-@pytest.mark.parametrize("name", ["snfs"])
+@pytest.mark.parametrize("name", ["snfs", "st3"])
 def test_compiled_by_xla(name, whole):
     alone, _ = whole(name)
     model = compiled(METHODS[name], jit_compile=True)
@@ -658,8 +766,9 @@ def test_compiled_by_xla(name, whole):
         np.testing.assert_allclose(a.variable, b.variable, atol=1e-5)
 
 
-def test_strip_leaves_what_the_model_computed_and_does_not_shrink_it_again(whole):
-    model = keras.models.load_model(whole("str")[1])
+@pytest.mark.parametrize("name", ["st3", "str"])
+def test_strip_leaves_what_the_model_computed_and_does_not_shrink_it_again(name, whole):
+    model = keras.models.load_model(whole(name)[1])
     x = np.random.default_rng(1).normal(size=(4, 6)).astype("float32")
     before, nonzeros = model(x).numpy(), model.nonzeros
     for _ in range(2):
@@ -703,6 +812,14 @@ def test_methods_that_declare_nothing_have_no_state(method):
         (lambda: granet_tf.DSR(prune_threshold=0.0), r"`prune_threshold`.*=0\.0$"),
         (lambda: granet_tf.DeepR(l1=float("nan")), r"`l1`.*Received: l1=nan$"),
         (lambda: granet_tf.DeepR(pattern=granet_tf.Filter()), r"`pattern` must be Element"),
+        (
+            lambda: granet_tf.ST3(pattern=granet_tf.Filter()),
+            r"`pattern` must be Element.*pattern=filters$",
+        ),
+        (
+            lambda: granet_tf.ST3(schedule=granet_tf.GraNetSchedule(0.0, 0.9, 0, 9, 9)),
+            r"`schedule` must not regenerate.*Received: schedule=GraNetSchedule",
+        ),
         (lambda: granet_tf.STR(threshold_decay=-1.0), r"`threshold_decay`.*=-1\.0$"),
         (lambda: granet_tf.ITOP().resolve(1000), r"`frequency` must be shorter.*frequency=4000$"),
         (

@@ -65,12 +65,21 @@ AT_INITIALIZATION = ("magnitude", "snip", "grasp", "synflow")
 RANGES_OF_ONE = {(name, "final_sparsity"): ABOVE_0 for name in AT_INITIALIZATION}
 MAY_BE_NONE = {
     "total_steps": set(METHODS),
-    "frequency": {"granet", "gmp", "dpf", "rigl", "set", "itop", "mest", "snfs", "dsr"},
+    "frequency": {"granet", "gmp", "dpf", "st3", "rigl", "set", "itop", "mest", "snfs", "dsr"},
     "backward_sparsity": {"top_kast"},
 }
 WHOLE = {"seed", "total_steps", "frequency", "rounds", "batches"}
 NO_NUMBERS = {
-    *("scope", "distribution", "pinned", "capped", "pattern", "schedule", "input_shape"),
+    *(
+        "scope",
+        "distribution",
+        "pinned",
+        "capped",
+        "pattern",
+        "schedule",
+        "input_shape",
+        "normalized",
+    ),
 }
 
 
@@ -286,6 +295,7 @@ NAMES = {
     "itop": "ITOP",
     "mest": "MEST",
     "snfs": "SNFS",
+    "st3": "ST3",
     "str": "STR",
     "top_kast": "TopKAST",
 }

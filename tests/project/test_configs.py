@@ -228,6 +228,20 @@ def test_bases_are_valid_and_used(path):
     assert path.parent == CONFIGS or f"{path.name}\n" in everything or path.stem in recipes
 
 
+@pytest.mark.parametrize(
+    ("stem", "steps", "begin", "end"),
+    # 5 and 80 of 160 epochs of 390 steps; 5 and 50 of 100 epochs of 2,502.
+    [("st3_cifar10", 62_400, 1_950, 31_200), ("st3_imagenet", 250_200, 12_510, 125_100)],
+)
+def test_other_papers(stem, steps, begin, end):
+    values, _ = flags.parse([f"--flagfile={CONFIGS}/other_papers/{stem}.flags"])
+    flags.check_length(values, length(values))
+    made = method(values)
+    assert (length(values).steps, made.begin_step, made.end_step) == (steps, begin, end)
+    assert (made.scope, made.power, made.frequency) == ("global", 3, 1)
+    assert f"`{stem}`" in (CONFIGS / "README.md").read_text()
+
+
 def test_rows_are_short():
     assert max(len(row.overrides) for row in ROWS) <= 5
     assert max(map(len, (CONFIGS / "paper.csv").read_text().splitlines())) <= 300

@@ -48,6 +48,7 @@ REGISTERED = [
     "SET",
     "SNFS",
     "SNIP",
+    "ST3",
     "STR",
     "Shifted",
     "SparseModel",

@@ -238,6 +238,29 @@ def soft_threshold(weights, batches, *, rate, momentum, init, decay):
         yield weights, masks, sgd.velocities[: len(weights)], thresholds
 
 
+def st3(weights, batches, *, rate, momentum, final, end):
+    """Vanderschueren & De Vleeschouwer: weights move by the gradient at their thresholded values.
+
+    The threshold is chosen anew after each step: the largest |w| that is not to stay.
+    """
+    weights, threshold = list(weights), 0.0
+    sgd = SGD(weights, rate, momentum)
+    for step, (x, y) in enumerate(batches, start=1):
+        sgd.step(weights, MLP.gradients([st3_value(w, threshold) for w in weights], x, y))
+        sizes = np.sort(np.concatenate([abs(w).ravel() for w in weights]))
+        k = keep_count(sizes.size, cubic(step, 0.0, final, 0, end))
+        threshold = sizes[-k - 1] if k < sizes.size else 0.0
+        masks = [abs(w) > threshold for w in weights]
+        yield list(weights), masks, list(sgd.velocities), threshold
+
+
+def st3_value(w, threshold):
+    """What the network computes with in place of a matrix (inputs, outputs)."""
+    active = abs(w) > threshold
+    left, whole = ((abs(w) * m).mean(0) + 1e-6 for m in (active, 1.0))
+    return 1.01 / (left / whole + 0.01) * np.sign(w) * (abs(w) - threshold) * active
+
+
 def problem(steps):
     """First weights of a network of two layers, and a batch for each step."""
     rng = np.random.default_rng(0)
