@@ -39,6 +39,7 @@ from granet_tf.methods import GMP as GMP
 from granet_tf.methods import ITOP as ITOP
 from granet_tf.methods import MEST as MEST
 from granet_tf.methods import SET as SET
+from granet_tf.methods import SIS as SIS
 from granet_tf.methods import SNFS as SNFS
 from granet_tf.methods import SNIP as SNIP
 from granet_tf.methods import ST3 as ST3

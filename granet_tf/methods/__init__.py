@@ -20,6 +20,7 @@ from granet_tf.methods.itop import ITOP as ITOP
 from granet_tf.methods.mest import MEST as MEST
 from granet_tf.methods.rigl import SET as SET
 from granet_tf.methods.rigl import RigL as RigL
+from granet_tf.methods.sis import SIS as SIS
 from granet_tf.methods.snfs import SNFS as SNFS
 from granet_tf.methods.soft_threshold import STR as STR
 from granet_tf.methods.sparsities import DISTRIBUTIONS as DISTRIBUTIONS

@@ -57,18 +57,20 @@ RANGES = {
     "threshold_decay": NOT_NEGATIVE,
     "rounds": COUNT,
     "batches": COUNT,
+    "samples": COUNT,
+    "iterations": COUNT,
     "temperature": POSITIVE,
 }
 # Nothing is pruned later.
 ABOVE_0 = ([0.001, 0.999], [0, 0.0, -0.1], [1.0])
-AT_INITIALIZATION = ("magnitude", "snip", "grasp", "synflow")
+AT_INITIALIZATION = ("magnitude", "snip", "grasp", "synflow", "sis")
 RANGES_OF_ONE = {(name, "final_sparsity"): ABOVE_0 for name in AT_INITIALIZATION}
 MAY_BE_NONE = {
     "total_steps": set(METHODS),
     "frequency": {"granet", "gmp", "dpf", "st3", "rigl", "set", "itop", "mest", "snfs", "dsr"},
     "backward_sparsity": {"top_kast"},
 }
-WHOLE = {"seed", "total_steps", "frequency", "rounds", "batches"}
+WHOLE = {"seed", "total_steps", "frequency", "rounds", "batches", "samples", "iterations"}
 NO_NUMBERS = {
     *(
         "scope",
@@ -295,6 +297,7 @@ NAMES = {
     "itop": "ITOP",
     "mest": "MEST",
     "snfs": "SNFS",
+    "sis": "SIS",
     "st3": "ST3",
     "str": "STR",
     "top_kast": "TopKAST",

@@ -28,6 +28,7 @@ CIFAR = {
         vgg19    deep_r       90.81 89.59 86.77  66.83 63.46 59.58
         vgg19    str          93.73 93.27 92.21  71.93 71.14 69.89
         vgg19    set          92.46 91.73 89.18  72.36 69.81 65.94
+        vgg19    sis          93.99 93.31 93.16  72.06 71.85 71.17
         vgg19    rigl         93.38 93.06 91.98  73.13 72.14 69.82
         vgg19    granet_si05  93.73 93.66 93.38  73.30 73.18 72.04
         vgg19    gmp          93.59 93.58 93.52  73.10 72.30 72.07
@@ -36,6 +37,7 @@ CIFAR = {
         resnet50 grasp        92.47 91.32 88.77  73.28 70.29 62.12
         resnet50 synflow      92.49 91.22 88.82  73.37 70.37 62.17
         resnet50 set          -     -     -      -     -     -
+        resnet50 sis          92.81 91.69 90.11  73.81 70.62 62.75
         resnet50 rigl         94.45 93.86 93.26  76.50 76.03 75.06
         resnet50 granet_si05  94.64 94.38 94.01  77.89 77.16 77.14
         resnet50 gmp          94.34 94.52 94.19  76.91 76.42 75.58
@@ -160,7 +162,7 @@ def method(values):
 
 def test_there_is_each_row_and_no_other():
     assert {row.name for row in ROWS} == set(PAPER)
-    assert sum(stem.startswith("table2/") for stem in PAPER) == 2 * 2 * (8 * 3 + 1) + 2 * 2 * 3
+    assert sum(stem.startswith("table2/") for stem in PAPER) == 2 * 2 * (9 * 3 + 1) + 2 * 2 * 3
 
 
 @pytest.mark.parametrize("row", ROWS, ids=name_of)
@@ -197,6 +199,9 @@ def test_row(row):
     else:
         expected = round(sparsities[0] / 100, 3) if sparsities else 0.9
         assert made.final_sparsity == values.final_sparsity == expected
+    if values.method == "sis":
+        dense = f"table2/{parts[0]}/{parts[1]}/dense"
+        assert values.weights_from == parsed(dense).workdir and values.weights_at == "end"
     if values.dataset != "imagenet2012":
         networks = {"vgg19": "vgg19", "resnet50": "resnet50_cifar"}
         assert (values.dataset, values.model) == (parts[0], networks[parts[1]])
@@ -239,6 +244,7 @@ def test_other_papers(stem, steps, begin, end):
     made = method(values)
     assert (length(values).steps, made.begin_step, made.end_step) == (steps, begin, end)
     assert (made.scope, made.power, made.frequency) == ("global", 3, 1)
+    assert (values.global_clipnorm, values.decay, values.nesterov or False) == (3, "kernels", False)
     assert f"`{stem}`" in (CONFIGS / "README.md").read_text()
 
 

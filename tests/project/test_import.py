@@ -46,6 +46,7 @@ REGISTERED = [
     "PrunedSequential",
     "RigL",
     "SET",
+    "SIS",
     "SNFS",
     "SNIP",
     "ST3",

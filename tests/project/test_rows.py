@@ -42,6 +42,7 @@ def test_each_row_gives_the_flags_that_its_flagfile_gave():
     found = {
         f"configs/{row.table}/{row.file}.flags": digest(f"--row={row.name}")
         for row in rows.all_rows().values()
+        if row.variant != "sis"  # Which had none.
     }
     assert found == FLAGFILES and len(FLAGFILES) == 220
     assert len(set(FLAGFILES.values())) == 220

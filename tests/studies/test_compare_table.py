@@ -111,6 +111,21 @@ def test_what_a_row_begins_with_is_trained_first(tmp_path):
     assert {cell.needs for cell in mine.cells()} == {None}
 
 
+def test_a_trained_network_is_pruned_once_it_is_trained(tmp_path):
+    settings = read("--table=table2", "--seeds=1", "--sparsities=0.9", "--methods=sis")
+    cells = [cell for cell in settings.cells() if "cifar10/vgg19" in cell.row.name]
+    assert [cell.row.name for cell in cells] == [
+        "table2/cifar10/vgg19/dense",
+        "table2/cifar10/vgg19/90/sis",
+    ]
+    dense, sis = cells
+    assert (dense.needs, sis.needs) == (None, dense)
+    grid = Grid(tmp_path)
+    values = settings.of_cell(sis, grid.folder(sis) / run.RUN)
+    assert values.weights_from == str(grid.folder(dense) / run.RUN)
+    assert (values.masks_from, values.weights_at, values.seed) == (None, "end", 1)
+
+
 @pytest.mark.parametrize(
     ("argv", "text"),
     [

@@ -32,7 +32,8 @@ class Reproduction:
         method: --method of the row.
         network: What FLOPs are relative to: the same for all rows of a network and a data set.
         length: Of training, relative to that of rows that say nothing of it.
-        needs: The training whose masks and weights this one begins with, of the same seed.
+        needs: The training that this one begins with, of the same seed.
+        begins_with: The flags that say so: masks_from, weights_from or both.
     """
 
     row: Row
@@ -41,6 +42,7 @@ class Reproduction:
     network: str
     length: float = 1.0
     needs: Reproduction | None = None
+    begins_with: tuple[str, ...] = ()
 
     @property
     def compared(self) -> str:
@@ -77,7 +79,7 @@ class Reproduction:
         if self.needs is None:
             return where
         source = workdir.parents[1] / self.needs.name / workdir.name
-        return (*where, f"--masks_from={source}", f"--weights_from={source}")
+        return (*where, *(f"--{name}={source}" for name in self.begins_with))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +224,8 @@ def _trainings(
     cells = {}
     for seed in seeds:
         for row, each in chosen.items():
-            needs = None if "masks_from" in given else _source(each, seed, given)
+            is_given = any(name in given for name in _begins_with(each)[:1])
+            needs = None if is_given else _source(each, seed, given)
             cells |= dict.fromkeys([needs] if needs else [])
             cells[_training(row, each, seed, given, needs)] = None
     return iter(cells)
@@ -231,12 +234,18 @@ def _trainings(
 def _training(row, own, seed, given, needs=None) -> Reproduction:
     length = 1.0 if "schedule_multiplier" in given else own.schedule_multiplier
     network = f"{own.model} on {own.dataset}"
-    return Reproduction(row, seed, own.method, network, length, needs)
+    return Reproduction(row, seed, own.method, network, length, needs, _begins_with(own))
+
+
+def _begins_with(own: Any) -> tuple[str, ...]:
+    """Flags that name a run to begin with, the one first without which there is none."""
+    return tuple(name for name in ("masks_from", "weights_from") if getattr(own, name))
 
 
 def _source(own: Any, seed: int, given: Collection[str]) -> Reproduction | None:
-    """The training of the row whose masks a row begins with."""
+    """The training of the row that a row begins with."""
+    named = {getattr(own, name) for name in _begins_with(own)}
     for row in rows.all_rows().values():
-        if row.workdir == own.masks_from:
+        if row.workdir in named:
             return _training(row, study_flags.of_cell(flagfiles.of_row(row)), seed, given)
     return None
