@@ -142,7 +142,7 @@ METHODS = [
     granet_tf.SNFS(0.5, frequency=1),
     granet_tf.DeepR(0.5, noise_temperature=0.1),
     granet_tf.DPF(0.75, frequency=1),
-    granet_tf.TopKAST(0.5, frequency=1),
+    granet_tf.TopKAST(0.5, frequency=1, distribution="uniform"),
 ]
 
 

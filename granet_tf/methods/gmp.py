@@ -23,6 +23,10 @@ class GMP(Periodic):
     `GMP(0.9, pinned={0: 0.0}, capped={-1: 0.8})`. With `wrap(..., mask_only=True)` it is the
     original to the bit; without, pruned weights are zero and stay pruned, as in the paper.
 
+    By default all layers are as sparse, as in the original. At high sparsities that leaves small
+    layers too few weights to learn: `scope="global"`, as the paper has it, or `distribution="erk"`
+    leave them more.
+
     What is due at step 0, as with `end_step=0`, is pruned before the first step.
 
     Args:

@@ -38,8 +38,8 @@ class TopKAST(Method):
         begin_step: First update: optimizer steps (int) or fraction of training (float).
         frequency: Steps between updates.
         exploration_decay: Weight of the exploration penalty, 0 or more.
-        **kwargs: See `Method`. `distribution` is "uniform" here, as in the paper. At high
-            sparsities that leaves small layers few weights; "erk" leaves them more.
+        **kwargs: See `Method`. In the paper all layers are as sparse, `distribution="uniform"`,
+            which at high sparsities leaves small layers too few weights to learn.
 
     Raises:
         ValueError: On a parameter out of range.
@@ -69,8 +69,6 @@ class TopKAST(Method):
     exploration_decay: float = parameter(
         1e-4, "Weight decay of all that learn, most of what is not active.", at_least=0
     )
-    distribution: str = "uniform"
-
     command_name: ClassVar[str] = "top_kast"
     keeps_values: ClassVar[bool] = True
 

@@ -95,7 +95,12 @@ def test_dpf(float64):
 def test_top_kast(float64):
     weights, batches = reference.problem(STEPS)
     method = granet_tf.TopKAST(
-        0.8, backward_sparsity=0.5, exploration_decay=0.02, frequency=3, total_steps=STEPS
+        0.8,
+        backward_sparsity=0.5,
+        exploration_decay=0.02,
+        frequency=3,
+        total_steps=STEPS,
+        distribution="uniform",
     )
     model = wrapped(weights, method)
     expected = reference.top_kast(
