@@ -10,6 +10,8 @@ from granet_tf.export.flatbuffer import StoredWeight as StoredWeight
 from granet_tf.export.flatbuffer import read_weights as read_weights
 from granet_tf.export.mnn import MNNReport as MNNReport
 from granet_tf.export.mnn import export_mnn as export_mnn
+from granet_tf.export.mnn_file import MNNWeight as MNNWeight
+from granet_tf.export.mnn_file import read_mnn_weights as read_mnn_weights
 from granet_tf.export.report import ExportReport as ExportReport
 from granet_tf.export.report import export_report as export_report
 from granet_tf.export.tflite import TFLiteReport as TFLiteReport

@@ -82,19 +82,37 @@ class EngineComparison:
         """The numbers of threads that it was measured with."""
         return tuple(dict.fromkeys(row.threads for row in self.rows))
 
+    @property
+    def by_file(self) -> Mapping[tuple[str, str], Mapping[int, Latency]]:
+        """{(engine, weights): {threads: latency}}"""
+        found: dict[tuple[str, str], dict[int, Latency]] = {}
+        for row in self.rows:
+            found.setdefault((row.engine, row.weights), {})[row.threads] = row.latency
+        return found
+
     def __str__(self) -> str:
-        table = [("engine", "weights", "threads", "latency and middle half")]
-        table += [(r.engine, r.weights, str(r.threads), str(r.latency)) for r in self.rows]
-        lines = [f"Engines on {self.machine}:", aligned(table, text_columns=4), ""]
-        for threads in self.threads:
+        numbers = sorted(self.threads)
+        table = [("engine", "weights", *map(_in_words, numbers))]
+        for file, latencies in self.by_file.items():
+            table.append((*file, *(str(latencies[number]) for number in numbers)))
+        lines = [
+            f"Engines on {self.machine}, median and middle half:",
+            aligned(table, text_columns=len(table[0])),
+            "",
+        ]
+        for threads in numbers:
             dense, sparse = (self.best(threads, weights) for weights in (DENSE, SPARSE))
             lines.append(
-                f"With {threads} thread{'s' if threads > 1 else ''}, the fastest sparse file "
+                f"With {_in_words(threads)}, the fastest sparse file "
                 f"({sparse.engine}) is {self.gain(threads):.2f} times as fast as the fastest dense "
                 f"one ({dense.engine})."
             )
         lines += [f"{engine} is left out: {why}." for engine, why in self.left_out.items()]
         return "\n".join(lines)
+
+
+def _in_words(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
 def compare_engines(
@@ -144,15 +162,16 @@ def compare(
     made: tflite.Converted,
     threads: Sequence[int],
     seconds: float,
+    engines: Mapping[str, FilesOf] | None = None,
 ) -> EngineComparison:
     """`compare_engines` of a plain model whose float32 `.tflite` file is made already."""
     loads: dict[tuple[str, str], Load] = {}
     left_out = {}
-    for engine, files_of in ENGINES.items():
+    for engine, files_of in (engines or ENGINES).items():
         try:
             loads |= {(engine, weights): load for weights, load in files_of(model, made).items()}
-        except (ImportError, ValueError, RuntimeError) as error:
-            left_out[engine] = reason_of(error).partition(" Received:")[0].rstrip(".")
+        except UNUSABLE as error:
+            left_out[engine] = why_left_out(error)
     rows = []
     for number in threads:
         runners = {key: load(number) for key, load in loads.items()}
@@ -161,8 +180,28 @@ def compare(
     return EngineComparison(tuple(rows), left_out, machine(), made.shapes)
 
 
+UNUSABLE = (ImportError, ValueError, RuntimeError)
+"""What is raised where an engine is missing, or lacks what a model needs."""
+
+
+def why_left_out(error: Exception) -> str:
+    """The reason, to stand in a sentence.
+
+    Example:
+
+    >>> why_left_out(ValueError("it lacks Einsum. Received: model=<Functional>"))
+    'it lacks Einsum'
+    """
+    return reason_of(error).partition(" Received:")[0].rstrip(".")
+
+
+def all_threads() -> list[int]:
+    """One thread, and as many as there are cores."""
+    return [*dict.fromkeys((1, os.cpu_count() or 1))]
+
+
 def _checked(threads):
-    numbers = [*dict.fromkeys((1, os.cpu_count() or 1))] if threads is None else [*threads]
+    numbers = all_threads() if threads is None else [*threads]
     if not numbers or not all(isinstance(n, int) and n > 0 for n in numbers):
         raise ValueError(
             f"`threads` must be a list of positive whole numbers. Received: threads={threads}"
@@ -178,12 +217,21 @@ def _litert(model, made) -> dict[str, Load]:
     }
 
 
-def _mnn(model, made) -> dict[str, Load]:
+def in_mnn(model: keras.Model, made: tflite.Converted) -> mnn.ConvertedMNN:
+    """The model's own file for MNN.
+
+    Raises:
+        ImportError, ValueError, RuntimeError: `UNUSABLE`.
+    """
     _check_installed("MNN", "mnn")
     # It is checked on one sample of the same shapes.
     sample = keras.tree.pack_sequence_as(made.inputs.signature, [*made.feed.values()])
     sample = sample[0] if len(sample) == 1 else sample
-    own = mnn.converted(model, sample_inputs=sample, tflite=made.dense)
+    return mnn.converted(model, sample_inputs=sample, tflite=made.dense)
+
+
+def of_mnn(own: mnn.ConvertedMNN) -> dict[str, Load]:
+    """What MNN loads."""
     return {
         DENSE: lambda threads: MNNRunner(own.dense, own.source, threads),
         SPARSE: lambda threads: MNNRunner(own.content, own.source, threads),
@@ -196,9 +244,11 @@ def _openvino(model, made) -> dict[str, Load]:
     return {DENSE: lambda threads: OpenVINORunner(made.dense, threads)}
 
 
-ENGINES: Mapping[str, Callable[[keras.Model, tflite.Converted], dict[str, Load]]] = {
+FilesOf = Callable[[keras.Model, tflite.Converted], dict[str, Load]]
+MNN = "MNN"
+ENGINES: Mapping[str, FilesOf] = {
     "LiteRT": _litert,
-    "MNN": _mnn,
+    MNN: lambda model, made: of_mnn(in_mnn(model, made)),
     "OpenVINO": _openvino,
 }
 """{engine: function of a plain model and its `.tflite` file that makes its own files}."""

@@ -5,16 +5,28 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 
-from granet_tf.export import execution, html, layers
-from granet_tf.export.engines import EngineComparison, compare
+from granet_tf.export import execution, html, layers, mnn_execution
+from granet_tf.export.engines import (
+    ENGINES,
+    MNN,
+    UNUSABLE,
+    EngineComparison,
+    FilesOf,
+    all_threads,
+    compare,
+    in_mnn,
+    of_mnn,
+    why_left_out,
+)
 from granet_tf.export.execution import Graph, verdict_on
 from granet_tf.export.flatbuffer import read_weights
 from granet_tf.export.formats import FORMATS
+from granet_tf.export.mnn import ConvertedMNN
 from granet_tf.export.running import Latency, Runner, machine, measure_within
 from granet_tf.export.tflite import Converted, TFLiteReport, converted
 from granet_tf.own_classes import check_keras
@@ -50,6 +62,11 @@ class LayerExport:
         arm: The same on ARM.
         why: The reason.
         advice: What to change to get more; None where there is nothing.
+        mnn: How MNN computes it, on x86 with AVX2 and on ARM, from an `.mnn` file of the same
+            model; None where there is no such file: of other formats than float32, or where MNN
+            is not installed or lacks an operation.
+        mnn_why: The reason, or why there is no such file.
+        mnn_advice: What to change to get more of MNN; None where there is nothing.
     """
 
     layer: str
@@ -69,6 +86,9 @@ class LayerExport:
     arm: str
     why: str
     advice: str | None
+    mnn: str | None = None
+    mnn_why: str | None = None
+    mnn_advice: str | None = None
 
     @property
     def name(self) -> str:
@@ -130,12 +150,10 @@ class ExportReport:
     @property
     def advice(self) -> tuple[str, ...]:
         """What to change to get more, what concerns most FLOPs first."""
-        stake: dict[str, int] = {}
-        for row in self.rows:
-            if row.advice:
-                stake[row.advice] = stake.get(row.advice, 0) + row.flops_dense + 1
-        in_layers = sorted(stake, key=lambda text: -stake[text])
-        return (*in_layers, *(self._elsewhere() if any(map(_is_expanded, self.rows)) else ()))
+        in_litert = [(row.advice, row.flops_dense) for row in self.rows]
+        in_mnn = [(row.mnn_advice, row.flops_dense) for row in self.rows]
+        elsewhere = self._elsewhere() if any(map(_is_expanded, self.rows)) else ()
+        return (*_by_stake(in_litert), *_by_stake(in_mnn), *elsewhere)
 
     def _elsewhere(self) -> Iterator[str]:
         """What another engine would make of the zeros that LiteRT expands."""
@@ -150,6 +168,19 @@ class ExportReport:
                 f"Zeros anywhere: {_MNN}; here {sparse.latency.median:.3g} ms, where the fastest "
                 f"dense file ({dense.engine}) takes {dense.latency.median:.3g}."
             )
+
+    @property
+    def about_execution(self) -> str:
+        """Which share of the FLOPs is computed by kernels that skip zeros, in each engine."""
+        total = sum(row.flops_dense for row in self.rows)
+        if not total:
+            return ""
+        found = []
+        for where, runs in _PLACES.items():
+            sparse = [row.flops_dense for row in self.rows if runs(row) == execution.SPARSE]
+            if any(map(runs, self.rows)):
+                found.append(f"{sum(sparse) / total:.0%} {where}")
+        return f"Of the FLOPs, sparse kernels compute {', '.join(found)}."
 
     @property
     def about_difference(self) -> str:
@@ -168,10 +199,13 @@ class ExportReport:
         return f"FLOPs and latency are for inputs of this shape: {', '.join(shapes)}."
 
     def __str__(self) -> str:
-        table = [("layer", "operation", "x86", "ARM", *_NUMBERS)]
+        table = [("layer", "operation", "x86", "ARM", "MNN", *_NUMBERS)]
         for row in self.rows:
-            table.append((row.name, row.operation, row.x86, row.arm, *_numbers(row)))
-        text = f"{self.file}\n{self.about_difference}\n\n{aligned(table, text_columns=4)}"
+            runs = (row.x86, row.arm, row.mnn or "-")
+            table.append((row.name, row.operation, *runs, *_numbers(row)))
+        text = f"{self.file}\n{self.about_difference}\n\n{aligned(table, text_columns=5)}"
+        if self.about_execution:
+            text += f"\n\n{self.about_execution}"
         if self.shapes:
             text += f"\n\n{self.about_sample}"
         if self.latency:
@@ -232,6 +266,11 @@ _MNN = (
     "granet_tf.export_mnn writes a file for MNN, an engine that skips zeros of float32 "
     "convolutions and dense layers"
 )
+_PLACES = {
+    "in LiteRT on x86": lambda row: row.x86,
+    "in LiteRT on ARM": lambda row: row.arm,
+    "in MNN": lambda row: row.mnn,
+}
 _NUMBERS = ("weights", "sparsity", "bytes before", "after", "dense FLOPs", "sparse")
 
 
@@ -259,6 +298,21 @@ def _is_expanded(row: LayerExport) -> bool:
     return row.x86 == execution.DENSIFIED
 
 
+def _by_stake(given: Iterable[tuple[str | None, int]]) -> list[str]:
+    """Advice, what concerns most FLOPs first.
+
+    Example:
+
+    >>> _by_stake([("prune", 3), (None, 9), ("train", 4), ("prune", 2)])
+    ['prune', 'train']
+    """
+    stake: dict[str, int] = {}
+    for text, flops in given:
+        if text:
+            stake[text] = stake.get(text, 0) + flops + 1
+    return sorted(stake, key=lambda text: -stake[text])
+
+
 def _numbers(row: LayerExport) -> tuple[str, ...]:
     counts = (row.bytes_before, row.bytes_after, row.flops_dense, row.flops_sparse)
     return (f"{row.size:,}", f"{row.sparsity:.4f}", *(f"{count:,}" for count in counts))
@@ -279,7 +333,8 @@ def export_report(
         path: As for `export_tflite`.
         latency: Whether to measure the latency of the file and of the same without sparse
             encoding, on the first sample, under the default delegate; of a float32 file also that
-            in the other engines that are installed, see `compare_engines`. Takes some seconds.
+            in the other engines that are installed, with as many threads as there are cores, too:
+            see `compare_engines`. Takes some seconds.
         threads: Threads to measure it with.
         **options: The other arguments of `export_tflite`.
 
@@ -303,11 +358,15 @@ def export_report(
     check_keras(model)
     with writing(path) as beside, masked_weights(model) as plain:
         made = converted(plain, **options)
-        rows = _rows(plain, made)
+        is_float = made.format == "float32"
+        own = _in_mnn(plain, made) if is_float else _ONLY_FLOAT
+        rows = _rows(plain, made, own)
         engines, taken = None, {}
-        if latency and made.format == "float32":
-            engines = compare(plain, made, [threads], _BUDGET)
-            taken = {r.weights: r.latency for r in engines.rows if r.engine == "LiteRT"}
+        if latency and is_float:
+            numbers = [*(n for n in all_threads() if n != threads), threads]
+            engines = compare(plain, made, numbers, _BUDGET, ENGINES | {MNN: _files(own)})
+            rows_here = [r for r in engines.rows if r.threads == threads]
+            taken = {r.weights: r.latency for r in rows_here if r.engine == "LiteRT"}
         elif latency:
             taken = _latency(made, threads)
         with open(beside, "wb") as file:
@@ -316,13 +375,52 @@ def export_report(
     return ExportReport(found, rows, taken, machine(), threads, made.shapes, engines)
 
 
-def _rows(model: keras.Model, made: Converted) -> tuple[LayerExport, ...]:
+_ONLY_FLOAT = ValueError("Only float32 files are compared with MNN's")
+
+
+def _in_mnn(model: keras.Model, made: Converted) -> ConvertedMNN | Exception:
+    """The same model's file for MNN, or why there is none."""
+    try:
+        return in_mnn(model, made)
+    except UNUSABLE as error:
+        return error
+
+
+def _files(own: ConvertedMNN | Exception) -> FilesOf:
+    def files(*_):
+        if isinstance(own, Exception):
+            raise own
+        return of_mnn(own)
+
+    return files
+
+
+def _mnn_verdicts(
+    model: keras.Model, own: ConvertedMNN | Exception
+) -> Callable[[keras.Variable | None], dict[str, str | None]]:
+    """A function of a variable that gives what a row says of MNN."""
+    if isinstance(own, Exception):
+        return lambda variable: {"mnn_why": f"{why_left_out(own)}."}
+    found = mnn_execution.verdicts(model, own.content)
+
+    def of(variable):
+        path = None if variable is None else variable.path
+        verdict = found.get(path, mnn_execution.ELSEWHERE)
+        return {"mnn": verdict.runs, "mnn_why": verdict.why, "mnn_advice": verdict.advice}
+
+    return of
+
+
+def _rows(
+    model: keras.Model, made: Converted, own: ConvertedMNN | Exception
+) -> tuple[LayerExport, ...]:
     weights = read_weights(made.content)
     graph = Graph.of(model, weights)
     # A model whose inputs have open dimensions has no FLOPs but for some size.
     shapes = made.inputs.shapes_of(made.feed) if made.inputs.has_open_dimensions else None
     counted = count_flops(model, shapes).rows
     flops = {cost.path: cost for row in counted for cost in row.costs if cost.path}
+    of_mnn_file = _mnn_verdicts(model, own)
     rows = []
     for match in _in_model_order(layers.matched(model, weights), model):
         weight, variable = match.stored, match.variable
@@ -347,6 +445,7 @@ def _rows(model: keras.Model, made: Converted) -> tuple[LayerExport, ...]:
                 flops_dense=cost.dense if cost else 0,
                 flops_sparse=cost.sparse if cost else 0,
                 **dataclasses.asdict(verdict),
+                **of_mnn_file(variable),
             )
         )
     return tuple(rows)
