@@ -47,6 +47,8 @@ LAYERS = {
     "conv3x3_64": _stack((56, 56, 64), lambda layers: layers.Conv2D(64, 3, padding="same"), 2),
     "conv3x3_128": _stack((28, 28, 128), lambda layers: layers.Conv2D(128, 3, padding="same"), 2),
     "conv3x3_256": _stack((14, 14, 256), lambda layers: layers.Conv2D(256, 3, padding="same"), 2),
+    "strides_128": _stack((56, 56, 128), lambda layers: layers.Conv2D(128, 3, strides=2), 1),
+    "strides_256": _stack((28, 28, 256), lambda layers: layers.Conv2D(256, 3, strides=2), 1),
     "dense_512": _stack((512,), lambda layers: layers.Dense(512), 4),
     "dense_2048": _stack((2048,), lambda layers: layers.Dense(2048), 3),
 }
@@ -112,7 +114,7 @@ def _of_fastest(found, threads: int) -> str:
 def _curve(flags) -> None:
     from granet_tf.reports.table import aligned
 
-    table = [("layers", "sparsity", "best dense", "ms", "best sparse", "ms", "gain")]
+    table = [("layers", "sparsity", "best dense", "ms", "best sparse", "ms", "gain", "MNN's own")]
     for name in flags.layers.split(","):
         for sparsity in map(float, flags.sparsities.split(",")):
             found = compared(LAYERS[name], sparsity, flags.threads[:1], flags.seconds)
@@ -127,11 +129,18 @@ def _curve(flags) -> None:
                     sparse.engine,
                     f"{sparse.latency.median:.3f}",
                     f"{found.gain(threads):.2f}",
+                    _own_gain(found, threads),
                 )
             )
             print(*table[-1], flush=True)
     print(f"\n{found.machine}, {threads} thread{'s' if threads > 1 else ''}")
     print(aligned(table, text_columns=3))
+
+
+def _own_gain(found, threads: int) -> str:
+    """How many times faster MNN's sparse kernels are than its own dense ones, of fastest runs."""
+    dense, sparse = (found.by_file.get(("MNN", weights)) for weights in ("dense", "sparse"))
+    return f"{dense[threads].fastest / sparse[threads].fastest:.2f}" if dense and sparse else "-"
 
 
 def main() -> None:

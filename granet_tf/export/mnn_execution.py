@@ -15,8 +15,8 @@ from granet_tf.export.execution import DENSE, DENSIFIED, SPARSE
 from granet_tf.export.layers import Match, matched
 from granet_tf.export.mnn_file import DEPTHWISE, read_mnn_weights
 
-# From which share of zeros on sparse kernels are faster than MNN's own dense ones, about: measured
-# on x86 with AVX2, one thread. Winograd's gain from 85% to 92% on, smaller images later.
+# From which share of zeros on sparse kernels are faster than MNN's own dense ones, about: on x86
+# with AVX2, one thread; the last column of `python benchmarks/engines.py --curve`.
 _WINOGRAD_PAYS, _DENSE_LAYERS_PAY, _OTHERS_PAY = 0.9, 0.94, 0.75
 
 
