@@ -56,6 +56,7 @@ from granet_tf.methods import TopKAST as TopKAST
 from granet_tf.model import SparseModel as SparseModel
 from granet_tf.model import wrap as wrap
 from granet_tf.optimizer import SparseOptimizer as SparseOptimizer
+from granet_tf.quantization import FakeQuantize as _FakeQuantize  # noqa: F401
 from granet_tf.schedules import ConstantSparsity as ConstantSparsity
 from granet_tf.schedules import GraNetSchedule as GraNetSchedule
 from granet_tf.schedules import PolynomialDecay as PolynomialDecay
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from granet_tf.export import export_mnn as export_mnn
     from granet_tf.export import export_report as export_report
     from granet_tf.export import export_tflite as export_tflite
+    from granet_tf.quantization.fake_quantize import fake_quantize as fake_quantize
     from granet_tf.reports.flops import count_flops as count_flops
     from granet_tf.reports.plots import plot_history as plot_history
     from granet_tf.reports.plots import plot_sparsity as plot_sparsity
@@ -92,7 +94,8 @@ __version__ = "0.2.0"
 # What only some programs use is imported when it is first used: {name: its module}. What Keras must
 # know to load a file is imported above.
 _MODULES = (
-    *("callbacks", "compaction", "compat_tfmot", "export", "plasticity", "reports", "structured"),
+    *("callbacks", "compaction", "compat_tfmot", "export", "plasticity", "quantization"),
+    *("reports", "structured"),
 )
 _NAMES = {
     "compact": "compaction",
@@ -103,6 +106,7 @@ _NAMES = {
     "export_mnn": "export",
     "export_report": "export",
     "export_tflite": "export",
+    "fake_quantize": "quantization.fake_quantize",
     "count_flops": "reports.flops",
     "plot_history": "reports.plots",
     "plot_sparsity": "reports.plots",

@@ -11,6 +11,7 @@ import keras
 from granet_tf.export.flatbuffer import code_name, parse
 from granet_tf.export.formats import Calibration, Format
 from granet_tf.export.samples import Inputs
+from granet_tf.quantization.folding import folded, is_fake_quantized
 from granet_tf.reasons import reason_of
 
 # Operations that only turn numbers into other numbers may stay float32 in an int8 file.
@@ -29,10 +30,12 @@ def convert(
         model: A built Keras model.
         inputs: What it takes.
         number_format: One of `formats.FORMATS`.
-        calibration: Needed if the format quantizes activations.
+        calibration: Needed if the format quantizes activations, but for a fake-quantized model,
+            which has their ranges.
 
     Raises:
-        ValueError: If LiteRT lacks an operation, or one that computes in int8.
+        ValueError: If LiteRT lacks an operation, or one that computes in int8; if a fake-quantized
+            model is to be stored in another format than int8.
 
     Example:
 
@@ -41,12 +44,16 @@ def convert(
     >>> convert(model, Inputs(model), FORMATS["float32"])[4:8]
     b'TFL3'
     """
+    source = model
+    if is_fake_quantized(model):
+        number_format.check_fake_quantized(model)
+        source, calibration = folded(model), lambda: iter([inputs.feed(inputs.accepted(model))])
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # The converter itself uses the interpreter that it deprecates.
         warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is deprecated")
         file = os.path.join(folder, "converted.tflite")
         try:
-            model.export(
+            source.export(
                 file,
                 format="litert",
                 input_signature=inputs.signature,

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 Calibration = Callable[[], Iterable[Mapping[str, Any]]]
@@ -34,6 +35,20 @@ class Format:
     quantizes: bool = False
     types: tuple[str, ...] = ()
     operations: str | None = None
+
+    def check_fake_quantized(self, model: keras.Model) -> None:
+        """Raises a ValueError if this is not the format that a fake-quantized model computes in.
+
+        Example:
+
+        >>> FORMATS["int8"].check_fake_quantized(keras.Sequential())
+        """
+        if not self.needs_data:
+            raise ValueError(
+                'A fake-quantized model is exported with format="int8". For another format, '
+                "export the model that it was made from, which has the same weights. "
+                f"Received: format {self.description}, with model={model}"
+            )
 
     def converter_options(self, calibration: Calibration | None) -> dict[str, Any]:
         """Options for `keras.Model.export`, with the data where they are needed.

@@ -19,6 +19,7 @@ from granet_tf.export.formats import FORMATS, Format, format_named
 from granet_tf.export.running import DEFAULT, WITHOUT_DELEGATE, Runner
 from granet_tf.export.samples import Inputs
 from granet_tf.own_classes import check_keras
+from granet_tf.quantization.folding import is_fake_quantized
 from granet_tf.stripping import masked_weights
 from granet_tf.writing import check_suffix, writing
 
@@ -133,7 +134,8 @@ def export_tflite(
             weights and activations, with float32 inputs and outputs.
         encoding: "auto" stores each tensor sparsely where that takes fewer bytes; "sparse" each
             one that has a zero and may be; "dense" none.
-        representative_data: For format "int8" only, what ranges are measured on: arrays of shape
+        representative_data: For format "int8" only, and not needed for a model that
+            `granet_tf.fake_quantize` made: what ranges are measured on. Arrays of shape
             (samples, ...) in the structure that the model takes; a function without arguments that
             makes an iterable of such batches; the name of a tensorflow_datasets set on disk,
             scaled as `granet-train` does; or a directory of images. At most 256 samples are used.
@@ -212,7 +214,9 @@ def converted(
     if labels is not None and sample_inputs is None:
         raise ValueError("`labels` need `sample_inputs`. Received: sample_inputs=None")
     calibration = None
-    if number_format.needs_data:
+    if number_format.needs_data and (
+        representative_data is not None or not is_fake_quantized(model)
+    ):
         calibration = inputs.calibration(representative(representative_data, inputs))
     groups = _samples(model, inputs, sample_inputs, calibration)
     expected = Expected(model, inputs, groups, labels)
