@@ -242,7 +242,7 @@ def _dense(model: Any, inputs: Inputs, number_format: Format, calibration: Any) 
         return convert(model, inputs, number_format, calibration)
     except ValueError:
         # Without TensorFlow's own operations, the converter's error does not always name them.
-        if number_format.needs_data:
+        if number_format.needs_data and not is_fake_quantized(model):
             convert(model, inputs, FORMATS["float32"])
         raise
 

@@ -202,7 +202,7 @@ class FakeQuantizedNormalization(keras.Layer):
         as_images, back = around.get(len(between), ([(1, 1, channels)], [(channels,)]))
         steps = [*map(keras.layers.Reshape, as_images), product, *map(keras.layers.Reshape, back)]
         plain = keras.Sequential([keras.Input((*between, channels)), *steps], name=self.name)
-        product.depthwise_kernel.assign(scale.reshape(1, 1, channels, 1))
+        product.kernel.assign(scale.reshape(1, 1, channels, 1))
         product.bias.assign(shift)
         return plain
 

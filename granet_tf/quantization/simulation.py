@@ -169,8 +169,8 @@ def simulated(model: keras.Model, momentum: float = 0.99) -> keras.Model:
             _rule_of(call).emit(simulation, call)
     outputs = [simulation.tensors[number] for number in graph.outputs]
     return keras.Model(
-        keras.tree.pack_sequence_as(model.input, inputs),
-        keras.tree.pack_sequence_as(model.output, outputs),
+        keras.tree.pack_sequence_as(plain.input, inputs),
+        keras.tree.pack_sequence_as(plain.output, outputs),
         name=model.name,
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from granet_tf.groups import groups_of
+from granet_tf.quantization import FakeQuantized
 from granet_tf.reports.table import aligned
 from keras_layers.carrier import carries_masks
 from keras_layers.input_specs import input_specs
@@ -262,6 +263,12 @@ def _twice(multiply_adds: MultiplyAdds) -> Callable[[keras.Layer, LayerCall], Co
 for _class, _row in BY_CLASS.items():
     if _row.multiply_adds is not None:
         layer_flops.register(_class, _twice(_row.multiply_adds))
+
+
+@layer_flops.register
+def _(layer: FakeQuantized, call: LayerCall):
+    """It computes for the layer inside, which is not called."""
+    return layer_flops(layer.layer, dataclasses.replace(call, layer=layer.layer))
 
 
 # Which layers a model calls, and with what shapes
