@@ -258,9 +258,10 @@ def _activation_obstacle(call):
 
 
 def _sum_obstacle(call):
-    shapes = set(call.input_shapes)
-    if len(call.inputs) != 2 or len(shapes) != 1:
-        return f"of other than two tensors of one shape: {call.input_shapes}"
+    shapes = call.input_shapes
+    alike = len(shapes) == 2 and len(shapes[0]) == len(shapes[1])
+    if not alike or any(a != b and 1 not in (a, b) for a, b in zip(*shapes, strict=True)):
+        return f"of other than two tensors of shapes that fit: {shapes}"
     return None
 
 

@@ -63,6 +63,12 @@ OPERATIONS = {
     "residual, +": (lambda x: keras.ops.relu(x + conv(x)), 0.01),
     "Subtract": (lambda x: L.Subtract()([x, conv(x)]), 0.01),
     "Multiply": (lambda x: L.Multiply()([x, conv(x, activation="relu")]), 0.01),
+    "Multiply, squeeze and excite": (
+        lambda x: L.Multiply()(
+            [x, conv(L.GlobalAveragePooling2D(keepdims=True)(x), activation="sigmoid")]
+        ),
+        0.2,
+    ),
     "Concatenate": (lambda x: L.Concatenate()([conv(x), conv(x, activation="relu")]), 0.01),
     "Concatenate, of pooled": (
         lambda x: L.Concatenate()([L.MaxPooling2D(2)(conv(x)), conv(x, strides=2)]),
