@@ -1,19 +1,18 @@
 """What int8 costs in accuracy, with and without fine-tuning, and whether zeros are kept.
 
-For each work directory of granet-train: test accuracy of its stripped model in float32; of the int8
-file made of it after training, from ranges of 256 training images; and of the int8 file after some
-epochs of `granet_tf.fake_quantize`, beside what Keras computes of that. "zeros kept" is the share of
-the weights that were 0 in the kernels before, and are 0 after fine-tuning and in the file.
+For each work directory of granet-train: test accuracy of its stripped model in float32; of the
+int8 file made of it after training, from ranges of 256 training images; and of the int8 file after
+some epochs of `granet_tf.fake_quantize`, beside what Keras computes of that. "zeros kept" is the
+share of the weights that were 0 in the kernels before, and are 0 after fine-tuning and in the file.
 
-    for seed in 0 1 2; do
-        granet-train --flagfile=configs/digits_granet.flags --compare= --seed=$seed --workdir=work/q$seed
-    done
+    DIGITS="granet-train --flagfile=configs/digits_granet.flags --compare="
+    for seed in 0 1 2; do $DIGITS --seed=$seed --workdir=work/q$seed; done
     python benchmarks/quantization.py work/q0 work/q1 work/q2
 
 For CIFAR-10, the same with work directories of it, such as
 
-    granet-train --flagfile=configs/base/cifar_granet_si05.flags --dataset=cifar10 --model=resnet20 \\
-        --final_sparsity=0.9 --seed=0 --workdir=work/c0
+    granet-train --dataset=cifar10 --model=resnet20 --method=granet --final_sparsity=0.9 \\
+        --epochs=30 --weight_decay=5e-4 --seed=0 --workdir=work/c0
     python benchmarks/quantization.py work/c0 --epochs=3
 
 A minute a directory for digits on two cores.
@@ -116,7 +115,7 @@ def _fit(model, batches, steps, learning_rate):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(rate, momentum=0.9, nesterov=True), loss)
     for epoch in batches:
-        model.fit(epoch, verbose=0)
+        model.fit(epoch, shuffle=False, verbose=0)  # It is shuffled.
 
 
 def main() -> None:

@@ -17,6 +17,12 @@ EXAMPLES = {
         r"MNN +sparse +1 .*\n(.*\n)*With 1 thread, the fastest sparse file",
         "mobilenet.mnn",
     ),
+    "int8_digits.py": (
+        ["--epochs=2", "--fine_tune=1", "--images=256"],
+        r"float32: \d+\.\d\d% at sparsity 0\.90\n(.*\n)*"
+        r"int8, simulated: \d+\.\d\d% at sparsity 0\.90\n(.*\n)*digits\.tflite: .*accuracy",
+        "digits.tflite",
+    ),
 }
 
 
