@@ -39,10 +39,12 @@ from keras_layers.held import hold
 from keras_layers.keras_internals import (
     COMPILED,
     Functional,
+    functional_of,
     in_stateless_scope,
     is_called_in_training,
     layers_of,
 )
+from keras_layers.masked_layers import mask_calls
 from keras_layers.masking import PrunedWeight, add_masks, forget, masked_value, track
 from keras_layers.prunable import Weight, as_decided, weights_of
 from keras_layers.saved_masks import place_of, places, quantizations, quantize_again, without_masks
@@ -190,6 +192,7 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         for metric in model._metrics:
             self._tracker.add_to_store("metrics", metric)
         self._emptied: set[str] = set()
+        self._gave_layers = False
         self._begin()
         self.built = True
 
@@ -451,11 +454,16 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
 
     @property
     def input(self):
-        return self.model.input if self._has_graph else super().input
+        return self._graph.input if self._has_graph else super().input
 
     @property
     def output(self):
-        return self.model.output if self._has_graph else super().output
+        return self._graph.output if self._has_graph else super().output
+
+    @property
+    def _graph(self):
+        """A sequential model has no tensors of its own before it is called, but its layers do."""
+        return functional_of(self.model) if self._gave_layers else self.model
 
     @property
     def _has_graph(self):
@@ -467,6 +475,10 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         """The model inside, or the layer of it that has this name."""
         if name in (None, self.model.name):
             return super().get_layer(name=name, index=index)
+        # Whoever takes a layer out, as distillation of features does, may make a model of it.
+        self._gave_layers = True
+        if self.mask_only:
+            mask_calls(self)
         return self.model.get_layer(name=name, index=index)
 
     def summary(self, *args: Any, **kwargs: Any) -> None:

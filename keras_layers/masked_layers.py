@@ -1,6 +1,7 @@
 """Single layers of a wrapped model that compute with masked weights, as the whole model does.
 
-For methods of a user's own that call layers by themselves, as a GAN's training step does.
+For methods of a user's own that call layers by themselves, as a GAN's training step does, and for
+functional models made of layers that were taken out, as distillation of features has them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import keras
 
-from keras_layers.keras_internals import layers_of
+from keras_layers.keras_internals import Functional, layers_of
 from keras_layers.masking import masked_call
 from keras_layers.observing import observe
 
@@ -60,7 +61,7 @@ def mask_calls(model: keras.Model) -> None:
 
 
 def _call(layer, model, call, *args, **kwargs):
-    if _COMPUTING.get() is not model:
+    if not (_COMPUTING.get() is model or _is_taken_out(layer, model)):
         return call(*args, **kwargs)
     own = {id(v) for v in layer.variables}
     pruned = [p for p in model.pruned if id(p.variable) in own]
@@ -72,6 +73,18 @@ def _call(layer, model, call, *args, **kwargs):
             kwargs,
             straight_through=model.method.straight_through,
         )
+
+
+def _is_taken_out(layer, model):
+    """Whether what is going on is a call of a functional model that has the layer without masks.
+
+    The model that was wrapped, called by itself, is as Keras has it.
+    """
+    entry = getattr(layer._get_call_context(), "entry_layer", None)
+    if not isinstance(entry, Functional) or entry in (model, model.model):
+        return False
+    parts = {id(part) for part in layers_of(entry)}
+    return id(layer) in parts and not {id(model), id(model.model)} & parts
 
 
 class _Called:
