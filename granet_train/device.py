@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from granet_train.distillation import Distillation
+
 
 class Totals(NamedTuple):
     """Sums over samples."""
@@ -35,6 +37,7 @@ class Device:
         batch_size: Samples of one step, all replicas together.
         label_smoothing: Share of the label that is spread over all classes, in [0, 1).
         xla: Whether steps are compiled by XLA. A TPU does so anyway.
+        distillation: A teacher's part in the loss of training, or None.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Device:
         batch_size: int,
         label_smoothing: float = 0.0,
         xla: bool = False,
+        distillation: Distillation | None = None,
     ):
         self.strategy = strategy
         self._compile = tf.function(jit_compile=True) if xla else lambda function: function
@@ -56,7 +60,8 @@ class Device:
                 aggregation=tf.VariableAggregation.SUM,
             )
         self._train = self._repeated(
-            self._training(model, batch_size, label_smoothing), afterwards=self._averaging(model)
+            self._training(model, batch_size, label_smoothing, distillation),
+            afterwards=self._averaging(model),
         )
         self._evaluate = self._repeated(self._evaluation(model))
 
@@ -152,7 +157,7 @@ class Device:
 
         return average
 
-    def _training(self, model, batch_size, label_smoothing):
+    def _training(self, model, batch_size, label_smoothing, distillation):
         optimizer, replicas = model.optimizer, self.strategy.num_replicas_in_sync
         variables = model.trainable_variables
 
@@ -160,6 +165,8 @@ class Device:
             with tf.GradientTape() as tape:
                 logits = tf.cast(model(images, training=True), tf.float32)
                 losses = crossentropy(labels, logits, label_smoothing)
+                if distillation is not None:
+                    losses = distillation.losses(images, logits, losses)
                 # Gradients are summed over replicas, so each one gives its share of the mean.
                 loss = tf.reduce_sum(losses) / batch_size
                 loss += sum(model.losses) / replicas

@@ -77,8 +77,8 @@ def check_owners(
 def check_together(values: Options) -> None:
     """Flags that contradict one another, as far as can be told without the data."""
     for check in (
-        *(_network, _folder, _sparsities, _patterns, _budget, _retraining, _momentum, _selection),
-        *(_workers, _tpu, _xla, _whole_epochs),
+        *(_network, _folder, _sparsities, _patterns, _budget, _retraining, _distillation),
+        *(_momentum, _selection, _workers, _tpu, _xla, _whole_epochs),
     ):
         check(values)
     _order(values, lambda text: _share(text, values.epochs), Fraction(1))
@@ -168,6 +168,15 @@ def _retraining(values):
             "--weights_at needs --weights_from, the work directory of a finished run. "
             f"Received: --weights_at={values.weights_at}"
         )
+
+
+def _distillation(values):
+    for name in ("distillation_weight", "distillation_temperature"):
+        if getattr(values, name) is not None and not values.teacher:
+            raise UsageError(
+                f"--{name} needs --teacher, a work directory or a .keras file. "
+                f"Received: --{name}={getattr(values, name)}"
+            )
 
 
 def _momentum(values):

@@ -20,6 +20,7 @@ from granet_tf.methods.parameters import parameters_of
 from granet_tf.spared import spare_outputs
 from granet_train import data as data_sets
 from granet_train import (
+    distillation,
     files,
     flags,
     loop,
@@ -116,8 +117,15 @@ class Run:
     def device(self, model: keras.Model) -> Device:
         """What runs on the devices, of a model that was made in the strategy's scope."""
         values = self.values
+        with self.strategy.scope():
+            teacher = distillation.made(values)
         return Device(
-            self.strategy, model, self.data.batch_size, values.label_smoothing, values.xla
+            self.strategy,
+            model,
+            self.data.batch_size,
+            values.label_smoothing,
+            values.xla,
+            teacher,
         )
 
     def train(self, listeners: Sequence[Listener], stop: Stop) -> Trained:
@@ -250,6 +258,7 @@ def check_fit(runs: Sequence[Run]) -> None:
     values, data = runs[0].values, runs[0].data
     network = models.make(values.model, data.input_shape, data.classes, values.width)
     retraining.check(network, values)
+    distillation.check(values, data.input_shape, data.classes)
     prunable = weights_of(network)
     for run in runs:
         if run.method is None:

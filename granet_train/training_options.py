@@ -227,6 +227,24 @@ class Options(MethodOptions):
         below=1,
     )
 
+    teacher: str | None = _train(
+        None,
+        "Work directory of a finished run, or a .keras file that returns logits: a teacher whose "
+        "outputs are learned beside the labels, by twins, too.",
+        unit="name",
+    )
+    distillation_weight: float | None = _train(
+        None,
+        "Share of the loss that is the teacher's; 0.5 if there is a teacher.",
+        at_least=0,
+        at_most=1,
+    )
+    distillation_temperature: float | None = _train(
+        None,
+        "What logits are divided by when they are compared with the teacher's; 4 if there is one.",
+        above=0,
+    )
+
     strategy: str = _run(
         "none",
         "One device, all GPUs of this host, several hosts, or a TPU.",
