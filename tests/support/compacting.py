@@ -5,7 +5,7 @@ import numpy as np
 
 import granet_tf
 from granet_tf import compaction
-from granet_tf.compaction.resizing import resized
+from granet_tf.compaction.resizing import moved, resized
 from granet_tf.structured.dependency_groups import dependencies
 from keras_layers.known_layers import layout_of
 
@@ -76,7 +76,13 @@ def without_groups(model, ids):
         zero_at(member, ids, range(len(member.weight.shape)))
     stays = np.ones(found.count, bool)
     stays[list(ids)] = False
-    return resized(model, found.plan(stays))
+    plan = found.plan(stays)
+    small = resized(model, plan)
+    # Training goes on with the same values, each from its place in the larger model.
+    values = {move.new.path: move.values() for move in moved(model, plan)[1]}
+    for weight in small.weights:
+        np.testing.assert_array_equal(values[weight.path], weight.numpy())
+    return small
 
 
 def zero_at(member, ids, axes):
