@@ -120,7 +120,7 @@ def all_rows() -> dict[str, Row]:
     Example:
 
     >>> len(all_rows())
-    220
+    232
     """
     with open(folder() / "paper.csv", newline="", encoding="utf-8") as file:
         return {line["row"]: _row(line) for line in csv.DictReader(file)}

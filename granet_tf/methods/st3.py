@@ -58,7 +58,7 @@ class ST3(DPF):
     >>> network = keras.Sequential([keras.Input((4,)), layer])
     >>> layer.set_weights([tf.constant([[4.0], [-3.0], [2.0], [-1.0]])])
     >>> model = granet_tf.wrap(network, ST3(0.5, initial_sparsity=0.5))
-    >>> [round(float(v), 3) for v in granet_tf.strip(model).layers[0].kernel.numpy()]
+    >>> [round(float(v), 3) for v in granet_tf.strip(model).layers[0].kernel.numpy().ravel()]
     [2.845, -1.423, 0.0, 0.0]
     """
 
