@@ -10,13 +10,13 @@ import keras
 import tensorflow as tf
 
 import granet_tf
+from granet_tf.quantization.activations import activation_name, function_name
 from granet_tf.reasons import reason_of
 from granet_train import files
 from granet_train.errors import UsageError
 from granet_train.training_options import Options
 from keras_layers.carrier import carries_masks
-from keras_layers.keras_internals import layers_of
-from keras_layers.outputs import output_layers
+from keras_layers.keras_internals import layers_of, operation_of
 
 # What --distillation_weight and --distillation_temperature are by default.
 WEIGHT, TEMPERATURE = 0.5, 4.0
@@ -89,12 +89,16 @@ def check(values: Options, input_shape: tuple[int, ...], classes: int) -> None:
             f"The teacher must take images of shape {tuple(input_shape)} and return {classes} "
             f"logits. Received: --teacher={values.teacher}, with shapes {shapes}"
         )
-    for layer in output_layers(teacher):
-        if getattr(layer, "activation", None) is keras.activations.softmax:
-            raise UsageError(
-                "The teacher must return logits, and its last layer is a softmax. "
-                f"Received: --teacher={values.teacher}, with the layer {layer.name!r}"
-            )
+    last = operation_of(teacher.outputs[0])
+    if activation_name(last) == "softmax" or function_name(_activation(last)) == "softmax":
+        raise UsageError(
+            "The teacher must return logits, and its last layer is a softmax. "
+            f"Received: --teacher={values.teacher}, with the layer {last.name!r}"
+        )
+
+
+def _activation(layer):
+    return getattr(layer, "activation", None)
 
 
 def _fits(shape: tuple[Any, ...], wanted: tuple[int, ...]) -> bool:
