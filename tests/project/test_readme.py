@@ -33,7 +33,7 @@ MANUAL = [
         ROOT / "docs" / f"{name}.md"
         for name in (
             *("get_started", "sparse_training", "exporting", "distribution"),
-            *("command_line", "studies", "plasticity"),
+            *("command_line", "studies", "plasticity", "distillation", "structured"),
         )
     ),
 ]
