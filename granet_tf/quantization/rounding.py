@@ -30,9 +30,9 @@ def with_exact_zero(low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
 
     Example:
 
-    >>> low, high = with_exact_zero(tf.constant(-1.0), tf.constant(1.0))
-    >>> round(float(low) * 255 / 2, 3), round(float(high) * 255 / 2, 3)
-    (-128.0, 127.0)
+    >>> low, high = with_exact_zero(tf.constant(-0.3), tf.constant(1.0))
+    >>> round(float(low), 4), round(float(high), 4)
+    (-0.3008, 0.9992)
     """
     step = (high - low) / _STEPS
     zero = tf.round(tf.math.divide_no_nan(-low, step))
