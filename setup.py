@@ -45,7 +45,7 @@ setup(
         # The versions that have what keras_layers/keras_internals.py takes from them.
         "keras>=3.13,<3.16",
         "numpy",
-        "tensorflow>=2.18",
+        "tensorflow>=2.18,<2.22",
     ],
     extras_require={
         # For the page that a report on an exported file is saved as.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tempfile
 import warnings
@@ -48,7 +50,9 @@ def convert(
     if is_fake_quantized(model):
         number_format.check_fake_quantized(model)
         source, calibration = folded(model), lambda: iter([inputs.feed(inputs.accepted(model))])
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    # Until Keras 3.15 `verbose` is not heard, and notes are printed.
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), quiet:
         # The converter itself uses the interpreter that it deprecates.
         warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is deprecated")
         file = os.path.join(folder, "converted.tflite")
