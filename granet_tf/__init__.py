@@ -23,6 +23,7 @@ if keras.backend.backend() != "tensorflow":
 from granet_tf import sparsity as sparsity
 from granet_tf.hard_sigmoid import keras2_hard_sigmoid as _keras2_hard_sigmoid  # noqa: F401
 from granet_tf.held_rate import HeldRate as _HeldRate  # noqa: F401
+from granet_tf.int8 import FakeQuantize as _FakeQuantize  # noqa: F401
 from granet_tf.linear_warmup import LinearWarmup as LinearWarmup
 from granet_tf.masks import distributions as distributions
 from granet_tf.masks.criteria import Criterion as Criterion
@@ -56,7 +57,6 @@ from granet_tf.methods import TopKAST as TopKAST
 from granet_tf.model import SparseModel as SparseModel
 from granet_tf.model import wrap as wrap
 from granet_tf.optimizer import SparseOptimizer as SparseOptimizer
-from granet_tf.quantization import FakeQuantize as _FakeQuantize  # noqa: F401
 from granet_tf.schedules import ConstantSparsity as ConstantSparsity
 from granet_tf.schedules import GraNetSchedule as GraNetSchedule
 from granet_tf.schedules import PolynomialDecay as PolynomialDecay
@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     from granet_tf.export import export_mnn as export_mnn
     from granet_tf.export import export_report as export_report
     from granet_tf.export import export_tflite as export_tflite
-    from granet_tf.quantization.fake_quantize import fake_quantize as fake_quantize
+    from granet_tf.int8.fake_quantize import fake_quantize as fake_quantize
     from granet_tf.reports.flops import count_flops as count_flops
     from granet_tf.reports.plots import plot_history as plot_history
     from granet_tf.reports.plots import plot_sparsity as plot_sparsity
@@ -94,7 +94,7 @@ __version__ = "0.2.0"
 # What only some programs use is imported when it is first used: {name: its module}. What Keras must
 # know to load a file is imported above.
 _MODULES = (
-    *("callbacks", "compaction", "compat_tfmot", "export", "plasticity", "quantization"),
+    *("callbacks", "compaction", "compat_tfmot", "export", "int8", "plasticity"),
     *("reports", "structured"),
 )
 _NAMES = {
@@ -106,7 +106,7 @@ _NAMES = {
     "export_mnn": "export",
     "export_report": "export",
     "export_tflite": "export",
-    "fake_quantize": "quantization.fake_quantize",
+    "fake_quantize": "int8.fake_quantize",
     "count_flops": "reports.flops",
     "plot_history": "reports.plots",
     "plot_sparsity": "reports.plots",

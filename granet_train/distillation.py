@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.quantization.activations import activation_name, function_name
+from granet_tf.int8.activations import activation_name, function_name
 from granet_tf.reasons import reason_of
 from granet_train import files
 from granet_train.errors import UsageError

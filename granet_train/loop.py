@@ -104,7 +104,7 @@ class Training:
             epoch_end = (epoch + 1) * steps_per_epoch
             iterator = iter(device.batches(lambda ctx, e=epoch, d=done: data.train(e, d, ctx)))
             while position.batches < epoch_end:
-                first = self._iterations + 1
+                first = self._steps_done + 1
                 checkpoint_at = _next_multiple(position.batches, plan.checkpoint_every)
                 shrink_at = _next_of(plan.shrink_at, position.batches)
                 loop_end = position.batches + plan.steps_per_loop
@@ -119,7 +119,7 @@ class Training:
                 self._check(totals.mean_loss, "loss", position.batches + loop)
 
                 # A step that loss scaling skips updates nothing.
-                updated = next_update(first, self._iterations) is not None
+                updated = next_update(first, self._steps_done) is not None
                 dense = 0 if method is None else method.dense_gradients(loop, int(updated))
                 _advance(position, loop, totals, elapsed)
                 position.flops += self.cost.training(masks.nonzeros, loop, dense)
@@ -149,7 +149,7 @@ class Training:
             self._check(record.test_loss, "loss on the test set", position.batches)
             for listener in listeners:
                 listener.epoch(record)
-            settled = _settled(method, self._iterations)
+            settled = _settled(method, self._steps_done)
             best = _is_best(record, SELECTED_BY[plan.select_on], position, settled)
             _begin_epoch(position)
             last = position.batches == self.steps
@@ -175,7 +175,7 @@ class Training:
         return self.plan.epochs * self.data.steps_per_epoch
 
     @property
-    def _iterations(self) -> int:
+    def _steps_done(self) -> int:
         """Optimizer steps done, without those that loss scaling skipped."""
         return int(self.model.optimizer.iterations.numpy())
 

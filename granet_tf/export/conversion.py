@@ -13,7 +13,7 @@ import keras
 from granet_tf.export.flatbuffer import code_name, parse
 from granet_tf.export.formats import Calibration, Format
 from granet_tf.export.samples import Inputs
-from granet_tf.quantization.folding import folded, is_fake_quantized
+from granet_tf.int8.folding import folded, is_fake_quantized
 from granet_tf.reasons import reason_of
 
 # Operations that only turn numbers into other numbers may stay float32 in an int8 file.

@@ -421,7 +421,8 @@ def test_each_method_uses_the_flags_that_it_has_parameters_for(name):
     method = flags.METHODS[name]
     fields = {field.name for field in dataclasses.fields(method) if field.init}
     known = {flag for flag, field in flags.METHOD_FLAGS.items() if field in fields}
-    known |= {"prune_outputs"} if "pattern" in known else set()
+    of_filters = {"prune_outputs", "criterion", "round_to", "shrink_at"}
+    known |= of_filters if "pattern" in known else set()
     # Some methods mean one of the semantics.
     known |= {"mask_only"} if method.keeps_values is None else set()
     known |= {"track_explored", "max_bytes", "max_flops", "max_latency_ms"}

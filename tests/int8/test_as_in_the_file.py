@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import granet_tf
 from granet_tf.export import read_weights
-from granet_tf.quantization import FakeQuantize, FakeQuantized
+from granet_tf.int8 import FakeQuantize, FakeQuantized
 
 L = keras.layers
 X = np.random.default_rng(0).normal(size=(64, 8, 8, 6)).astype("float32")

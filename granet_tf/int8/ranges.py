@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from granet_tf.quantization.rounding import rounded, with_exact_zero
+from granet_tf.int8.rounding import rounded, with_exact_zero
 from granet_tf.schedules import PACKAGE
 
 _MEASURING: contextvars.ContextVar = contextvars.ContextVar("measuring", default=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from granet_tf.graphs import rebuilt
-from granet_tf.quantization.ranges import FakeQuantize
+from granet_tf.int8.ranges import FakeQuantize
 from keras_layers.keras_internals import layers_of
 
 

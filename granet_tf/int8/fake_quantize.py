@@ -8,13 +8,13 @@ import keras
 import numpy as np
 
 from granet_tf.compaction.calls import is_graph
+from granet_tf.int8.folding import is_fake_quantized
+from granet_tf.int8.kernels import kernel_of
+from granet_tf.int8.ranges import check_momentum, measuring
+from granet_tf.int8.simulation import check_known, simulated
 from granet_tf.methods import StaticSparse
 from granet_tf.model import SparseModel, wrap
 from granet_tf.own_classes import check_keras, is_built
-from granet_tf.quantization.folding import is_fake_quantized
-from granet_tf.quantization.kernels import kernel_of
-from granet_tf.quantization.ranges import check_momentum, measuring
-from granet_tf.quantization.simulation import check_known, simulated
 from granet_tf.stripping import masked_weights, pruned_weights, strip
 from keras_layers.keras_internals import layers_of
 

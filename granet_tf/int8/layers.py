@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.quantization.kernels import kernel_of
-from granet_tf.quantization.rounding import rounded_kernel
+from granet_tf.int8.kernels import kernel_of
+from granet_tf.int8.rounding import rounded_kernel
 from granet_tf.schedules import PACKAGE
 
 FUSED = {

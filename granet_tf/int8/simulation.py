@@ -14,10 +14,10 @@ import keras
 from keras import layers
 
 from granet_tf.compaction.calls import Call, CallGraph, call_graph
-from granet_tf.quantization.activations import RANGES, activation_name, function_name
-from granet_tf.quantization.kernels import KERNELS, kernel_of
-from granet_tf.quantization.layers import FUSED, FakeQuantized, FakeQuantizedNormalization
-from granet_tf.quantization.ranges import FakeQuantize
+from granet_tf.int8.activations import RANGES, activation_name, function_name
+from granet_tf.int8.kernels import KERNELS, kernel_of
+from granet_tf.int8.layers import FUSED, FakeQuantized, FakeQuantizedNormalization
+from granet_tf.int8.ranges import FakeQuantize
 from keras_layers.keras_internals import (
     Relu,
     Relu6,

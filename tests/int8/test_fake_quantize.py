@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.quantization import FakeQuantize, FakeQuantized
-from granet_tf.quantization.simulation import RULES
+from granet_tf.int8 import FakeQuantize, FakeQuantized
+from granet_tf.int8.simulation import RULES
 from granet_tf.stripping import pruned_weights
 from tests.support import models
 

@@ -1,5 +1,0 @@
-"""Quantization-aware training that keeps zeros: a model that computes as its int8 file will."""
-
-from granet_tf.quantization.layers import FakeQuantized as FakeQuantized
-from granet_tf.quantization.layers import FakeQuantizedNormalization as FakeQuantizedNormalization
-from granet_tf.quantization.ranges import FakeQuantize as FakeQuantize
