@@ -19,6 +19,18 @@ EXAMPLES = {
         r"MNN +sparse +1 .*\n(.*\n)*With 1 thread, the fastest sparse file",
         ["mobilenet.mnn"],
     ),
+    "pruned_mobilenet.py": (
+        ["--epochs=1", "--images=64", "--size=32", "--alpha=0.25"],
+        r"(.*/kernel: the loss changes by .*\n){5}"
+        r"test accuracy \d+\.\d\d% dense, \d+\.\d\d% at sparsity 0\.800\n",
+        ["pruned_mobilenet.png"],
+    ),
+    # The sentences are told apart by any classifier that has learned.
+    "keras_hub_classifier.py": (
+        [],
+        r"accuracy 100\.00% at sparsity 0\.800\n",
+        ["keras_hub_classifier.png"],
+    ),
     # A tenth of 64 · 128 + 128 · 64 + 64 · 10 weights, rounded up in each layer.
     "custom_loop.py": (
         [],
@@ -47,7 +59,7 @@ EXAMPLES = {
         "digits.tflite",
     ),
 }
-NEEDS: dict[str, str] = {}  # {example: a package that the tests do not install}
+NEEDS = {"keras_hub_classifier.py": "keras_hub"}
 
 # One process runs them one after the other, as TensorFlow takes long to start.
 RUNNER = """
