@@ -6,7 +6,7 @@
 # `keras_hub.models.BertTextClassifier.from_preset("bert_tiny_en_uncased", num_classes=2)`.
 # Needs `pip install keras-hub 'granet_tf[report]'`.
 #
-#     python examples/keras_hub_classifier.py [--epochs=12]
+#     python examples/keras_hub_classifier.py [--epochs=30]
 
 # %%
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 import granet_tf
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--epochs", type=int, default=12)
+parser.add_argument("--epochs", type=int, default=30)
 flags = parser.parse_args()
 
 # %% [markdown]

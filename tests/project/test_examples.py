@@ -16,7 +16,7 @@ EXAMPLES = {
     "fast_mobilenet.py": (
         ["--epochs=1", "--images=64", "--size=32", "--alpha=0.25"],
         r"test accuracy \d+\.\d\d% at sparsity 0\.90\n(.*\n)*mobilenet\.mnn: .*\n(.*\n)*"
-        r"MNN +sparse +1 .*\n(.*\n)*With 1 thread, the fastest sparse file",
+        r"engine +weights +1 thread\n(.*\n)*MNN +sparse +\d.*\n(.*\n)*With 1 thread, the fastest sparse file",
         ["mobilenet.mnn"],
     ),
     "pruned_mobilenet.py": (
@@ -56,7 +56,7 @@ EXAMPLES = {
         ["--epochs=2", "--fine_tune=1", "--images=256"],
         r"float32: \d+\.\d\d% at sparsity 0\.90\n(.*\n)*"
         r"int8, simulated: \d+\.\d\d% at sparsity 0\.90\n(.*\n)*digits\.tflite: .*accuracy",
-        "digits.tflite",
+        ["digits.tflite"],
     ),
 }
 NEEDS = {"keras_hub_classifier.py": "keras_hub"}

@@ -24,6 +24,7 @@ PUBLIC = [
     "granet_tf.methods",
     "granet_tf.plasticity",
     "granet_tf.sparsity.keras",
+    "granet_tf.structured",
     "keras_layers",
 ]
 DATA = {"granet_tf.methods.DISTRIBUTIONS"}
