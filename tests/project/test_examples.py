@@ -16,7 +16,8 @@ EXAMPLES = {
     "fast_mobilenet.py": (
         ["--epochs=1", "--images=64", "--size=32", "--alpha=0.25"],
         r"test accuracy \d+\.\d\d% at sparsity 0\.90\n(.*\n)*mobilenet\.mnn: .*\n(.*\n)*"
-        r"engine +weights +1 thread\n(.*\n)*MNN +sparse +\d.*\n(.*\n)*With 1 thread, the fastest sparse file",
+        r"engine +weights +1 thread\n(.*\n)*MNN +sparse +\d.*\n(.*\n)*"
+        r"With 1 thread, the fastest sparse file",
         ["mobilenet.mnn"],
     ),
     "pruned_mobilenet.py": (
