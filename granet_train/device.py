@@ -157,7 +157,7 @@ class Device:
 
         return average
 
-    def _training(self, model, batch_size, label_smoothing, distillation):
+    def _training(self, model, batch_size, label_smoothing, distillation=None):
         optimizer, replicas = model.optimizer, self.strategy.num_replicas_in_sync
         variables = model.trainable_variables
 

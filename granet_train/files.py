@@ -33,7 +33,7 @@ ALL = (
 )
 
 # How runs went that were begun before there was a flag for it.
-_BEFORE = {"prune_outputs": True}
+_BEFORE = {"prune_outputs": True, "round_to": 1, "shrink_at": []}
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -10,7 +10,15 @@ from granet_tf import compaction
 from granet_tf.masks.criteria import CRITERIA, Filters
 from granet_tf.methods.records import Snapshot
 from keras_layers.layouts import Layout
-from tests.structured.test_shrinking import COUPLED, LOSS, data, residual, trained, wrapped
+from tests.structured.test_shrinking import (
+    COUPLED,
+    LOSS,
+    data,
+    one_block,
+    residual,
+    trained,
+    wrapped,
+)
 from tests.support.replicas import assert_replicas_agree
 
 layers = keras.layers
@@ -337,3 +345,28 @@ def test_patterns_are_saved_with_their_criterion(tmp_path):
     ):
         config = keras.saving.serialize_keras_object(pattern)
         assert keras.saving.deserialize_keras_object(config).get_config() == pattern.get_config()
+
+
+# Those that choose by other means than GraNet and RigL.
+OTHERS = {
+    "acdc": lambda: granet_tf.ACDC(0.5, begin_step=2, end_step=10),
+    "dpf": lambda: granet_tf.DPF(0.5, frequency=2),
+    "dsr": lambda: granet_tf.DSR(0.5, frequency=2),
+    "snfs": lambda: granet_tf.SNFS(0.5, frequency=2),
+    "snip": lambda: granet_tf.SNIP(0.5),
+    "synflow": lambda: granet_tf.SynFlow(0.5),
+    "top_kast": lambda: granet_tf.TopKAST(0.5, frequency=2),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_methods_see_a_group_as_one(name):
+    model = wrapped(OTHERS[name](), build=one_block)
+    model.fit(*data(), batch_size=8, epochs=3, verbose=0)
+    alive = {}
+    for pruned in model.pruned:
+        filters = pruned.mask.numpy().reshape(-1, 8)
+        assert (filters.any(0) == filters.all(0)).all()
+        alive[pruned.path] = tuple(filters.any(0))
+    assert alive["stem/kernel"] == alive["second0/kernel"]
+    assert 0 < sum(map(sum, alive.values())) < 24
