@@ -53,6 +53,13 @@ EXAMPLES = {
         r"(.*\n)*all prunable",
         ["from_tfmot.png"],
     ),
+    # 12 of 24 channels are left: 9 · 12 + 4 · 9 · 12² weights, 5 · 4 · 12 of norms, 130 of the head.
+    "shrinking_network.py": (
+        [],
+        r"go together: stem, one_second, two_second\n"
+        r"test accuracy 9\d\.\d\d% with 5,662 of 21,682 parameters\n",
+        ["shrinking_network.png"],
+    ),
     "int8_digits.py": (
         ["--epochs=2", "--fine_tune=1", "--images=256"],
         r"float32: \d+\.\d\d% at sparsity 0\.90\n(.*\n)*"
