@@ -53,7 +53,7 @@ EXAMPLES = {
         r"(.*\n)*all prunable",
         ["from_tfmot.png"],
     ),
-    # 12 of 24 channels are left: 9 · 12 + 4 · 9 · 12² weights, 5 · 4 · 12 of norms, 130 of the head.
+    # Of 12 channels: 9 · 12 + 4 · 9 · 12² weights, 5 · 4 · 12 of norms, 130 of the head.
     "shrinking_network.py": (
         [],
         r"go together: stem, one_second, two_second\n"
