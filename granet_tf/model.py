@@ -244,6 +244,7 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         optimizer: SparseOptimizer | None = None,
         *,
         kept: Mapping[str, Sequence[int]] | None = None,
+        step: int | None = None,
     ) -> Shrunk | None:
         """Removes what coupled filters have pruned so far; training goes on in a smaller model.
 
@@ -263,6 +264,8 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
             kept: {path of a coupled weight: its outputs that stay, as numbered at the beginning},
                 in place of those that are alive, to give a model the shape of another one before
                 its checkpoint is restored; as in `shape_history[-1].kept`.
+            step: Number of updates to note in `shape_history`, that of the other model; None is
+                what the optimizer has done.
 
         Returns:
             A `granet_tf.structured.Shrunk`, also the last one of `shape_history`; None if nothing
@@ -283,7 +286,7 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         """
         from granet_tf.structured.shrinking import shrink  # Few programs have a use for it.
 
-        return shrink(self, optimizer, kept)
+        return shrink(self, optimizer, kept, step)
 
     @property
     def weight_verdicts(self) -> tuple[Weight, ...]:

@@ -184,7 +184,7 @@ class Run:
         directory = self.workdir / files.CHECKPOINTS / self.name
 
         def shaped(kept):
-            model.shrink(kept=kept["kept"])
+            model.shrink(kept=kept["kept"], step=kept["step"])
             return loop.variables_of(model)
 
         # What hosts save, they save together, but one copy is enough.

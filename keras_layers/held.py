@@ -70,7 +70,7 @@ class HeldVectors:
             active = tf.convert_to_tensor(own(witness.mask.value))
             if with_weights:
                 active &= tf.convert_to_tensor(own(witness.variable.value)) != 0
-            parts.append(_any_of(active, witness.layout.outputs))
+            parts.append(alive_outputs(active, witness.layout.outputs))
         return tf.concat([*parts, [True]], 0)
 
     def hold(self, own: Callable, value: float | None = None) -> None:
@@ -143,7 +143,18 @@ def _shaped(places, variable):
     return np.array(places).reshape(variable.shape)
 
 
-def _any_of(mask, axes):
+def alive_outputs(mask: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
+    """Which outputs of a weight have an active entry, in one row.
+
+    Args:
+        mask: The mask of the weight.
+        axes: The axes of its outputs.
+
+    Example:
+
+    >>> alive_outputs(tf.constant([[True, False], [False, False]]), (-1,)).numpy().tolist()
+    [True, False]
+    """
     rank = len(mask.shape)
     outputs = [axis % rank for axis in axes]
     return tf.reshape(tf.reduce_any(mask, [i for i in range(rank) if i not in outputs]), [-1])

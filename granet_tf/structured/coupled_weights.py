@@ -196,12 +196,7 @@ def _warn(left_out):
 
 def _scales(found: Dependencies) -> dict[int, keras.Variable]:
     """{id of a weight: γ of the batch normalisation that its outputs go to at once}."""
-    from granet_tf.compaction.channelwise import Normalization
-
-    behind = {}
-    for rule in found.rules:
-        if isinstance(rule, Normalization) and rule.layer.gamma is not None:
-            behind[rule.call.inputs[0]] = rule.layer.gamma
+    behind = {rule.call.inputs[0]: scale.weight for rule in found.rules for scale in rule.scales()}
     return {
         id(m.weight): behind[rule.call.outputs[0]]
         for rule in found.rules

@@ -9,6 +9,7 @@ can be removed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -45,15 +46,15 @@ class Dependencies:
 
     def members(self) -> dict[int, Member]:
         """{id of a weight: it, and the channel of each of its outputs}."""
+        return self._members
+
+    @functools.cached_property
+    def _members(self):
         return {id(m.weight): m for rule in reversed(self.rules) for m in rule.members()}
 
     def offsets(self) -> dict[int, Member]:
         """The same of vectors that give a channel without weights a value nevertheless."""
         return {id(m.weight): m for rule in reversed(self.rules) for m in rule.offsets()}
-
-    def scales(self) -> dict[int, Member]:
-        """The same of vectors that scale channels."""
-        return {id(m.weight): m for rule in reversed(self.rules) for m in rule.scales()}
 
     def why_not(self, weight: keras.Variable) -> str | None:
         """Why the outputs of a weight can't be removed; None if they can."""

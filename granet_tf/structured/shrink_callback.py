@@ -68,7 +68,7 @@ class Shrink(keras.callbacks.Callback):
         if self.path is not None and self.path.exists():
             history = json.loads(self.path.read_text(encoding="utf-8"))
             for each in map(Shrunk.from_config, history[len(model.shape_history) :]):
-                model.shrink(kept=each.kept)
+                model.shrink(kept=each.kept, step=each.step)
         length = model.method.total_steps
         points = [at if isinstance(at, Integral) else round(at * length) for at in self.at]
         # Those of an earlier session have had their effect.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from granet_tf.compaction.resizing import Move, moved
 from granet_tf.compaction.rules import values_of
@@ -21,6 +22,7 @@ from granet_tf.masks.coupling import Coupling
 from granet_tf.slots import parts_of, record_slots
 from granet_tf.structured.coupled_weights import removable
 from granet_tf.structured.history import Shrinking, Shrunk
+from keras_layers.held import alive_outputs
 from keras_layers.keras_internals import variables_trained_by
 from keras_layers.masking import PrunedWeight
 
@@ -33,6 +35,7 @@ def shrink(
     model: SparseModel,
     optimizer: SparseOptimizer | None = None,
     kept: Mapping[str, Sequence[int]] | None = None,
+    step: int | None = None,
 ) -> Shrunk | None:
     """See `SparseModel.shrink`.
 
@@ -67,7 +70,7 @@ def shrink(
         for move in moves:
             move.new.assign(move.values())
         shrunk = Shrunk(
-            step=max([0, *(o.steps for o in optimizers)]),
+            step=max([0, *(o.steps for o in optimizers)]) if step is None else step,
             kept={path: tuple(map(int, numbers[path][each])) for path, each in stays.items()},
             parameters=(before, small.count_params()),
         )
@@ -169,15 +172,8 @@ def _numbers(model, coupled) -> dict[str, np.ndarray]:
 
 def _alive(coupled: Sequence[PrunedWeight]) -> dict[str, np.ndarray]:
     """{path: whether each output of a weight is alive}."""
-    return {p.path: of_outputs(p).any(1) for p in coupled}
-
-
-def of_outputs(weight: PrunedWeight) -> np.ndarray:
-    """The mask of a weight as (outputs, weights of each)."""
-    mask = weight.mask.numpy()
-    outputs = [axis % mask.ndim for axis in weight.layout.outputs]
-    others = [axis for axis in range(mask.ndim) if axis not in outputs]
-    return mask.transpose(*outputs, *others).reshape(len(weight.layout.channels), -1)
+    masks = {p.path: (tf.convert_to_tensor(p.mask), p.layout.outputs) for p in coupled}
+    return {path: alive_outputs(*each).numpy() for path, each in masks.items()}
 
 
 def _named(numbers, kept) -> dict[str, np.ndarray]:

@@ -248,6 +248,7 @@ def test_a_session_goes_on_across_a_shrink(tmp_path):
         session(4, stop_at=3)
     resumed = session(4)
     assert int(resumed.optimizer.iterations) == 32
+    assert [each.step for each in resumed.shape_history] == [16]
     assert filters(resumed.model) == [4] * 5
     whole = wrapped(granet_tf.GMP(0.5, frequency=2, end_step=0.5))
     whole.fit(
