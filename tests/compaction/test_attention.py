@@ -10,6 +10,8 @@ import granet_tf
 from granet_tf import compaction
 from granet_tf.structured.dependency_groups import dependencies
 from tests.support.compacting import (
+    check_compacted,
+    check_random_groups,
     compacted,
     fill,
     kept,
@@ -242,24 +244,13 @@ class RandomAttention:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_outputs_of_random_attention(seed):
-    model, x = RandomAttention(seed).model()
-    small = granet_tf.compact(model)
-    same_outputs(model, small, x)
-    assert granet_tf.compact(small).count_params() == small.count_params()
+    check_compacted(RandomAttention(seed))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_groups_of_attention(seed):
     """Any groups that can go may be set to 0 together, and the model without them is the same."""
-    graph = RandomAttention(seed)
-    model, x = graph.model()
-    fill(model, graph.rng)
-    found = dependencies(model)
-    ids = {int(each) for member in found.members().values() for each in member.ids}
-    free = sorted(ids - found.reasons.keys())
-    small = without_groups(model, graph.rng.permutation(free)[: len(free) // 2].tolist())
-    same_outputs(model, small, x)
-    assert small.count_params() < model.count_params()
+    check_random_groups(RandomAttention(seed))
 
 
 def transformer():

@@ -8,6 +8,8 @@ import granet_tf
 from granet_tf import compaction
 from granet_tf.structured.dependency_groups import dependencies
 from tests.support.compacting import (
+    check_compacted,
+    check_random_groups,
     compacted,
     fill,
     kept,
@@ -248,20 +250,9 @@ class RandomRecurrence:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_outputs_of_random_recurrence(seed):
-    model, x = RandomRecurrence(seed).model()
-    small = granet_tf.compact(model)
-    same_outputs(model, small, x)
-    assert granet_tf.compact(small).count_params() == small.count_params()
+    check_compacted(RandomRecurrence(seed))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_groups_of_units(seed):
-    graph = RandomRecurrence(seed)
-    model, x = graph.model()
-    fill(model, graph.rng)
-    found = dependencies(model)
-    ids = {int(each) for member in found.members().values() for each in member.ids}
-    free = sorted(ids - found.reasons.keys())
-    small = without_groups(model, graph.rng.permutation(free)[: len(free) // 2].tolist())
-    same_outputs(model, small, x)
-    assert small.count_params() < model.count_params()
+    check_random_groups(RandomRecurrence(seed))

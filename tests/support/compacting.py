@@ -90,3 +90,23 @@ def zero_at(member, ids, axes):
     value = member.weight.numpy()
     shape = [size if axis in axes else 1 for axis, size in enumerate(value.shape)]
     member.weight.assign(np.where(np.isin(member.ids, list(ids)).reshape(shape), 0, value))
+
+
+def check_compacted(graph):
+    """A random graph computes the same when compact, and nothing in it is dead any more."""
+    model, x = graph.model()
+    small = granet_tf.compact(model)
+    same_outputs(model, small, x)
+    assert granet_tf.compact(small).count_params() == small.count_params()
+
+
+def check_random_groups(graph):
+    """Any groups that can go may be set to 0 together, and the model without them is the same."""
+    model, x = graph.model()
+    fill(model, graph.rng)
+    found = dependencies(model)
+    ids = {int(each) for member in found.members().values() for each in member.ids}
+    free = sorted(ids - found.reasons.keys())
+    small = without_groups(model, graph.rng.permutation(free)[: len(free) // 2].tolist())
+    same_outputs(model, small, x)
+    assert small.count_params() < model.count_params()
