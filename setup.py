@@ -71,6 +71,7 @@ setup(
             "MNN>=3.6",
             "distributed>=2025.1,<2027",
             "hypothesis",
+            "keras-tuner",
             "mypy",
             "pytest",
             "pytest-xdist",

@@ -35,6 +35,9 @@ ALL = (
 # How runs went that were begun before there was a flag for it.
 _BEFORE = {"prune_outputs": True, "round_to": 1, "shrink_at": []}
 
+# {method: {flag: what version 0.1 did where it was not given}}, where that is another value today.
+_DEFAULTS_OF_0_1 = {"top_kast": {"distribution": "uniform"}}
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -78,12 +81,34 @@ def settings_of(workdir: Path) -> dict[str, Any]:
         UsageError: If that cannot be told.
     """
     try:
-        return {**_BEFORE, **json.loads((workdir / RUN).read_text(encoding="utf-8"))}
+        saved = json.loads((workdir / RUN).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(
             f"Cannot tell whose run this is: {error}. Start again with --overwrite. "
             f"Received: {workdir / RUN}"
         ) from error
+    # Version 0.1 had no such flag.
+    defaults = {} if "shrink_at" in saved else _DEFAULTS_OF_0_1.get(saved.get("method"), {})
+    unsaid = {name: value for name, value in defaults.items() if saved.get(name) is None}
+    return {**_BEFORE, **saved, **unsaid}
+
+
+def left_unsaid(flags: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of flags that are not given, and whose default was another when the run was begun.
+
+    Example:
+
+    >>> left_unsaid({"method": "top_kast", "distribution": None}, {"distribution": "uniform"})
+    {'distribution': 'uniform'}
+    >>> left_unsaid({"method": "top_kast", "distribution": None}, {"distribution": None})
+    {}
+    """
+    names = {"prune_outputs": True, **_DEFAULTS_OF_0_1.get(flags["method"], {})}
+    return {
+        name: value
+        for name, value in names.items()
+        if flags.get(name) is None and earlier.get(name) == value
+    }
 
 
 def earlier(path: str, *, overwrite: bool) -> dict[str, Any]:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.constrain import Constrain
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from granet_train.bar_line import BarLine, duration, fitting, time_left
 from granet_train.listeners import Listener
 from granet_train.results import Epoch, Update
 from granet_train.terminal import Screen
 
-_BAR = 20
 _REFRESH = 0.1  # seconds
 _LINES = 10  # a run, where the line cannot be rewritten, or epochs are short
 _LONG = 10.0  # seconds: an epoch that takes as long gets a line of its own
@@ -94,7 +91,7 @@ class Progress(Listener):
         due = last or self.verbose or self.epochs <= _LINES or self._tenth_since(epoch.step)
         if not self.screen.rewrites:
             if due:
-                self._show(epoch.step, f"took {_clock(epoch.seconds)}" if last else None)
+                self._show(epoch.step, f"took {duration(epoch.seconds)}" if last else None)
             return
         if last:
             self.screen.close(erase=True)
@@ -116,60 +113,33 @@ class Progress(Listener):
             done, to_do = step - self.first, self.steps - step
             clock = f"{time_left(self.shown - self.started, done, to_do)} left"
         epochs_done = step / self.steps_per_epoch
-        line = Line(self.run, epochs_done, self.epochs, clock, dict(self.figures))
-        if self.screen.rewrites:
-            self.screen.show(line)
-        else:
+        line = run_line(self.run, epochs_done, self.epochs, clock, self.figures)
+        self.screen.show(line)
+        if not self.screen.rewrites:
             self.last = step
-            self.screen.print(str(line))
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
+def run_line(
+    run: str, epochs_done: float, epochs: int, clock: str, figures: Mapping[str, float]
+) -> BarLine:
     """How far a run is.
 
-    Attributes:
+    Args:
         run: Its name.
         epochs_done: Epochs done, the current one in part.
         epochs: Epochs in all.
         clock: What to say about time.
-        figures: What to show, the most important first. On a narrow terminal the bar gets shorter,
-            and then the last figures are left out.
+        figures: What to show, the most important first.
 
     Example:
 
     >>> figures = {"loss": 0.25, "sparsity": 0.875, "images/s": 987.6}
-    >>> print(Line("gmp", 1, 4, "9:59 left", figures))
+    >>> print(run_line("gmp", 1, 4, "9:59 left", figures))
     gmp     █████░░░░░░░░░░░░░░░  epoch 1/4  9:59 left  loss 0.2500  sparsity 0.8750  988 images/s
     """
-
-    run: str
-    epochs_done: float
-    epochs: int
-    clock: str
-    figures: Mapping[str, float]
-
-    def __str__(self):
-        full = int(self.epochs_done / self.epochs * _BAR)
-        bar = "█" * full + "░" * (_BAR - full)
-        return "  ".join([f"{self.run:<6}", bar, *self._texts])
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # A column is left, as some terminals go on to the next line when the last is written.
-        head, room = f"{self.run:<6}", options.max_width - 1
-        texts = _fitting(self._texts, room - len(head) - 2)
-        bar = min(_BAR, room - len(head) - 2 - len(texts) - 2)
-        cells: list[RenderableType] = [Text(head)]
-        cells += [ProgressBar(self.epochs, self.epochs_done, width=bar)] if bar > 0 else []
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_row(*cells, Text(texts, no_wrap=True, overflow="crop"))
-        yield Constrain(grid, room)
-
-    @property
-    def _texts(self) -> list[str]:
-        current = min(math.ceil(self.epochs_done), self.epochs)
-        figures = (_FORMATS.get(n, n + " {:.4f}").format(x) for n, x in self.figures.items())
-        return [_epoch_of(current, self.epochs), self.clock, *figures]
+    current = min(math.ceil(epochs_done), epochs)
+    told = [_FORMATS.get(n, n + " {:.4f}").format(x) for n, x in figures.items()]
+    return BarLine(epochs_done / epochs, (_epoch_of(current, epochs), clock, *told), f"{run:<6}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,27 +164,13 @@ class EpochLine:
             f"loss {epoch.loss:.4f}",
             f"accuracy {epoch.accuracy:.4f}",
             f"{epoch.images_per_second:,.0f} images/s",
-            _clock(epoch.seconds),
+            duration(epoch.seconds),
         ]
-        yield Text(_fitting(texts, options.max_width - 1), no_wrap=True, overflow="crop")
+        yield Text(fitting(texts, options.max_width - 1), no_wrap=True, overflow="crop")
 
 
 def _epoch_of(epoch: int, epochs: int) -> str:
     return f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
-
-
-def _fitting(texts: Sequence[str], width: int) -> str:
-    """As many of the texts as there is room for, two of them in any case.
-
-    Example:
-
-    >>> _fitting(["epoch 1/4", "9:59 left", "loss 0.2500", "sparsity 0.8750"], width=40)
-    'epoch 1/4  9:59 left  loss 0.2500'
-    """
-    count = len(texts)
-    while count > 2 and len("  ".join(texts[:count])) > width:
-        count -= 1
-    return "  ".join(texts[:count])
 
 
 def update_line(update: Update, steps: int, weights: int) -> str:
@@ -231,27 +187,3 @@ def update_line(update: Update, steps: int, weights: int) -> str:
         f"step {update.step:>{step},}  pruned {update.pruned:<{count},}  "
         f"regenerated {update.regenerated:<{count},}  sparsity {update.sparsity:.4f}"
     )
-
-
-def time_left(elapsed: float, done: int, to_do: int) -> str:
-    """At the speed so far.
-
-    Args:
-        elapsed: Seconds since this session began.
-        done: Steps of this session, not of those before it.
-        to_do: Steps still to do.
-
-    Example:
-
-    >>> time_left(elapsed=60.0, done=100, to_do=350), time_left(3600.0, 1000, 2500)
-    ('3:30', '2:30:00')
-    >>> time_left(elapsed=0.0, done=0, to_do=350)
-    '?'
-    """
-    return _clock(elapsed / done * to_do) if done else "?"
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -26,5 +26,8 @@ _NAMES = {
 
 def __getattr__(name):
     if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import difflib
+
+        near = [f" Did you mean {n}?" for n in difflib.get_close_matches(name, _NAMES, 1)]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{''.join(near)}")
     return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from granet_train.progress import time_left
-from granet_train.status_line import StatusLine
+from granet_train.bar_line import BarLine, time_left
 from granet_train.studies.grid import Cell
+from granet_train.terminal import Screen
 
-_WIDTH = 20
 _LINES = 20  # in all, where the line cannot be rewritten
 
 
@@ -32,7 +31,7 @@ class Bar:
         clock: Callable[[], float] = time.monotonic,
     ):
         # Cells in this process may write to another stdout while they run.
-        self.status = StatusLine(stream)
+        self.screen = Screen(stream)
         self.clock = clock
         self.cells, self.done = len(cells), len(cells) - len(to_do)
         self.effort = sum(cell.effort for cell in to_do)
@@ -49,7 +48,7 @@ class Bar:
             share: What is done of it, from 0 to 1.
         """
         self.shares[cell.name] = (cell, share)
-        if self.status.rewrites:
+        if self.screen.rewrites:
             self._show(cell.label)
 
     def finished(self, cell: Cell) -> None:
@@ -57,7 +56,7 @@ class Bar:
         self.shares.pop(cell.name, None)
         self.spent += cell.effort
         self.done += 1
-        if self.status.rewrites or self.done == self.cells or self._due():
+        if self.screen.rewrites or self.done == self.cells or self._due():
             self._show(cell.label)
 
     def failed(self, cell: Cell, reason: str) -> None:
@@ -68,11 +67,11 @@ class Bar:
 
     def note(self, text: str) -> None:
         """A line of its own."""
-        self.status.above(text)
+        self.screen.print(text)
 
     def close(self) -> None:
         """Leaves the line as it is."""
-        self.status.close()
+        self.screen.close()
 
     def _due(self) -> bool:
         return (self.done - self.shown) * _LINES >= self.cells
@@ -83,29 +82,5 @@ class Bar:
         spent = self.spent + begun
         elapsed = self.clock() - self.started
         clock = f"{time_left(elapsed, spent, self.effort - spent)} left"
-        self.status.show(line(self.done, self.cells, clock, label, self.status.width))
-
-
-def line(done: int, cells: int, clock: str, label: str, width: int | None = None) -> str:
-    """How far a study is.
-
-    Args:
-        done: Cells done.
-        cells: Cells in all.
-        clock: What to say about time.
-        label: The cell that was heard of last; left out where there is no room for it.
-        width: How many characters there is room for. None is no limit.
-
-    Example:
-
-    >>> print(line(16, 64, "2:30 left", "sparsity 0.5, epoch 10"))
-    █████░░░░░░░░░░░░░░░  16/64 cells  2:30 left  sparsity 0.5, epoch 10
-    >>> print(line(16, 64, "2:30 left", "sparsity 0.5, epoch 10", width=50))
-    █████░░░░░░░░░░░░░░░  16/64 cells  2:30 left
-    """
-    full = done * _WIDTH // cells
-    bar = "█" * full + "░" * (_WIDTH - full)
-    parts = [bar, f"{done:>{len(str(cells))}}/{cells} cells", clock, label]
-    while width is not None and len("  ".join(parts)) > width and len(parts) > 2:
-        parts.pop()
-    return "  ".join(parts)[:width]
+        cells = f"{self.done:>{len(str(self.cells))}}/{self.cells} cells"
+        self.screen.show(BarLine(self.done / self.cells, (cells, clock, label)))

@@ -60,6 +60,12 @@ EXAMPLES = {
         r"test accuracy 9\d\.\d\d% with 5,662 of 21,682 parameters\n",
         ["shrinking_network.png"],
     ),
+    "search_sparsity.py": (
+        ["--trials=3", "--epochs=4"],
+        r"best: final_sparsity=0\.\d+, method=(GMP|GraNet)\n"
+        r"test accuracy (8[5-9]|9\d)\.\d\d% at sparsity 0\.\d{3}\n",
+        ["search_sparsity.png"],
+    ),
     "int8_digits.py": (
         ["--epochs=2", "--fine_tune=1", "--images=256"],
         r"float32: \d+\.\d\d% at sparsity 0\.90\n(.*\n)*"
@@ -67,7 +73,7 @@ EXAMPLES = {
         ["digits.tflite"],
     ),
 }
-NEEDS = {"keras_hub_classifier.py": "keras_hub"}
+NEEDS = {"keras_hub_classifier.py": "keras_hub", "search_sparsity.py": "keras_tuner"}
 
 # One process runs them one after the other, as TensorFlow takes long to start.
 RUNNER = """

@@ -14,6 +14,7 @@ from granet_train.studies import jobs
 from granet_train.studies.bar import Bar
 from granet_train.studies.grid import Grid
 from tests.support.jobs_to_run import Task, open_run
+from tests.support.terminal import Terminal, screen
 
 FIRST = Task("first")
 FAILS = Task("fails", "diverge")
@@ -84,6 +85,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from tests.support.jobs_to_run import Task, open_run
+from tests.support.terminal import Terminal, screen
 from granet_train.studies import jobs
 from granet_train.studies.grid import Grid
 
@@ -124,11 +126,6 @@ def test_finishing_removes_what_was_for_going_on(tmp_path):
     assert [path.name for path in grid.folder(FIRST).iterdir()] == ["result.json"]
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
 def test_time_left_goes_by_effort():
     """12 epochs in 60 seconds, a half of a cell of 8 among them: 20 are left."""
     now = [0.0]
@@ -141,15 +138,17 @@ def test_time_left_goes_by_effort():
     assert stream.getvalue() == "██████████░░░░░░░░░░  2/4 cells  1:40 left  task long\n"
 
 
-def test_a_terminal_has_one_line():
+def test_a_terminal_has_one_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm-256color")
     stream, cells = Terminal(), [Task("a"), Task("b")]
     bar = Bar(cells, cells, stream, lambda: 0.0)
     bar.finished(cells[0])
     bar.failed(cells[1], "no room")
     bar.close()
-    written = stream.getvalue()
-    assert written.count("\n") == 2 and written.startswith("\r█")
-    assert "\rfailed: task b: no room" in written
+    note, line, nothing = screen(stream.getvalue())
+    assert note == "failed: task b: no room" and nothing == ""
+    assert line.startswith("━" * 10) and line.endswith("  1/2 cells  0:00 left  task a")
 
 
 def test_few_lines_elsewhere():

@@ -20,6 +20,7 @@ from granet_train.errors import UsageError
 from granet_train.listeners import Listener
 from granet_train.results import Epoch, Update
 from granet_train.terminal import Screen, plain
+from tests.support.terminal import Terminal, screen
 
 STEPS = 22
 
@@ -67,32 +68,11 @@ class Clock:
         return self.now
 
 
-def screen(text):
-    """What a terminal shows in the end."""
-    lines, row, column = [""], 0, 0
-    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
-        if part == "\r":
-            column = 0
-        elif part == "\n":
-            row, column = row + 1, 0
-            lines += [""] * (row == len(lines))
-        elif part.startswith("\x1b"):
-            row -= int(part[2:-1]) if part.endswith("A") else 0
-            lines[row] = "" if part == "\x1b[2K" else lines[row]
-        else:
-            before, after = lines[row][:column].ljust(column), lines[row][column + len(part) :]
-            lines[row] = before + part + after
-            column += len(part)
-    return [line.rstrip() for line in lines]
-
-
 @pytest.fixture
 def terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm-256color")
-    stream = io.StringIO()
-    stream.isatty = lambda: True
-    return stream
+    return Terminal()
 
 
 def train(shown, clock, epochs, first=0, loop=11):
