@@ -11,6 +11,7 @@ import tensorflow as tf
 from granet_tf.beginning import begin_as_saved, begin_of, count_of
 from granet_tf.groups import Group, groups_in
 from granet_tf.masks.traced import by_itself, when
+from granet_tf.methods.draws import normal
 from granet_tf.methods.records import Needed, Snapshot
 from granet_tf.schedules import PACKAGE
 from granet_tf.slots import check_slots, parts_of, record_slots
@@ -348,7 +349,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
 
     def _update_replica(self, group, own, gradients, step):
         before = _snapshots(group, own, gradients)
-        updates = group.method().update(step, before, dormant_compete=group.mask_only)
+        method = group.method()
+        updates = method.update(step, before, dormant_compete=group.mask_only)
         for pruned, old, new in zip(group.pruned, before, updates, strict=True):
             if pruned.explored is not None:
                 explored = own(pruned.explored.value)
@@ -361,6 +363,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
             for slot in slots:
                 if not slot.starts_at_zero:
                     reset(own(slot.variable.value), new.survivors, slot.initial_value())
+        if group.held is not None and method.regenerates:
+            _begin_channels(group, own, method.seeded(before, step), updates)
 
     # What a wrapper delegates.
 
@@ -425,6 +429,26 @@ def _hold(strategy, group):
     """Holds what belongs to channels that are pruned."""
     for own in _replicas(strategy, group.pruned[0].variable.value) if group.held else ():
         group.held.hold(own)
+
+
+def _begin_channels(group, own, seeded, updates):
+    """What channels begin with that have just been grown."""
+    fresh = {}
+    for pruned, (old, seed), new in zip(group.pruned, seeded, updates, strict=True):
+        mask, survivors = (tf.reshape(each, old.mask.shape) for each in (new.mask, new.survivors))
+        fresh[id(pruned.variable)] = grown = mask & ~(old.mask if group.mask_only else survivors)
+        if id(pruned.variable) in group.held.normalized and not group.mask_only:
+            # Not 0, by whose variance the batch normalisation behind would divide.
+            seed += tf.constant([0, 2**29])
+            drawn = normal(old.weight, seed) * _root_mean_square(old.weight, survivors)
+            variable = own(pruned.variable.value)
+            assign(variable, tf.where(grown, drawn, read(variable)))
+    group.held.begin(own, fresh, rescale=not group.mask_only)
+
+
+def _root_mean_square(values, chosen):
+    chosen = tf.cast(chosen, values.dtype)
+    return tf.sqrt(tf.math.divide_no_nan(tf.reduce_sum(values**2 * chosen), tf.reduce_sum(chosen)))
 
 
 def _dense(gradient, shape):

@@ -1,9 +1,9 @@
-"""Vectors that are held at zero where the channels that they belong to are pruned."""
+"""Vectors that go with channels: what becomes of them where channels are pruned and grown."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -35,13 +35,34 @@ class HeldVector:
         return OPEN if self.variable.trainable else 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class ChannelVectors:
+    """The vectors of a model that have an entry for each channel, with the channels.
+
+    Attributes:
+        offsets: What would give a channel without weights a value nevertheless: biases, the offsets
+            and moving means of batch normalisations.
+        variances: Moving variances.
+        scales: What batch normalisations multiply by.
+        normalized: Ids of the weights whose outputs go to a batch normalisation at once.
+    """
+
+    offsets: Sequence[tuple[keras.Variable, Sequence[int]]] = ()
+    variances: Sequence[tuple[keras.Variable, Sequence[int]]] = ()
+    scales: Sequence[tuple[keras.Variable, Sequence[int]]] = ()
+    normalized: frozenset[int] = frozenset()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeldVectors:
-    """All vectors of a model that pruned channels would otherwise still have a value by.
+    """All vectors of a model that go with channels that are pruned together.
 
     Attributes:
         witnesses: Weights whose masks tell which channels are alive.
-        vectors: The vectors.
+        vectors: Offsets, which are held at zero where a channel is pruned.
+        variances: Moving variances.
+        scales: What batch normalisations multiply by.
+        normalized: Ids of the weights whose outputs go to a batch normalisation at once.
 
     Example:
 
@@ -57,6 +78,9 @@ class HeldVectors:
 
     witnesses: tuple[PrunedWeight, ...]
     vectors: tuple[HeldVector, ...]
+    variances: tuple[HeldVector, ...] = ()
+    scales: tuple[HeldVector, ...] = ()
+    normalized: frozenset[int] = frozenset()
 
     def alive(self, own: Callable, *, with_weights: bool = False) -> tf.Tensor:
         """Which channels are alive, a bool vector with one true entry more.
@@ -89,6 +113,41 @@ class HeldVectors:
             fill = vector.open_value if value is None else value
             there.assign(_where(alive, vector, tf.convert_to_tensor(there), fill))
 
+    def begin(self, own: Callable, fresh: Mapping[int, tf.Tensor], *, rescale: bool) -> None:
+        """Gives the vectors of channels that have just been grown values to begin with.
+
+        Behind a batch normalisation a channel that puts out nothing but 0 is divided by √ε: its
+        first gradient is hundreds of times as large as others are, and with a moving variance near
+        0 inference would be, too. So a grown channel has the mean variance of those that go on, and
+        begins with a scale of 0, which leaves what the network computes as it is.
+
+        Args:
+            own: From a variable's value to that of one replica.
+            fresh: {id of a weight: which entries of it have just been grown}.
+            rescale: Whether scales begin anew, too, and not with what they had.
+        """
+        parts = [
+            alive_outputs(fresh[id(w.variable)], w.layout.outputs)
+            if id(w.variable) in fresh
+            else tf.zeros(len(w.layout.channels or ()), tf.bool)
+            for w in self.witnesses
+        ]
+        grown = tf.concat([*parts, [False]], 0)
+        others = self.alive(own) & ~grown
+        for vector in self.vectors:
+            there = own(vector.variable.value)
+            value = tf.convert_to_tensor(there)
+            there.assign(_where(~grown, vector, value, vector.open_value))
+        for vector in (*self.variances, *(self.scales if rescale else ())):
+            # What is pruned has the mean, too: what a channel is grown by is multiplied by it.
+            there = own(vector.variable.value)
+            value = tf.convert_to_tensor(there)
+            mean = _mean_size(value, tf.gather(others, vector.places))
+            there.assign(_where(others, vector, value, mean))
+        for vector in self.scales if rescale else ():
+            there = own(vector.variable.value)
+            there.assign(_where(~grown, vector, tf.convert_to_tensor(there), 0.0))
+
     def mask_gradients(self, gradients: dict[int, tf.Tensor]) -> None:
         """Has the optimizer leave dead entries alone: {id of a variable: its gradient}, changed."""
         alive = self.alive(lambda value: value)
@@ -104,19 +163,16 @@ def hold(carrier: Any, value: float | None = None) -> None:
         carrier.held.hold(lambda variable: variable, value)
 
 
-def held_vectors(
-    channels: Sequence[tuple[keras.Variable, Sequence[int]]],
-    pruned: Sequence[PrunedWeight],
-) -> HeldVectors | None:
+def held_vectors(channels: ChannelVectors, pruned: Sequence[PrunedWeight]) -> HeldVectors | None:
     """Those vectors whose channels the masks of `pruned` tell of; None if there are none.
 
     Args:
-        channels: Vectors, each with the channel of each entry.
+        channels: All vectors of the model.
         pruned: Weights with the channels of their outputs in `layout.channels`.
 
     Example:
 
-    >>> held_vectors([], []) is None
+    >>> held_vectors(ChannelVectors(), []) is None
     True
     """
     coupled = [p for p in pruned if p.layout.channels is not None]
@@ -130,12 +186,17 @@ def held_vectors(
         for i, channel in enumerate(weight.layout.channels):
             place.setdefault(channel, count + i)
         count += len(weight.layout.channels)
-    vectors = [
-        HeldVector(variable, _shaped([place.get(channel, count) for channel in own], variable))
-        for variable, own in channels
-        if any(channel in place for channel in own)
-    ]
-    return HeldVectors(tuple(witnesses), tuple(vectors)) if vectors else None
+    offsets, variances, scales = (
+        tuple(
+            HeldVector(variable, _shaped([place.get(channel, count) for channel in own], variable))
+            for variable, own in kind
+            if any(channel in place for channel in own)
+        )
+        for kind in (channels.offsets, channels.variances, channels.scales)
+    )
+    if not (offsets or variances or scales):
+        return None
+    return HeldVectors(tuple(witnesses), offsets, variances, scales, channels.normalized)
 
 
 def _shaped(places, variable):
@@ -161,4 +222,11 @@ def alive_outputs(mask: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
 
 
 def _where(alive, vector, value, fill):
-    return tf.where(tf.gather(alive, vector.places), value, tf.constant(fill, value.dtype))
+    return tf.where(tf.gather(alive, vector.places), value, tf.cast(fill, value.dtype))
+
+
+def _mean_size(values, chosen):
+    """The mean |value| of the chosen ones; 1 where there are none."""
+    chosen = tf.cast(chosen, values.dtype)
+    total = tf.reduce_sum(tf.abs(values) * chosen)
+    return tf.where(tf.reduce_any(chosen > 0), total / tf.reduce_sum(chosen), 1.0)

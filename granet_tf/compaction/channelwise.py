@@ -210,6 +210,9 @@ class Normalization(Channelwise):
     def scales(self):
         return members_of(self.output, self.layer.gamma)
 
+    def variances(self):
+        return members_of(self.output, self.layer.moving_variance)
+
     def resized(self, plan):
         names = ("gamma", "beta", "moving_mean", "moving_variance")
         kept = plan.kept(self.inputs[0])

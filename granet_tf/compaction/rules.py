@@ -125,6 +125,10 @@ class Rule:
         """The vectors that scale channels, as that of a batch normalisation."""
         return []
 
+    def variances(self) -> list[Member]:
+        """The moving variances by which channels are divided at inference."""
+        return []
+
     def resized(self, plan: Any) -> Resized:
         """The layer without what `plan` removes."""
         raise NotImplementedError

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.int8.kernels import kernel_of
 from granet_tf.int8.rounding import rounded_kernel
 from granet_tf.schedules import PACKAGE
 
@@ -78,7 +77,14 @@ class FakeQuantized(keras.Layer):
     @property
     def rounded_kernel(self) -> tf.Tensor:
         """The kernel as it computes with it, without normalization."""
-        return rounded_kernel(self.kernel, kernel_of(self.layer).channels)
+        return rounded_kernel(self.kernel, self._row.channels)
+
+    @property
+    def _row(self):
+        # Imported here, as `import granet_tf` takes this layer in so that files with it load.
+        from granet_tf.int8.kernels import kernel_of
+
+        return kernel_of(self.layer)
 
     def build(self, input_shape):
         if not self.layer.built:
@@ -87,7 +93,7 @@ class FakeQuantized(keras.Layer):
             self.normalization.build(self.layer.compute_output_shape(input_shape))
 
     def call(self, inputs, training=None):
-        outputs = kernel_of(self.layer).product(self.layer, inputs, self.rounded_kernel)
+        outputs = self._row.product(self.layer, inputs, self.rounded_kernel)
         if self.layer.use_bias:
             outputs = outputs + self.layer.bias
         if self.normalization is not None:
@@ -130,7 +136,7 @@ class FakeQuantized(keras.Layer):
 
     def _folded_weights(self) -> tuple[np.ndarray, np.ndarray]:
         kernel = self.rounded_kernel.numpy().astype("float64")
-        row = kernel_of(self.layer)
+        row = self._row
         channels = math.prod([kernel.shape[axis] for axis in row.channels])
         bias = self.layer.bias.numpy().astype("float64") if self.layer.use_bias else 0.0
         scale, shift = scale_and_shift(self.normalization, channels)

@@ -14,7 +14,7 @@ from granet_tf.masks.coupling import Coupling
 from granet_tf.masks.patterns import Pattern
 from granet_tf.masks.scopes import match
 from granet_tf.methods import Method
-from keras_layers.held import HeldVectors, held_vectors
+from keras_layers.held import ChannelVectors, HeldVectors, held_vectors
 from keras_layers.known_layers import layout_of
 from keras_layers.masking import PrunedWeight
 from keras_layers.prunable import Weight
@@ -32,14 +32,14 @@ class CoupledWeights:
         method: The method, with pins and caps of the first weight of each dependency group.
         channels: {id of a weight: the channel of each output}, of coupled weights.
         scales: {id of a weight: what scales its outputs}.
-        vectors: Vectors that are held where a channel is dead, with the channel of each entry.
+        vectors: Vectors with an entry for each channel.
     """
 
     weights: Sequence[Weight]
     method: Method
     channels: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     scales: Mapping[int, keras.Variable] = dataclasses.field(default_factory=dict)
-    vectors: Sequence[tuple[keras.Variable, Sequence[int]]] = ()
+    vectors: ChannelVectors = dataclasses.field(default_factory=ChannelVectors)
 
     def applied(self, pruned: Iterable[PrunedWeight]) -> tuple[PrunedWeight, ...]:
         """Masked weights that know their channels and scales."""
@@ -98,7 +98,7 @@ def coupled_weights(
     found = dependencies(model)
     scales = {key: scale for key, scale in _scales(found).items() if key in scaled}
     channels: dict[int, tuple[int, ...]] = {}
-    vectors: Sequence = ()
+    vectors = ChannelVectors()
     if coupled:
         found = found.without(_fixed(weights, coupled))
         before = [w.path for w in weights if w.prunable]
@@ -114,7 +114,11 @@ def coupled_weights(
         method = _pinned_by_group(
             method, before, [w for w in weights if id(w.variable) in channels], channels
         )
-        vectors = [(m.weight, [int(i) for i in m.ids]) for m in found.offsets().values()]
+        kinds = (found.offsets(), found.variances(), found.scales())
+        vectors = ChannelVectors(
+            *([(m.weight, [int(i) for i in m.ids]) for m in kind.values()] for kind in kinds),
+            found.normalized(),
+        )
     without = [w.path for w in weights if w.prunable and id(w.variable) in scaled - scales.keys()]
     if without:
         raise ValueError(

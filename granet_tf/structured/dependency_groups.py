@@ -56,6 +56,21 @@ class Dependencies:
         """The same of vectors that give a channel without weights a value nevertheless."""
         return {id(m.weight): m for rule in reversed(self.rules) for m in rule.offsets()}
 
+    def variances(self) -> dict[int, Member]:
+        """The same of the moving variances of batch normalisations."""
+        return {id(m.weight): m for rule in reversed(self.rules) for m in rule.variances()}
+
+    def scales(self) -> dict[int, Member]:
+        """The same of what batch normalisations multiply by."""
+        norms = [rule for rule in reversed(self.rules) if rule.variances()]
+        return {id(m.weight): m for rule in norms for m in rule.scales()}
+
+    def normalized(self) -> frozenset[int]:
+        """Ids of the weights whose outputs go to a batch normalisation at once."""
+        to_norm = {rule.call.inputs[0] for rule in self.rules if rule.variances()}
+        makers = [r for r in self.rules if r.call.outputs and r.call.outputs[0] in to_norm]
+        return frozenset(id(m.weight) for rule in makers for m in rule.members())
+
     def why_not(self, weight: keras.Variable) -> str | None:
         """Why the outputs of a weight can't be removed; None if they can."""
         member = self.members().get(id(weight))

@@ -9,7 +9,7 @@ from sklearn.linear_model import Lasso
 import granet_tf
 from granet_tf.methods.sis import sis_solution
 from granet_tf.methods.sis.inclusion import RESIDUALS, Inclusion, of_relu
-from granet_tf.methods.sis.method import Problem, problems_of, rows_of
+from granet_tf.methods.sis.problems import Problem, problems_of, rows_of
 from granet_tf.methods.sis.recording import uses_of
 from granet_tf.methods.sis.splitting import projected, sparsest
 

@@ -223,7 +223,7 @@ def test_readme_has_the_row(row):
     assert row.published.deviation is None or str(row.published) in line
 
 
-@pytest.mark.parametrize("path", [*BASES, CONFIGS / "digits_granet.flags"], ids=name)
+@pytest.mark.parametrize("path", [*BASES, *sorted(CONFIGS.glob("*.flags"))], ids=name)
 def test_bases_are_valid_and_used(path):
     # What depends on the method stands in files that name one.
     argv = [] if "--method" in path.read_text() else ["--method=gmp"]

@@ -10,13 +10,6 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods.at_initialization.base import FromBatches
-from granet_tf.methods.at_initialization.losses import (
-    Objective,
-    by_path,
-    loss_of,
-    masks_of,
-    values_of,
-)
 from granet_tf.methods.parameters import parameter
 from granet_tf.schedules import PACKAGE
 
@@ -93,6 +86,13 @@ def grasp_saliency(
     [280.0, 1680.0]
     """
     # Imported here, as `import granet_tf` takes every method in.
+    from granet_tf.methods.at_initialization.losses import (
+        Objective,
+        by_path,
+        loss_of,
+        masks_of,
+        values_of,
+    )
     from granet_tf.methods.at_initialization.temperature import at_temperature
 
     masks, values = masks_of(model, masks), values_of(model, masks)

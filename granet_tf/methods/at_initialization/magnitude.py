@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods.at_initialization.base import AtInitialization
-from granet_tf.methods.at_initialization.losses import by_path, values_of
 from granet_tf.schedules import PACKAGE
 
 
@@ -63,4 +62,6 @@ def magnitude_saliency(
     >>> score.numpy().ravel().tolist()
     [1.0, 4.0]
     """
+    from granet_tf.methods.at_initialization.losses import by_path, values_of
+
     return by_path(model, [tf.abs(value) for value in values_of(model, masks)])

@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods.at_initialization.base import FromBatches
-from granet_tf.methods.at_initialization.losses import Objective, by_path, loss_of, values_of
 from granet_tf.schedules import PACKAGE
 
 
@@ -73,6 +72,8 @@ def snip_saliency(
     >>> score.numpy().ravel().tolist()
     [14.0, 84.0]
     """
+    from granet_tf.methods.at_initialization.losses import Objective, by_path, loss_of, values_of
+
     values = values_of(model, masks)
     gradients = Objective(model, batches, loss_of(model, loss)).gradients(values)
     return by_path(model, [tf.abs(v * g) for v, g in zip(values, gradients, strict=True)])

@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods.at_initialization.base import InRounds
-from granet_tf.methods.at_initialization.losses import by_path, values_of
 from granet_tf.methods.parameters import parameter
 from granet_tf.schedules import PACKAGE
 from keras_layers.input_specs import input_specs
@@ -88,6 +87,7 @@ def synflow_saliency(
     """
     # Imported here, as `import granet_tf` takes every method in.
     from granet_tf.methods.at_initialization.linearized import linearized
+    from granet_tf.methods.at_initialization.losses import by_path, values_of
 
     sizes = [tf.cast(tf.abs(v), tf.float64) for v in values_of(model, masks)]
     args, kwargs, _ = input_specs(model.model, input_shape)

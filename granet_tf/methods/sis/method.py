@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from granet_tf.methods.at_initialization.base import FromBatches
 from granet_tf.methods.parameters import parameter
-from granet_tf.methods.sis.inclusion import Inclusion
-from granet_tf.methods.sis.recording import Use, uses_of
-from granet_tf.methods.sis.splitting import sparsest
 from granet_tf.schedules import PACKAGE
-from keras_layers.keras_internals import layers_of
-
-# Bounds between which the one of a wanted sparsity is looked for, and in how many halvings.
-_LOWEST, _HIGHEST, _HALVINGS = 1e-5, 1.0, 12
-# As many weights more than wanted are near enough: the smallest go.
-_NEAR = 1.02
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -68,12 +57,15 @@ class SIS(FromBatches):
     iterations: int = parameter(60, "Iterations of the solver.", at_least=1)
 
     def saliency(self, model, batches=(), loss=None, masks=None):
+        # Imported here, as `import granet_tf` takes every method in.
+        from granet_tf.methods.sis.problems import problems_of, scores, solutions_of_number
+
         del loss, masks  # All is still active.
         problems = problems_of(model, batches, self.samples, self.seed)
         size = sum(problem.weights.shape.num_elements() for problem in problems)
         wanted = max(1, round(size * (1.0 - self.final_sparsity)))
-        kernels = _of_number(problems, wanted, self.iterations)
-        return dict(zip([p.path for p in problems], _scores(kernels, problems), strict=True))
+        kernels = solutions_of_number(problems, wanted, self.iterations)
+        return dict(zip([p.path for p in problems], scores(kernels, problems), strict=True))
 
 
 def sis_solution(
@@ -107,174 +99,9 @@ def sis_solution(
     >>> bool(0 < np.count_nonzero(kernel) < 32)
     True
     """
+    from granet_tf.methods.sis.problems import problems_of
+
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"`eta` must be in [0, 1]. Received: eta={eta}")
     problems = problems_of(model, list(batches), samples, seed)
     return {p.path: p.solved(eta, iterations).numpy() for p in problems}
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """That of one layer.
-
-    Attributes:
-        path: Of its kernel.
-        weights: The kernel.
-        start: The kernel as a matrix (inputs, outputs), and the bias as its last row.
-        inclusions: One for each batch.
-    """
-
-    path: str
-    weights: tf.Tensor
-    start: tf.Tensor
-    inclusions: tuple[Inclusion, ...]
-
-    @property
-    def rows(self) -> int:
-        """Those of the kernel."""
-        return self.weights.shape.num_elements() // self.weights.shape[-1]
-
-    def solved(self, eta: float, iterations: int) -> tf.Tensor:
-        """The sparsest kernel that is off by the share η of what zeros are off by."""
-        is_kernel = tf.cast(tf.range(self.start.shape[0]) < self.rows, self.start.dtype)[:, None]
-        nothing = self.start * (1.0 - is_kernel)
-        bounds = [eta * each.distance(nothing) for each in self.inclusions]
-        found = sparsest(
-            self.start, self.inclusions, bounds, penalized=is_kernel, iterations=iterations
-        )
-        return tf.reshape(found[: self.rows], self.weights.shape)
-
-
-def problems_of(model: Any, batches: Sequence[Any], samples: int, seed: int) -> list[Problem]:
-    """The problem of each pruned weight of a `SparseModel`, in its order.
-
-    Raises:
-        ValueError: On a layer or an activation that is not known.
-    """
-    network = model.model
-    owners = {
-        id(weight): layer
-        for layer in layers_of(network)
-        for weight in (() if layers_of(layer, include_self=False) else layer.weights)
-    }
-    layers = [owners[id(p.variable)] for p in model.pruned]
-    for pruned, layer in zip(model.pruned, layers, strict=True):
-        _check_known(layer, pruned)
-    uses = uses_of(network, layers, [batch[0] for batch in batches])
-    return [
-        _problem(pruned.path, use, samples, np.random.default_rng((seed % 2**32, place)))
-        for place, (pruned, use) in enumerate(zip(model.pruned, uses, strict=True))
-    ]
-
-
-def _check_known(layer, pruned):
-    if rows_of.dispatch(type(layer)) is _unknown or layer.kernel is not pruned.variable:
-        raise ValueError(
-            "SIS prunes the kernels of Dense and Conv2D layers; leave other weights out by "
-            f"`prunable`. Received: {pruned.path} of {layer}"
-        )
-
-
-def _problem(path, use: Use, samples, rng):
-    layer = use.layer
-    kernel = tf.convert_to_tensor(layer.kernel)
-    start = tf.reshape(kernel, (-1, kernel.shape[-1]))
-    if layer.use_bias:
-        start = tf.concat([start, tf.convert_to_tensor(layer.bias)[None]], 0)
-    scale, shift = _affine(use.normalization, start.dtype)
-    inclusions = []
-    for inputs in use.inputs:
-        rows = tf.cast(rows_of(layer, inputs), start.dtype)
-        if rows.shape[0] > samples:
-            rows = tf.gather(rows, np.sort(rng.choice(rows.shape[0], samples, replace=False)))
-        if layer.use_bias:
-            rows = tf.concat([rows, tf.ones((rows.shape[0], 1), rows.dtype)], 1)
-        outputs = rows @ start * scale + shift
-        inclusions.append(Inclusion(rows, outputs, use.residual, scale, shift))
-    return Problem(path, kernel, start, tuple(inclusions))
-
-
-def _affine(normalization, dtype):
-    """What batch normalization does to each channel at inference."""
-    if normalization is None:
-        return tf.ones((), dtype), tf.zeros((), dtype)
-    scale = tf.math.rsqrt(normalization.moving_variance + normalization.epsilon)
-    if normalization.scale:
-        scale *= normalization.gamma
-    shift = -normalization.moving_mean * scale
-    if normalization.center:
-        shift += normalization.beta
-    return tf.cast(scale, dtype), tf.cast(shift, dtype)
-
-
-def _unknown(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
-    """What meets the kernel as a matrix, (samples, inputs), of the inputs of a layer.
-
-    Example:
-
-    >>> layer = keras.layers.Conv2D(1, 2)
-    >>> rows_of(layer, tf.reshape(tf.range(9.0), (1, 3, 3, 1)))[0].numpy().tolist()
-    [0.0, 1.0, 3.0, 4.0]
-    """
-    raise NotImplementedError(type(layer))
-
-
-rows_of = functools.singledispatch(_unknown)
-
-
-@rows_of.register
-def _(layer: keras.layers.Dense, inputs):
-    return tf.reshape(inputs, (-1, inputs.shape[-1]))
-
-
-@rows_of.register
-def _(layer: keras.layers.Conv2D, inputs):
-    if layer.groups != 1 or layer.data_format != "channels_last":
-        raise ValueError(
-            "SIS prunes convolutions with channels last and one group. Received: "
-            f"groups={layer.groups}, data_format={layer.data_format} of {layer.path}"
-        )
-    patches = tf.image.extract_patches(
-        inputs,
-        (1, *layer.kernel_size, 1),
-        (1, *layer.strides, 1),
-        (1, *layer.dilation_rate, 1),
-        layer.padding.upper(),
-    )
-    return tf.reshape(patches, (-1, patches.shape[-1]))
-
-
-def _of_number(problems, wanted, iterations):
-    """The solutions for the highest η that leaves about `wanted` weights, and not fewer."""
-
-    def solved(eta):
-        return [problem.solved(eta, iterations) for problem in problems]
-
-    low, high = _LOWEST, _HIGHEST
-    best = [problem.weights for problem in problems]
-    for _ in range(_HALVINGS):
-        eta = float(np.sqrt(low * high))
-        kernels = solved(eta)
-        left = sum(int(tf.math.count_nonzero(kernel)) for kernel in kernels)
-        if left < wanted:
-            high = eta
-            continue
-        low, best = eta, kernels
-        if left <= _NEAR * wanted:
-            break
-    return best
-
-
-def _scores(kernels, problems):
-    """|W| of the solution; what is 0 in it comes after, by |W| of the network."""
-    sizes = [tf.abs(kernel) for kernel in kernels]
-    least = min(
-        float(tf.reduce_min(tf.where(size > 0, size, tf.constant(np.inf, size.dtype))))
-        for size in sizes
-    )
-    most = max(float(tf.reduce_max(tf.abs(problem.weights))) for problem in problems)
-    below = least / (2.0 * most) if most and np.isfinite(least) else 1.0
-    return [
-        tf.where(size > 0, size, below * tf.abs(problem.weights))
-        for size, problem in zip(sizes, problems, strict=True)
-    ]
