@@ -232,6 +232,57 @@ def test_a_pruned_unit_has_a_gradient_to_be_grown_by():
         assert (np.abs(gradient.numpy()[..., dead]).sum((0, 1, 2)) > 0).all()
 
 
+def norms_and_weights(model):
+    """Each pruned kernel of `one_block` with the batch normalization behind it."""
+    norms = [x for x in model.model.layers if isinstance(x, layers.BatchNormalization)]
+    return zip(norms, _in_graph_order(model), strict=True)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_grown_channel_begins_gently(jit_compile, with_xla):
+    """A filter of zeros is divided by the root of epsilon: its first step would be huge."""
+    method = granet_tf.RigL(0.5, frequency=3, total_steps=30, distribution="uniform")
+    model = wrapped(method, build=one_block)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOSS, jit_compile=jit_compile)
+    trained(model, 2)
+    before = {p.path: p.mask.numpy().any((0, 1, 2)) for p in model.pruned}
+    trained(model, 1)
+    kernels = {}
+    for norm, pruned in norms_and_weights(model):
+        now = pruned.mask.numpy().any((0, 1, 2))
+        grown, others = now & ~before[pruned.path], now & before[pruned.path]
+        assert grown.any() and others.any()
+        kernel = pruned.variable.numpy()
+        spread = np.sqrt((kernel[..., others] ** 2).mean())
+        assert 0.5 < np.sqrt((kernel[..., grown] ** 2).mean()) / spread < 2.0
+        gamma, variance = norm.gamma.numpy(), norm.moving_variance.numpy()
+        assert (gamma[grown] == 0).all() and (gamma[others] != 0).all()
+        np.testing.assert_allclose(gamma[~now], np.abs(gamma[others]).mean(), rtol=1e-5)
+        np.testing.assert_allclose(variance[grown], variance[others].mean(), rtol=1e-5)
+        kernel[..., grown] = 0.0
+        kernels[pruned.path] = kernel
+    # What the network computes is not changed by the channels that are new.
+    x, _ = data()
+    outputs = model(x, training=True)
+    for pruned in model.pruned:
+        pruned.variable.assign(kernels[pruned.path])
+    np.testing.assert_allclose(model(x, training=True), outputs, atol=1e-4)
+
+
+@pytest.mark.parametrize("mask_only", [False, True])
+def test_a_grown_channel_keeps_its_size(mask_only):
+    method = granet_tf.RigL(0.5, frequency=3, total_steps=30, distribution="uniform")
+    model = wrapped(method, build=one_block, mask_only=mask_only)
+    trained(model, 2)
+    before = {p.path: p.mask.numpy().any((0, 1, 2)) for p in model.pruned}
+    trained(model, 3)
+    for pruned in model.pruned:
+        now = pruned.mask.numpy().any((0, 1, 2))
+        sizes = np.abs(pruned.variable.numpy()).sum((0, 1, 2))
+        grown, others = now & ~before[pruned.path], now & before[pruned.path]
+        assert sizes[grown].max() < 5.0 * sizes[others].mean()
+
+
 def test_uncoupled_filters_leave_channels_that_coupled_ones_do_not():
     left = {}
     for coupled in (False, True):
