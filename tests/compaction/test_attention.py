@@ -1,7 +1,5 @@
 """Heads of attention, hidden units of transformers, and dense layers that are equations."""
 
-import inspect
-
 import keras
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from tests.support.compacting import (
     silence,
     without_groups,
 )
+from tests.support.random_graphs import RandomAttention
 
 layers = keras.layers
 
@@ -178,68 +177,6 @@ def test_where_heads_stay(rng, call, reason):
     assert compacted(model, rng).count_params() == model.count_params()
     [(name, why)] = compaction.explain(model).opaque
     assert name == "attention" and reason in why
-
-
-class RandomAttention:
-    """Attention of any kind between dense layers, some weights of which are zero."""
-
-    has_gate = "use_gate" in inspect.signature(layers.MultiHeadAttention).parameters
-
-    def __init__(self, seed):
-        self.rng = np.random.default_rng(seed)
-
-    def draw(self, low, high):
-        return int(self.rng.integers(low, high))
-
-    def flip(self):
-        return bool(self.draw(0, 2))
-
-    def model(self):
-        shape = (3, 2, 4) if self.flip() else (4, 4)
-        inputs = keras.Input(shape)
-        x = layers.Dense(5, "relu", name="before")(inputs)
-        grouped = len(shape) == 2 and self.flip()
-        other = self.choice([x, layers.Dense(5 if grouped else 3, name="other")(inputs)])
-        layer = self.grouped() if grouped else self.multi_head()
-        given = {"use_causal_mask": True} if len(shape) == 2 and self.flip() else {}
-        if len(shape) == 2 and self.flip():
-            given["attention_mask"] = self.rng.random((1, 4, 4)) < 0.6
-        y = layer(x, other, **given)
-        if not grouped and self.flip():
-            y = layer(self.choice([x, keras.ops.negative(x)]), other)  # shared
-        if self.flip() and y.shape == x.shape:
-            y = layers.Add()([x, y])
-        model = keras.Model(inputs, layers.Dense(2, name="after")(y))
-        self.fill(model)
-        return model, self.rng.normal(size=(3, *shape)).astype("float32")
-
-    def choice(self, options):
-        return options[self.draw(0, len(options))]
-
-    def multi_head(self):
-        return layers.MultiHeadAttention(
-            self.draw(2, 5),
-            2,
-            value_dim=self.draw(2, 4),
-            use_bias=self.flip(),
-            output_shape=self.choice([None, None, 7]),
-            dropout=self.choice([0.0, 0.5]),
-            **({"use_gate": self.flip()} if self.has_gate else {}),
-            name="attention",
-        )
-
-    def grouped(self):
-        heads, repeats = self.draw(2, 4), self.draw(1, 3)
-        return layers.GroupQueryAttention(2, heads * repeats, heads, use_bias=self.flip())
-
-    def fill(self, model):
-        for variable in model.weights:
-            value = self.rng.normal(size=variable.shape) * 0.7
-            for axis in range(value.ndim):
-                share = self.choice([1.0, 1.0, 0.6])
-                keep = self.rng.random(value.shape[axis]) < share
-                value *= keep.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
-            variable.assign(value)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -18,6 +18,7 @@ from tests.support.compacting import (
     silence,
     without_groups,
 )
+from tests.support.random_graphs import RandomRecurrence
 
 layers = keras.layers
 GATES = {layers.SimpleRNN: 1, layers.GRU: 3, layers.LSTM: 4}
@@ -191,61 +192,6 @@ def test_groups_of_units(rng):
     same_outputs(model, small, rng.normal(size=(4, 5, 3)))
     assert small.get_layer("lstm").units == 1
     assert small.get_layer("both").output.shape == (None, 2)
-
-
-class RandomRecurrence:
-    """A few recurrent layers of any kind, some weights of which are zero."""
-
-    def __init__(self, seed):
-        self.rng = np.random.default_rng(seed)
-
-    def draw(self, low, high):
-        return int(self.rng.integers(low, high))
-
-    def flip(self):
-        return bool(self.draw(0, 2))
-
-    def choice(self, options):
-        return options[self.draw(0, len(options))]
-
-    def layer(self):
-        kind = self.choice(list(GATES))
-        more = {"reset_after": self.flip()} if kind is layers.GRU else {}
-        layer = kind(
-            self.draw(2, 6),
-            activation=self.choice(["tanh", "relu", None]),
-            use_bias=self.flip(),
-            go_backwards=self.draw(0, 4) == 0,
-            return_sequences=True,
-            **more,
-        )
-        if layer.go_backwards or self.flip():
-            return layer
-        return layers.Bidirectional(layer, merge_mode=self.choice(["concat", "sum", "mul", "ave"]))
-
-    def model(self):
-        tokens = keras.Input((4,), dtype="int32")
-        x = layers.Embedding(7, 5, mask_zero=self.flip())(tokens)
-        for _ in range(2):
-            if self.flip():
-                x = layers.Dense(4, self.choice(["relu", "sigmoid"]))(x)
-            layer = self.layer()
-            y = layer(x)
-            if self.flip() and x.shape == y.shape:
-                y = layers.Add()([x, layer(y) if self.flip() else y])
-            x = y
-        model = keras.Model(tokens, layers.Dense(2, name="after")(layers.GRU(3)(x)))
-        self.fill(model)
-        return model, self.rng.integers(0, 7, (4, 4))
-
-    def fill(self, model):
-        """Random weights; some units have no candidates, some inputs no weights."""
-        for variable in model.weights:
-            value = self.rng.normal(size=variable.shape) * 0.6
-            for axis in range(value.ndim):
-                keep = self.rng.random(value.shape[axis]) < self.choice([1.0, 1.0, 0.6, 0.3])
-                value *= keep.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
-            variable.assign(value)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import granet_tf
 from granet_train.networks.resnet import resnet20
-from tests.support.random_graphs import RandomGraph
+from tests.support.random_graphs import RandomAttention, RandomGraph, RandomRecurrence
 from tests.support.replicas import assert_replicas_agree
 
 layers = keras.layers
@@ -74,11 +74,22 @@ class MostlyRemovable(RandomGraph):
         return self.choice([None, "relu", "tanh", "gelu", "relu6", "leaky_relu"])
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_the_next_step_of_random_graphs(seed):
+class WithoutDropout(RandomAttention):
+    dropouts = (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        *((MostlyRemovable, seed) for seed in range(10)),
+        *((WithoutDropout, seed) for seed in range(4)),
+        *((RandomRecurrence, seed) for seed in range(3)),
+    ],
+)
+def test_the_next_step_of_random_graphs(kind, seed):
     def make():
         keras.utils.set_random_seed(seed)
-        model, x = MostlyRemovable(seed).model()
+        model, x = kind(seed).model()
         for layer in model._flatten_layers(include_self=False):
             if isinstance(layer, layers.Dropout):
                 layer.rate = 0.0  # It draws for each channel, and others for fewer of them.

@@ -1,5 +1,7 @@
 """Random networks with random masks, for properties that any network must have."""
 
+import inspect
+
 import keras
 import numpy as np
 
@@ -10,11 +12,24 @@ ACTIVATIONS = ["relu", "sigmoid", "softplus", "tanh", "gelu", "relu6", "leaky_re
 OPERATIONS = [keras.ops.relu, keras.ops.sigmoid, lambda x: x + 0.5, keras.ops.square]
 
 
-class RandomGraph:
-    """A functional model of a dozen calls or so, drawn with a seed."""
+class Drawn:
+    """A model drawn with a seed."""
 
     def __init__(self, seed):
         self.rng = np.random.default_rng(seed)
+
+    def draw(self, low, high):
+        return int(self.rng.integers(low, high))
+
+    def flip(self):
+        return bool(self.draw(0, 2))
+
+    def choice(self, options):
+        return options[self.draw(0, len(options))]
+
+
+class RandomGraph(Drawn):
+    """A functional model of a dozen calls or so."""
 
     def model(self):
         size = int(self.rng.integers(5, 9))
@@ -32,12 +47,6 @@ class RandomGraph:
         model = keras.Model(inputs, outputs)
         self.fill(model)
         return model, self.rng.normal(size=(5, *inputs.shape[1:])).astype("float32")
-
-    def draw(self, low, high):
-        return int(self.rng.integers(low, high))
-
-    def choice(self, options):
-        return options[self.draw(0, len(options))]
 
     def activation(self):
         return self.choice([None, *ACTIVATIONS, "softmax"]) if self.draw(0, 2) else "softplus"
@@ -147,3 +156,97 @@ class RandomGraph:
         mask = mask & (self.rng.random(shape[-1]) < self.choice([1.0, 0.6, 0.4]))
         mask = mask & (self.rng.random(shape[-2])[:, None] < self.choice([1.0, 1.0, 0.7]))
         return mask & (self.rng.random() < 0.97)
+
+
+class RandomAttention(Drawn):
+    """Attention of any kind between dense layers, some weights of which are zero."""
+
+    dropouts = (0.0, 0.5)
+    has_gate = "use_gate" in inspect.signature(layers.MultiHeadAttention).parameters
+
+    def model(self):
+        shape = (3, 2, 4) if self.flip() else (4, 4)
+        inputs = keras.Input(shape)
+        x = layers.Dense(5, "relu", name="before")(inputs)
+        grouped = len(shape) == 2 and self.flip()
+        other = self.choice([x, layers.Dense(5 if grouped else 3, name="other")(inputs)])
+        layer = self.grouped() if grouped else self.multi_head()
+        given = {"use_causal_mask": True} if len(shape) == 2 and self.flip() else {}
+        if len(shape) == 2 and self.flip():
+            given["attention_mask"] = self.rng.random((1, 4, 4)) < 0.6
+        y = layer(x, other, **given)
+        if not grouped and self.flip():
+            y = layer(self.choice([x, keras.ops.negative(x)]), other)  # shared
+        if self.flip() and y.shape == x.shape:
+            y = layers.Add()([x, y])
+        model = keras.Model(inputs, layers.Dense(2, name="after")(y))
+        self.fill(model)
+        return model, self.rng.normal(size=(3, *shape)).astype("float32")
+
+    def multi_head(self):
+        return layers.MultiHeadAttention(
+            self.draw(2, 5),
+            2,
+            value_dim=self.draw(2, 4),
+            use_bias=self.flip(),
+            output_shape=self.choice([None, None, 7]),
+            dropout=self.choice(self.dropouts),
+            **({"use_gate": self.flip()} if self.has_gate else {}),
+            name="attention",
+        )
+
+    def grouped(self):
+        heads, repeats = self.draw(2, 4), self.draw(1, 3)
+        return layers.GroupQueryAttention(2, heads * repeats, heads, use_bias=self.flip())
+
+    def fill(self, model):
+        for variable in model.weights:
+            value = self.rng.normal(size=variable.shape) * 0.7
+            for axis in range(value.ndim):
+                share = self.choice([1.0, 1.0, 0.6])
+                keep = self.rng.random(value.shape[axis]) < share
+                value *= keep.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
+            variable.assign(value)
+
+
+class RandomRecurrence(Drawn):
+    """A few recurrent layers of any kind, some weights of which are zero."""
+
+    def layer(self):
+        kind = self.choice([layers.SimpleRNN, layers.GRU, layers.LSTM])
+        more = {"reset_after": self.flip()} if kind is layers.GRU else {}
+        layer = kind(
+            self.draw(2, 6),
+            activation=self.choice(["tanh", "relu", None]),
+            use_bias=self.flip(),
+            go_backwards=self.draw(0, 4) == 0,
+            return_sequences=True,
+            **more,
+        )
+        if layer.go_backwards or self.flip():
+            return layer
+        return layers.Bidirectional(layer, merge_mode=self.choice(["concat", "sum", "mul", "ave"]))
+
+    def model(self):
+        tokens = keras.Input((4,), dtype="int32")
+        x = layers.Embedding(7, 5, mask_zero=self.flip())(tokens)
+        for _ in range(2):
+            if self.flip():
+                x = layers.Dense(4, self.choice(["relu", "sigmoid"]))(x)
+            layer = self.layer()
+            y = layer(x)
+            if self.flip() and x.shape == y.shape:
+                y = layers.Add()([x, layer(y) if self.flip() else y])
+            x = y
+        model = keras.Model(tokens, layers.Dense(2, name="after")(layers.GRU(3)(x)))
+        self.fill(model)
+        return model, self.rng.integers(0, 7, (4, 4))
+
+    def fill(self, model):
+        """Random weights; some units have no candidates, some inputs no weights."""
+        for variable in model.weights:
+            value = self.rng.normal(size=variable.shape) * 0.6
+            for axis in range(value.ndim):
+                keep = self.rng.random(value.shape[axis]) < self.choice([1.0, 1.0, 0.6, 0.3])
+                value *= keep.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
+            variable.assign(value)

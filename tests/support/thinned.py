@@ -29,6 +29,7 @@ EVERY = {
     "::test_layers_in_all_containers_are_wrapped_trained_saved_and_stripped": 2,
     "sparsity/test_prune_own_models.py"
     "::test_layers_without_weights_that_are_not_built_are_no_obstacle": 5,
+    "structured/test_shrinking.py::test_the_next_step_of_random_graphs": 2,
     "test_begin_and_end.py::test_no_connection_is_new_where_less_than_a_period_is_left": 2,
     "test_distribution.py::test_replicas_agree_to_the_bit_and_with_one_device": 3,
     "test_optimizer.py::test_dormant_weights_are_zero_with_fresh_slots_after_every_step": 3,
