@@ -74,7 +74,7 @@ setup(
             "keras-tuner",
             "mypy",
             "pytest",
-            "pytest-xdist",
+            "pytest-xdist>=3.7",
             "ruff",
             "tensorboard",
             "tensorflow-model-optimization",

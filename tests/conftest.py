@@ -10,6 +10,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pytest
 
 from granet_train.quiet_tensorflow import without_notes
+from tests.support.longest import LONGEST
 from tests.support.thinned import EVERY
 
 with without_notes():
@@ -26,7 +27,10 @@ tf.config.set_logical_device_configuration(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks as slow what `make test` leaves out of long crossings; see tests/support/thinned.py."""
+    """Marks as slow what `make test` leaves out of long crossings, and puts long files first; see
+    `thinned` and `longest` in tests/support."""
+    places = {f"tests/{path}": place for place, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.split("::")[0], len(places)))
     seen = collections.Counter()
     for item in items:
         test = item.nodeid.split("[")[0].removeprefix("tests/")
