@@ -325,11 +325,12 @@ def test_pins_hold_for_a_group():
 @pytest.mark.parametrize("mask_only", [False, True])
 def test_replicas_agree(mirrored, mask_only):
     with mirrored.scope():
-        model = wrapped(granet_tf.GraNet(0.5, frequency=2, end_step=0.5), mask_only=mask_only)
+        method = granet_tf.GraNet(0.5, frequency=2, end_step=0.5)
+        model = wrapped(method, build=one_block, mask_only=mask_only)
     model.fit(*data(64), batch_size=8, epochs=2, verbose=0)
     assert_replicas_agree(mirrored, model.pruned)
     alive = {p.path: tuple(p.mask.numpy().any((0, 1, 2))) for p in model.pruned}
-    assert alive["stem/kernel"] == alive["second0/kernel"] == alive["second1/kernel"]
+    assert alive["stem/kernel"] == alive["second0/kernel"]
 
 
 def subclassed_model():

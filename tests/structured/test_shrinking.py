@@ -183,7 +183,7 @@ def test_a_schedule_ends_with_the_same_number_of_units():
 
 
 def test_strip_returns_the_small_model_and_compact_finds_nothing_more():
-    model = wrapped(granet_tf.GraNet(0.5, frequency=2, total_steps=16))
+    model = wrapped(granet_tf.GraNet(0.5, frequency=2, total_steps=16), build=one_block)
     trained(model, 16)
     model.shrink()
     x, _ = data()
@@ -195,7 +195,7 @@ def test_strip_returns_the_small_model_and_compact_finds_nothing_more():
 
 def test_files_hold_the_small_model_and_its_history(tmp_path):
     method = granet_tf.GMP(0.5, frequency=2, end_step=12, total_steps=20)
-    model = wrapped(method)
+    model = wrapped(method, build=one_block)
     trained(model, 6)
     model.shrink()
     model.save(tmp_path / "small.keras")
@@ -205,13 +205,13 @@ def test_files_hold_the_small_model_and_its_history(tmp_path):
     np.testing.assert_allclose(loaded(x), model(x), atol=1e-6)
     np.testing.assert_allclose(trained(loaded, 8), trained(model, 8), rtol=1e-4)
     units = [[int(p.mask.numpy().any((0, 1, 2)).sum()) for p in m.pruned] for m in (loaded, model)]
-    assert units[0] == units[1] == [4] * 5
+    assert units[0] == units[1] == [4] * 3
 
 
 def test_fit_goes_on_in_the_smaller_model(tmp_path):
     x, y = data(64)
     method = granet_tf.GMP(0.5, frequency=2, end_step=0.5)
-    model = wrapped(method)
+    model = wrapped(method, build=one_block)
     path = tmp_path / "shape.json"
     callbacks = [granet_tf.Shrink([0.125, 12], path=path)]
     history = model.fit(x, y, batch_size=8, epochs=4, verbose=0, callbacks=callbacks)
@@ -228,12 +228,12 @@ def test_fit_goes_on_in_the_smaller_model(tmp_path):
 def test_compiled_steps_are_made_anew(options):
     x, y = data(64)
     method = granet_tf.GMP(0.5, frequency=2, end_step=0.5)
-    model = granet_tf.wrap(residual(), method, pattern=COUPLED)
+    model = granet_tf.wrap(one_block(), method, pattern=COUPLED)
     model.compile(keras.optimizers.SGD(0.1), LOSS, **options)
     model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=[granet_tf.Shrink(10)])
     # After the execution that reaches step 10.
     assert model.shape_history[-1].step == (12 if "steps_per_execution" in options else 10)
-    assert filters(model.model) == [4] * 5
+    assert filters(model.model) == [4] * 3
 
 
 def test_a_session_goes_on_across_a_shrink(tmp_path):
@@ -246,7 +246,7 @@ def test_a_session_goes_on_across_a_shrink(tmp_path):
                     raise KeyboardInterrupt
 
         keras.utils.set_random_seed(0)
-        model = wrapped(granet_tf.GMP(0.5, frequency=2, end_step=0.5))
+        model = wrapped(granet_tf.GMP(0.5, frequency=2, end_step=0.5), build=one_block)
         callbacks = [
             granet_tf.Shrink(0.5, path=tmp_path / "shape.json"),
             keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False),
@@ -260,8 +260,8 @@ def test_a_session_goes_on_across_a_shrink(tmp_path):
     resumed = session(4)
     assert int(resumed.optimizer.iterations) == 32
     assert [each.step for each in resumed.shape_history] == [16]
-    assert filters(resumed.model) == [4] * 5
-    whole = wrapped(granet_tf.GMP(0.5, frequency=2, end_step=0.5))
+    assert filters(resumed.model) == [4] * 3
+    whole = wrapped(granet_tf.GMP(0.5, frequency=2, end_step=0.5), build=one_block)
     whole.fit(
         x, y, batch_size=8, epochs=4, shuffle=False, verbose=0, callbacks=[granet_tf.Shrink(0.5)]
     )
@@ -271,7 +271,7 @@ def test_a_session_goes_on_across_a_shrink(tmp_path):
 def test_custom_loops_go_on_with_the_same_optimizer():
     x, y = data()
     method = granet_tf.GMP(0.5, frequency=2, end_step=4, total_steps=12)
-    model = granet_tf.wrap(residual(), method, pattern=COUPLED)
+    model = granet_tf.wrap(one_block(), method, pattern=COUPLED)
     optimizer = granet_tf.SparseOptimizer(keras.optimizers.Adam(0.01), model)
 
     def step():
@@ -285,13 +285,13 @@ def test_custom_loops_go_on_with_the_same_optimizer():
     assert model.shrink(optimizer).step == 6
     rest = [step() for _ in range(6)]
     assert optimizer.steps == 12 and rest[-1] < first[0]
-    assert filters(model.model) == [4] * 5
+    assert filters(model.model) == [4] * 3
 
 
 def test_replicas_agree_after_a_shrink(mirrored):
     x, y = data(64)
     with mirrored.scope():
-        model = wrapped(granet_tf.GraNet(0.5, frequency=2, end_step=0.5))
+        model = wrapped(granet_tf.GraNet(0.5, frequency=2, end_step=0.5), build=one_block)
     model.fit(x, y, batch_size=8, epochs=4, verbose=0, callbacks=[granet_tf.Shrink(0.5)])
     assert model.shape_history[-1].step == 16
     assert_replicas_agree(mirrored, model.pruned)
@@ -314,7 +314,8 @@ def test_random_states_go_on():
 
 
 def test_what_a_method_keeps_is_cut_with_the_weights():
-    model = wrapped(granet_tf.SNFS(0.5, frequency=2, total_steps=12), track_explored=True)
+    method = granet_tf.SNFS(0.5, frequency=2, total_steps=12)
+    model = wrapped(method, build=one_block, track_explored=True)
     trained(model, 5)
     momentum = {p.path: p.state["momentum"].numpy() for p in model.pruned}
     alive = model.pruned[1].mask.numpy().any((0, 1, 2))
@@ -327,6 +328,7 @@ def test_what_a_method_keeps_is_cut_with_the_weights():
     trained(model, 5)
 
 
+@pytest.mark.slow
 def test_resnet20_loses_what_half_of_its_channels_cost():
     keras.utils.set_random_seed(0)
     network = resnet20((32, 32, 3), 10)

@@ -29,6 +29,8 @@ EVERY = {
     "::test_layers_in_all_containers_are_wrapped_trained_saved_and_stripped": 2,
     "sparsity/test_prune_own_models.py"
     "::test_layers_without_weights_that_are_not_built_are_no_obstacle": 5,
+    "structured/test_coupled_filters.py::test_other_methods_see_a_group_as_one": 2,
+    "structured/test_shrinking.py::test_optimizers_go_on": 2,
     "structured/test_shrinking.py::test_the_next_step_of_random_graphs": 2,
     "test_begin_and_end.py::test_no_connection_is_new_where_less_than_a_period_is_left": 2,
     "test_distribution.py::test_replicas_agree_to_the_bit_and_with_one_device": 3,
