@@ -346,7 +346,8 @@ class Filter(Pattern):
     filter of each group. Its score is the sum over all weights of these filters. They are the
     dependency groups of DepGraph (Fang et al., 2023), see `granet_tf.structured`. Weights whose
     channels can't be removed are not pruned, and `granet_tf.summarize` says why. What pruned units
-    would still put out, the biases and offsets behind them, is held at zero. A unit that is grown
+    would still put out, the biases and offsets behind them, is held at zero. What a method
+    exchanges of the units is rounded to the nearest number, which may be none. A unit that is grown
     right before a batch normalisation begins with random weights and a scale of 0.
 
     Args:

@@ -283,7 +283,9 @@ class Units:
     ) -> Joined:
         """Mask of units after the weakest share is dropped and as many are grown (Eq. 2 and 3).
 
-        Each weight exchanges its own. What has just been dropped may be grown again.
+        Each weight exchanges its own. What has just been dropped may be grown again. The number is
+        rounded up. Units that are coupled are too few for that: it would be 1 of 4 at any share,
+        to the end of training, so it is the nearest number, which may be 0.
 
         Args:
             tiers: Units, those that are active among them as the best, ranked to be kept.
@@ -302,10 +304,10 @@ class Units:
         >>> units.expand(new)[0].numpy().tolist()
         [True, False, True]
         """
-        if self.given.is_free and not is_compiled():
+        if self.given.is_free and self.coupling is None and not is_compiled():
             return _exchange(tiers[0], grow_score, fraction, active)
         alive = count_each(active)
-        dropped = share(fraction, alive)
+        dropped = (share if self.coupling is None else nearest_share)(fraction, alive)
         return self.add(grow_score, dropped, best_of_each(tiers, alive - dropped))
 
     def room(self, kept: Joined) -> tf.Tensor:
@@ -433,6 +435,17 @@ def share(fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
     """
     # What rounding adds to a whole number is not a reason to drop one more.
     return tf.cast(tf.math.ceil(fraction * tf.cast(alive, tf.float64) - 1e-9), tf.int64)
+
+
+def nearest_share(fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
+    """fraction · alive, rounded half to even, int64.
+
+    Example:
+
+    >>> nearest_share(tf.constant(0.1, tf.float64), tf.constant([4, 8], tf.int64)).numpy().tolist()
+    [0, 1]
+    """
+    return tf.cast(tf.round(fraction * tf.cast(alive, tf.float64)), tf.int64)
 
 
 def keep_count(size: int | Sequence[int], sparsity: float | tf.Tensor) -> tf.Tensor:

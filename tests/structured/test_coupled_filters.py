@@ -1,5 +1,7 @@
 """Filters that only go together are ranked, pruned, grown and counted as one."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -102,6 +104,30 @@ def test_units_are_exchanged_by_the_sum_of_gradients(seed):
         expected |= {kept, grown}
     a, b, c = alive([u.mask for u in new])
     assert a == b and a | c == expected
+
+
+@pytest.mark.parametrize(("fraction", "exchanged"), [(0.1, 0), (0.2, 0), (0.3, 1), (0.7, 1)])
+def test_the_number_exchanged_is_rounded_to_the_nearest(fraction, exchanged):
+    """Of 2 living units; rounded up it would be 1 or 2 of them at any fraction."""
+    there = (0, 1, 4, 5)
+    weights = snapshots(np.random.default_rng(0), gradients=True, alive=there)
+    most = {7: 100.0}  # What is grown first was not there.
+    weights = [
+        dataclasses.replace(w, gradient=tf.constant(_scaled(w.gradient, CHANNELS[w.path], most)))
+        for w in weights
+    ]
+    method = granet_tf.RigL(
+        0.5, frequency=1, drop_fraction=fraction, total_steps=10**6, pattern=COUPLED, scope="layer",
+        distribution="uniform",
+    )  # fmt: skip
+    new = method.update(tf.constant(1), weights, dormant_compete=False)
+    a, b, c = alive([u.mask for u in new])
+    assert a == b and len(a) == len(c) == 2
+    assert len(c - {*there}) == exchanged
+
+
+def _scaled(gradient, channels, factors):
+    return np.asarray(gradient) * [factors.get(channel, 1.0) for channel in channels]
 
 
 def test_random_masks_are_the_same_for_a_group():
