@@ -431,6 +431,10 @@ def _hold(strategy, group):
         group.held.hold(own)
 
 
+# Size of the weights of a filter that begins, relative to those that go on.
+_BEGINS_WITH = 0.1
+
+
 def _begin_channels(group, own, seeded, updates):
     """What channels begin with that have just been grown."""
     fresh = {}
@@ -438,9 +442,11 @@ def _begin_channels(group, own, seeded, updates):
         mask, survivors = (tf.reshape(each, old.mask.shape) for each in (new.mask, new.survivors))
         fresh[id(pruned.variable)] = grown = mask & ~(old.mask if group.mask_only else survivors)
         if id(pruned.variable) in group.held.normalized and not group.mask_only:
-            # Not 0, by whose variance the batch normalisation behind would divide.
+            # Not 0, by whose variance the batch normalisation behind would divide; but small, so
+            # that what has just been grown is dropped before what is established.
             seed += tf.constant([0, 2**29])
-            drawn = normal(old.weight, seed) * _root_mean_square(old.weight, survivors)
+            size = _BEGINS_WITH * _root_mean_square(old.weight, survivors)
+            drawn = normal(old.weight, seed) * size
             variable = own(pruned.variable.value)
             assign(variable, tf.where(grown, drawn, read(variable)))
     group.held.begin(own, fresh, rescale=not group.mask_only)
