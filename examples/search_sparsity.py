@@ -42,7 +42,7 @@ def dense():
     return keras.Sequential(layers, name="digits")
 
 
-def fit(model, **options):
+def fit(model, verbose=0, **options):
     model.compile(
         keras.optimizers.Adam(3e-3),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -50,7 +50,12 @@ def fit(model, **options):
     )
     validated = (x[validation], y[validation])
     return model.fit(
-        x[train], y[train], epochs=flags.epochs, validation_data=validated, verbose=0, **options
+        x[train],
+        y[train],
+        epochs=flags.epochs,
+        validation_data=validated,
+        verbose=verbose,
+        **options,
     )
 
 

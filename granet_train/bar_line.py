@@ -16,7 +16,7 @@ _WIDTH = 20
 
 @dataclasses.dataclass(frozen=True)
 class BarLine:
-    """One line; as a string, and where there is no terminal, its bar is made of plain blocks.
+    """One line; as a string, for what can't rewrite it, its bar is made of plain blocks.
 
     On a narrow terminal the bar gets shorter, and then the last texts are left out.
 
@@ -41,9 +41,6 @@ class BarLine:
         return "  ".join([*self._heads, bar, *self.texts])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if not options.is_terminal:
-            yield Text(str(self), no_wrap=True)
-            return
         # A column is left, as some terminals go on to the next line when the last is written.
         width = options.max_width - 1
         room = width - sum(len(head) + 2 for head in self._heads)

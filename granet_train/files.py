@@ -103,10 +103,9 @@ def left_unsaid(flags: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[st
     >>> left_unsaid({"method": "top_kast", "distribution": None}, {"distribution": None})
     {}
     """
-    names = {"prune_outputs": True, **_DEFAULTS_OF_0_1.get(flags["method"], {})}
     return {
         name: value
-        for name, value in names.items()
+        for name, value in _DEFAULTS_OF_0_1.get(flags["method"], {}).items()
         if flags.get(name) is None and earlier.get(name) == value
     }
 

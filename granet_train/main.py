@@ -59,7 +59,8 @@ def main(values: Options, also_tell: Sequence[Listener] = ()) -> None:
     earlier = files.earlier(values.workdir, overwrite=values.overwrite)
     values = dataclasses.replace(values, **files.left_unsaid(flags.as_dict(values), earlier))
     if values.prune_outputs is None:
-        values = dataclasses.replace(values, prune_outputs=False)
+        # A new run spares them.
+        values = dataclasses.replace(values, prune_outputs=earlier.get("prune_outputs", False))
     values = budget.as_earlier(values, earlier)
     extension = extending.asked_for(values, earlier, _FREE)
     settings = flags.as_dict(values) | extending.began_with(earlier, extension)

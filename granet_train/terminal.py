@@ -59,9 +59,9 @@ class Screen:
         self._console.file.flush()
 
     def show(self, line: RenderableType) -> None:
-        """Puts `line` in the place of what stands there."""
+        """Puts `line` in the place of what stands there; elsewhere it is printed as a string."""
         if not self.rewrites:
-            return self.print(line)
+            return self.print(str(line))
         if self._live is None:
             # What others print comes above it, if it goes to the same place.
             self._live = Live(

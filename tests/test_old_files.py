@@ -141,14 +141,14 @@ def test_a_work_directory_whose_outputs_are_pruned_goes_on(tmp_path):
 def test_a_work_directory_keeps_the_defaults_of_its_time(tmp_path):
     """Version 0.1 spread the sparsities of Top-KAST evenly where nothing was said."""
     saved = json.loads((OLD / "workdir" / "run.json").read_text()) | {"method": "top_kast"}
-    now = {"method": "top_kast", "distribution": None, "prune_outputs": None, "shrink_at": []}
+    now = {"method": "top_kast", "distribution": None, "shrink_at": []}
     for _ in range(2):  # The second session reads what the first has noted.
         (tmp_path / "run.json").write_text(json.dumps(saved))
         earlier = files.earlier(tmp_path, overwrite=False)
         unsaid = files.left_unsaid(now, earlier)
-        assert unsaid == {"distribution": "uniform", "prune_outputs": True}
+        assert unsaid == {"distribution": "uniform"}
         assert files.different(now | unsaid, {k: earlier[k] for k in now}, free=()) == []
         saved = now | unsaid
-    assert files.left_unsaid(now | {"distribution": "erk"}, earlier) == {"prune_outputs": True}
-    (tmp_path / "run.json").write_text(json.dumps(now | {"prune_outputs": False}))
+    assert files.left_unsaid(now | {"distribution": "erk"}, earlier) == {}
+    (tmp_path / "run.json").write_text(json.dumps(now))
     assert files.left_unsaid(now, files.earlier(tmp_path, overwrite=False)) == {}

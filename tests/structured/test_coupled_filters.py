@@ -244,7 +244,10 @@ def test_what_is_dead_puts_out_nothing():
 
 
 def test_a_pruned_unit_has_a_gradient_to_be_grown_by():
-    model = wrapped(granet_tf.RigL(0.5, frequency=3, total_steps=30, distribution="uniform"))
+    method = granet_tf.RigL(
+        0.5, frequency=3, drop_fraction=0.6, total_steps=30, distribution="uniform"
+    )
+    model = wrapped(method)
     before = [p.mask.numpy() for p in model.pruned]
     trained(model, 12)
     changed = [(p.mask.numpy() != b).any() for p, b in zip(model.pruned, before, strict=True)]
