@@ -44,12 +44,14 @@ class ChannelVectors:
             and moving means of batch normalisations.
         variances: Moving variances.
         scales: What batch normalisations multiply by.
-        normalized: Ids of the weights whose outputs go to a batch normalisation at once.
+        last_scales: Ids of those scales behind which no other normalises the channel once more.
+        normalized: Ids of the weights behind which channels are normalised, at once or farther on.
     """
 
     offsets: Sequence[tuple[keras.Variable, Sequence[int]]] = ()
     variances: Sequence[tuple[keras.Variable, Sequence[int]]] = ()
     scales: Sequence[tuple[keras.Variable, Sequence[int]]] = ()
+    last_scales: frozenset[int] = frozenset()
     normalized: frozenset[int] = frozenset()
 
 
@@ -62,7 +64,8 @@ class HeldVectors:
         vectors: Offsets, which are held at zero where a channel is pruned.
         variances: Moving variances.
         scales: What batch normalisations multiply by.
-        normalized: Ids of the weights whose outputs go to a batch normalisation at once.
+        last_scales: Ids of those scales behind which no other normalises the channel once more.
+        normalized: Ids of the weights behind which channels are normalised, at once or farther on.
 
     Example:
 
@@ -80,6 +83,7 @@ class HeldVectors:
     vectors: tuple[HeldVector, ...]
     variances: tuple[HeldVector, ...] = ()
     scales: tuple[HeldVector, ...] = ()
+    last_scales: frozenset[int] = frozenset()
     normalized: frozenset[int] = frozenset()
 
     def alive(self, own: Callable, *, with_weights: bool = False) -> tf.Tensor:
@@ -118,8 +122,9 @@ class HeldVectors:
 
         Behind a batch normalisation a channel that puts out nothing but 0 is divided by √ε: its
         first gradient is hundreds of times as large as others are, and with a moving variance near
-        0 inference would be, too. So a grown channel has the mean variance of those that go on, and
-        begins with a scale of 0, which leaves what the network computes as it is.
+        0 inference would be, too. So a grown channel has the mean variances and scales of those
+        that go on; but the last scale is 0, which leaves what the network computes as it is. (If
+        one before it were 0 as well, neither would have a gradient.)
 
         Args:
             own: From a variable's value to that of one replica.
@@ -142,11 +147,10 @@ class HeldVectors:
             # What is pruned has the mean, too: what a channel is grown by is multiplied by it.
             there = own(vector.variable.value)
             value = tf.convert_to_tensor(there)
-            mean = _mean_size(value, tf.gather(others, vector.places))
-            there.assign(_where(others, vector, value, mean))
-        for vector in self.scales if rescale else ():
-            there = own(vector.variable.value)
-            there.assign(_where(~grown, vector, tf.convert_to_tensor(there), 0.0))
+            fill = mean = _mean_size(value, tf.gather(others, vector.places))
+            if id(vector.variable) in self.last_scales:
+                fill = tf.where(tf.gather(grown, vector.places), tf.zeros_like(mean), mean)
+            there.assign(_where(others, vector, value, fill))
 
     def mask_gradients(self, gradients: dict[int, tf.Tensor]) -> None:
         """Has the optimizer leave dead entries alone: {id of a variable: its gradient}, changed."""
@@ -196,7 +200,9 @@ def held_vectors(channels: ChannelVectors, pruned: Sequence[PrunedWeight]) -> He
     )
     if not (offsets or variances or scales):
         return None
-    return HeldVectors(tuple(witnesses), offsets, variances, scales, channels.normalized)
+    return HeldVectors(
+        tuple(witnesses), offsets, variances, scales, channels.last_scales, channels.normalized
+    )
 
 
 def _shaped(places, variable):

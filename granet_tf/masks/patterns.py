@@ -348,7 +348,7 @@ class Filter(Pattern):
     channels can't be removed are not pruned, and `granet_tf.summarize` says why. What pruned units
     would still put out, the biases and offsets behind them, is held at zero. What a method
     exchanges of the units is rounded to the nearest number, which may be none. A unit that is grown
-    right before a batch normalisation begins with small random weights and a scale of 0.
+    before a batch normalisation begins with small random weights and a scale of 0.
 
     Args:
         axis: The axis of outputs, or several. None takes that of the layer that the weight belongs

@@ -117,7 +117,8 @@ def coupled_weights(
         kinds = (found.offsets(), found.variances(), found.scales())
         vectors = ChannelVectors(
             *([(m.weight, [int(i) for i in m.ids]) for m in kind.values()] for kind in kinds),
-            found.normalized(),
+            last_scales=found.last_scales(),
+            normalized=found.normalized(),
         )
     without = [w.path for w in weights if w.prunable and id(w.variable) in scaled - scales.keys()]
     if without:

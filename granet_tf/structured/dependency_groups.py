@@ -66,10 +66,30 @@ class Dependencies:
         return {id(m.weight): m for rule in norms for m in rule.scales()}
 
     def normalized(self) -> frozenset[int]:
-        """Ids of the weights whose outputs go to a batch normalisation at once."""
-        to_norm = {rule.call.inputs[0] for rule in self.rules if rule.variances()}
-        makers = [r for r in self.rules if r.call.outputs and r.call.outputs[0] in to_norm]
+        """Ids of the weights behind which channels are normalised, at once or farther on."""
+        makers = [rule for rule in self.rules if self._is_normed_later(rule)]
         return frozenset(id(m.weight) for rule in makers for m in rule.members())
+
+    def last_scales(self) -> frozenset[int]:
+        """Ids of those `scales` behind which no other normalises the channel once more."""
+        last: dict[bool, set[int]] = {True: set(), False: set()}
+        for rule in self.rules:
+            scales = rule.scales() if rule.variances() else []
+            last[not self._is_normed_later(rule)].update(id(m.weight) for m in scales)
+        return frozenset(last[True] - last[False])
+
+    def _is_normed_later(self, rule):
+        return not self._normed.isdisjoint(rule.call.outputs)
+
+    @functools.cached_property
+    def _normed(self):
+        """Tensors that a batch normalisation reads, at once or channel by channel."""
+        found: set[int] = set()
+        for rule in reversed(self.rules):
+            passes_on = rule.output is not None and not rule.makes_channels
+            if rule.variances() or (passes_on and not found.isdisjoint(rule.call.outputs)):
+                found.update(rule.call.inputs)
+        return found
 
     def why_not(self, weight: keras.Variable) -> str | None:
         """Why the outputs of a weight can't be removed; None if they can."""

@@ -298,6 +298,62 @@ def test_a_grown_channel_begins_gently(jit_compile, with_xla):
     np.testing.assert_allclose(model(x, training=True), outputs, atol=1e-4)
 
 
+def separable():
+    """Two normalizations one behind the other, with a depthwise convolution between them."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((4, 4, 3))
+    for name in ("one", "two"):
+        x = layers.Conv2D(8, 1, use_bias=False, name=name)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    return keras.Model(inputs, layers.Dense(3, name="head")(layers.GlobalAveragePooling2D()(x)))
+
+
+def normed_first():
+    """Sums that are normalized where they are read, as in residual networks of the second kind."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 4, 3))
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="stem")(inputs)
+    for name in ("one", "two"):
+        y = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.Add()([x, layers.Conv2D(8, 3, padding="same", use_bias=False, name=name)(y)])
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    return keras.Model(inputs, layers.Dense(3, name="head")(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("build", [one_block, separable, normed_first])
+def test_a_grown_channel_changes_nothing_and_has_a_gradient(build):
+    method = granet_tf.RigL(0.5, frequency=3, total_steps=30, distribution="uniform")
+    model = wrapped(method, build=build)
+    trained(model, 2)
+    before = {p.path: p.mask.numpy().any((0, 1, 2)) for p in model.pruned}
+    trained(model, 1)
+    x, y = data()
+    with tf.GradientTape() as tape:
+        outputs = model(x, training=True)
+        loss = LOSS(y, outputs)
+    variables = [v.value for v in model.trainable_variables]
+    slopes = dict(
+        zip(map(id, model.trainable_variables), tape.gradient(loss, variables), strict=True)
+    )
+    norms = [each for each in model.model.layers if isinstance(each, layers.BatchNormalization)]
+    # Each channel that is new has a scale that moves, and not by hundreds of times the others.
+    moves = [np.abs(slopes[id(norm.gamma)].numpy()) for norm in norms]
+    assert max(each.max() for each in moves) < 30.0 * np.mean([each.mean() for each in moves])
+    closed = [norm.gamma.numpy() == 0 for norm in norms]
+    assert any(each.any() for each in closed)
+    for zero, slope in zip(closed, moves, strict=True):
+        assert (slope[zero] > 0).all()
+    for pruned in model.pruned:
+        grown = pruned.mask.numpy().any((0, 1, 2)) & ~before[pruned.path]
+        assert grown.any()
+        kernel = pruned.variable.numpy()
+        assert (np.abs(kernel[..., grown]) > 0).any((0, 1, 2)).all()
+        pruned.variable.assign(kernel * ~grown)
+    np.testing.assert_allclose(model(x, training=True), outputs, atol=1e-4)
+
+
 @pytest.mark.parametrize("mask_only", [False, True])
 def test_a_grown_channel_keeps_its_size(mask_only):
     method = granet_tf.RigL(0.5, frequency=3, total_steps=30, distribution="uniform")
