@@ -121,10 +121,9 @@ def __getattr__(name):
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _NAMES:
-        import difflib
+        from granet_tf.unknown_names import unknown_name
 
-        near = [f" Did you mean {n}?" for n in difflib.get_close_matches(name, __dir__(), 1)]
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{''.join(near)}")
+        raise unknown_name(__name__, name, __dir__())
     value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
     globals()[name] = value
     return value

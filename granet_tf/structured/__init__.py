@@ -26,8 +26,7 @@ _NAMES = {
 
 def __getattr__(name):
     if name not in _NAMES:
-        import difflib
+        from granet_tf.unknown_names import unknown_name
 
-        near = [f" Did you mean {n}?" for n in difflib.get_close_matches(name, _NAMES, 1)]
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{''.join(near)}")
+        raise unknown_name(__name__, name, _NAMES)
     return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
