@@ -97,7 +97,7 @@ tuner.search(verbose=0)
 
 # %% [markdown]
 # ## What came of it
-# The best is trained again, tested, and written as a file.
+# The best is trained again and tested. The picture has a point for each trial, and the floor.
 
 # %%
 best = tuner.get_best_hyperparameters()[0]

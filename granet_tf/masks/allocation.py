@@ -10,7 +10,7 @@ import tensorflow as tf
 from granet_tf.masks.joined import Joined
 from granet_tf.masks.scopes import match
 from granet_tf.masks.selection import count_all, count_each
-from granet_tf.masks.units import Units, paths_of, share, units_of_each_to_keep
+from granet_tf.masks.units import Units, paths_of, units_of_each_to_keep
 
 if TYPE_CHECKING:
     from granet_tf.methods.base import Method
@@ -138,17 +138,22 @@ def owed(
     return found
 
 
-def drop_count(fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
-    """ceil(fraction · alive), as in Eq. 2, but never all: a layer without weights never grows any.
+def drop_count(units: Units, fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
+    """As `Units.exchanged`, but never all: a layer without weights never grows any.
 
     Args:
+        units: The units.
         fraction: float64 scalar in [0, 1].
         alive: int64 tensor of numbers of active weights.
 
     Example:
 
+    >>> from granet_tf.masks.patterns import Element
+    >>> [units] = Units.of(["kernel"], [(Element(), Element())], [tf.ones(3, tf.bool)])
     >>> fraction = tf.constant(0.3, tf.float64)
-    >>> drop_count(fraction, tf.constant([10, 11, 1], tf.int64)).numpy().tolist()
+    >>> drop_count(units, fraction, tf.constant([10, 11, 1], tf.int64)).numpy().tolist()
     [3, 4, 0]
     """
-    return tf.minimum(share(tf.cast(fraction, tf.float64), alive), tf.maximum(alive - 1, 0))
+    return tf.minimum(
+        units.exchanged(tf.cast(fraction, tf.float64), alive), tf.maximum(alive - 1, 0)
+    )

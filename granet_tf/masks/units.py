@@ -283,9 +283,7 @@ class Units:
     ) -> Joined:
         """Mask of units after the weakest share is dropped and as many are grown (Eq. 2 and 3).
 
-        Each weight exchanges its own. What has just been dropped may be grown again. The number is
-        rounded up. Units that are coupled are too few for that: it would be 1 of 4 at any share,
-        to the end of training, so it is the nearest number, which may be 0.
+        Each weight exchanges its own. What has just been dropped may be grown again.
 
         Args:
             tiers: Units, those that are active among them as the best, ranked to be kept.
@@ -307,8 +305,16 @@ class Units:
         if self.given.is_free and self.coupling is None and not is_compiled():
             return _exchange(tiers[0], grow_score, fraction, active)
         alive = count_each(active)
-        dropped = (share if self.coupling is None else nearest_share)(fraction, alive)
+        dropped = self.exchanged(fraction, alive)
         return self.add(grow_score, dropped, best_of_each(tiers, alive - dropped))
+
+    def exchanged(self, fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
+        """How many of the `alive` units of each weight are exchanged, an int64 vector.
+
+        The share is rounded up. Units that are coupled are too few for that: it would be 1 of 4 at
+        any share, to the end of training, so it is the nearest number, which may be 0.
+        """
+        return (share if self.coupling is None else nearest_share)(fraction, alive)
 
     def room(self, kept: Joined) -> tf.Tensor:
         """How many units of each weight fit beside `kept`."""

@@ -86,7 +86,7 @@ class SNFS(RigL):
         kept, pooled, shares = [], [], []
         for units in groups:
             alive = count_each(units.active)
-            left = alive - drop_count(fraction, alive)
+            left = alive - drop_count(units, fraction, alive)
             kept.append(units.choose(units.pool(sizes), left, units.active))
             pooled.append(units.pool(momenta))
             each = zip(units.mean(pooled[-1]).split(), units.active.split(), strict=True)

@@ -85,7 +85,6 @@ KILLED = """
 import sys
 from pathlib import Path
 from tests.support.jobs_to_run import Task, open_run
-from tests.support.terminal import Terminal, screen
 from granet_train.studies import jobs
 from granet_train.studies.grid import Grid
 
