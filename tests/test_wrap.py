@@ -11,6 +11,7 @@ import tensorflow as tf
 import granet_tf
 from tests.support import models
 from tests.support.cases import MODES, NEVER
+from tests.support.keras_versions import DIVIDES_ACTIVITY_REGULARIZATION
 
 L = keras.layers
 BUILDS = pytest.mark.parametrize("build", models.ALL, ids=lambda build: build.__name__)
@@ -343,9 +344,7 @@ class AddsLoss(L.Layer):
 
 
 def activity_regularization(size, samples):
-    """Keras divides by the number of samples from 3.14 on."""
-    version = tuple(map(int, keras.__version__.split(".")[:2]))
-    return 0.01 * size / (samples if version >= (3, 14) else 1)
+    return 0.01 * size / (samples if DIVIDES_ACTIVITY_REGULARIZATION else 1)
 
 
 @pytest.mark.parametrize(
