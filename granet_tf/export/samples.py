@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from granet_tf.reasons import reason_of
 from keras_layers.keras_internals import get_input_signature
@@ -128,14 +129,14 @@ class Inputs:
         """
         if not self.has_open_dimensions:
             return self.random()
-        first = None
+        first, run = None, self.inference(model)
         for length in _OPEN_DIMENSIONS:
             arguments = self.random(length=length)
             if max(array.size for array in keras.tree.flatten(arguments)) > _MOST:
                 continue
             # What does not fit fails in whatever way the layers and TensorFlow have for it.
             try:
-                outputs = model(*arguments, training=False)
+                outputs = run(arguments)
             except Exception as error:
                 first = first or error
                 continue
@@ -148,6 +149,31 @@ class Inputs:
             f"up to {max(_OPEN_DIMENSIONS)}{reason}: pass `sample_inputs` of a size that it takes. "
             f"Received: inputs of shape {shapes}"
         ) from first
+
+    def inference(self, model: keras.Model) -> Callable[[list], Any]:
+        """What computes a model's outputs from arguments, as a graph.
+
+        That is how the model is exported. Eagerly, convolutions on some processors answer with
+        arbitrary numbers, where in a graph they refuse inputs that are smaller than their window.
+
+        Example:
+
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> inputs = Inputs(model)
+        >>> inputs.inference(model)(inputs.random(samples=3)).shape
+        TensorShape([3, 2])
+        """
+
+        def run(*arrays):
+            return model(*keras.tree.pack_sequence_as(self.signature, arrays), training=False)
+
+        function = tf.function(run, autograph=False)
+
+        def computed(arguments):
+            tensors = [tf.constant(array) for array in self.feed(arguments).values()]
+            return function.get_concrete_function(*tensors)(*tensors)
+
+        return computed
 
     def feed(self, arguments: list) -> dict[str, np.ndarray]:
         """Arrays by their names in the file."""
