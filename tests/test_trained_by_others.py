@@ -9,6 +9,7 @@ from keras import layers as L
 import granet_tf
 from tests.support import models
 from tests.support.cases import MODES
+from tests.support.keras_versions import HAS_MULTI_OPTIMIZER
 
 api = granet_tf.sparsity.keras
 GMP = granet_tf.GMP(0.75, end_step=4, frequency=1)
@@ -272,6 +273,10 @@ def test_a_model_of_which_everything_is_frozen_but_biases():
 
 # Optimizers that hold others.
 
+holds_others = pytest.mark.skipif(
+    not HAS_MULTI_OPTIMIZER, reason="this Keras has no MultiOptimizer"
+)
+
 
 def several():
     return keras.optimizers.MultiOptimizer(
@@ -286,6 +291,7 @@ def by_function():
     return keras.optimizers.MultiOptimizer(lambda v: sgd if "hidden" in v.path else adam)
 
 
+@holds_others
 @pytest.mark.parametrize("make", [several, by_function])
 @pytest.mark.parametrize("method", [granet_tf.GraNet(0.75), granet_tf.SNFS(0.75, frequency=2)])
 def test_several_optimizers_in_one(make, method):
@@ -302,6 +308,7 @@ def test_several_optimizers_in_one(make, method):
         assert np.any(slot.numpy() != 0.0)
 
 
+@holds_others
 def test_each_with_its_own_learning_rate():
     """Deep-R pulls each weight to zero by learning rate times l1."""
     model = granet_tf.wrap(
@@ -317,6 +324,7 @@ def test_each_with_its_own_learning_rate():
         np.testing.assert_allclose(moved, rate * 1e-3, rtol=1e-2)
 
 
+@holds_others
 def test_several_optimizers_in_one_are_saved(tmp_path):
     model = granet_tf.wrap(models.sequential(), granet_tf.GMP(0.75, end_step=6, total_steps=8))
     model.compile(several(), "mse", run_eagerly=True)

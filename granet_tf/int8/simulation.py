@@ -249,7 +249,7 @@ def _normalization_obstacle(call):
     axis, rank = call.operation.axis, len(call.output_shape)
     if axis not in (-1, rank - 1):
         return f"axis={axis}"
-    if call.operation.renorm:
+    if getattr(call.operation, "renorm", False):  # Keras has it from 3.14 on.
         return "renorm=True"
     return None if rank <= 4 else f"on inputs of {rank} axes"
 

@@ -470,7 +470,7 @@ def test_the_decoder_reads_what_the_converter_encodes(tmp_path):
 
     model, path = MODELS["blocks of 4"](), tmp_path / "model.tflite"
     model.export(
-        path,
+        str(path),
         format="litert",
         verbose=False,
         optimizations=[tf.lite.Optimize.EXPERIMENTAL_SPARSITY],
