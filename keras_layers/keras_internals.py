@@ -63,6 +63,7 @@ __all__ = [
     "run_through",
     "set_global_attribute",
     "variables_trained_by",
+    "without_variable",
 ]
 
 # The version whose source was read, and those that are known to have all this; `setup.py` asks for
@@ -172,6 +173,7 @@ PRIVATE_ATTRIBUTES: tuple[tuple[type, str], ...] = (
     (keras.Layer, "_tracker"),
     (keras.Layer, "_trainable"),
     (keras.Layer, "_trainable_variables"),
+    (keras.Layer, "_untrack_variable"),
     (keras.Model, "_assert_compile_called"),
     (keras.Model, "_compile_config"),
     (keras.Model, "_compile_loss"),
@@ -280,6 +282,23 @@ def is_called_in_training(layer: keras.Layer) -> bool | None:
     (-1.0, 1.0)
     """
     return getattr(layer._get_call_context(), "training", False)
+
+
+def without_variable(layer: keras.Layer, name: str) -> None:
+    """Takes the attribute `name`, a variable, from a layer, as `del` does, but collects no garbage.
+
+    Keras would do that for each variable, which takes half a second in a large program.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(2)
+    >>> layer.mask = layer.add_weight(shape=(3,))
+    >>> without_variable(layer, "mask")
+    >>> hasattr(layer, "mask"), layer.weights
+    (False, [])
+    """
+    layer._untrack_variable(getattr(layer, name))
+    super(keras.Layer, layer).__delattr__(name)
 
 
 def variables_trained_by(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:

@@ -13,7 +13,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops.control_flow_v2_func_graphs import ControlFlowFuncGraph
 
-from keras_layers.keras_internals import get_global_attribute, initialize_all_variables, layers_of
+from keras_layers.keras_internals import (
+    get_global_attribute,
+    initialize_all_variables,
+    layers_of,
+    without_variable,
+)
 from keras_layers.known_layers import layout_of
 from keras_layers.layouts import Layout
 from keras_layers.transparent import keras_global
@@ -98,7 +103,7 @@ def forget(owner: keras.Layer, names: Iterable[str]) -> None:
     """Takes from `owner` what `track` has given it by these names."""
     kept = re.compile(f"({'|'.join(names)})_[0-9]+")
     for name in [name for name in vars(owner) if kept.fullmatch(name)]:
-        delattr(owner, name)
+        without_variable(owner, name)
 
 
 def masked_value(pruned: PrunedWeight, *, straight_through: bool = False) -> tf.Tensor:

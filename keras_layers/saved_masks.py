@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import keras
 
+from keras_layers.keras_internals import without_variable
 from keras_layers.masking import PrunedWeight
 from keras_layers.prunable import Weight, own_weights, unique, walk
 from keras_layers.settling import MODES, is_settled, settled
@@ -96,7 +97,7 @@ def without_masks(
     states = {id(v) for p in gone for v in (p.mask, *p.state.values(), p.explored) if v is not None}
     for name, value in list(vars(owner).items()):
         if id(value) in states:
-            delattr(owner, name)
+            without_variable(owner, name)
     return tuple(p for p in pruned if id(p.variable) in ids)
 
 

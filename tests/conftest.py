@@ -1,6 +1,7 @@
 """Settings that must be in place before TensorFlow starts: two logical CPUs, quiet logs."""
 
 import collections
+import gc
 import os
 import random
 
@@ -18,6 +19,10 @@ with without_notes():
     import tensorflow as tf
     from tensorflow.python.eager import context
     from tensorflow.python.framework import config
+
+# Keras and the converter to LiteRT collect garbage again and again, which among the graphs of all
+# tests takes a second each time. Python does it by itself, when it has to.
+gc.collect = lambda generation=2: 0
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
