@@ -111,3 +111,22 @@ def test_momentum_of_snfs_is_that_of_sgd():
     [velocity] = model.optimizer.inner_optimizer.momentums
     buffer = -velocity.numpy() / 0.1  # Keras has the learning rate in it.
     np.testing.assert_allclose(model.pruned[0].state["momentum"], buffer, rtol=1e-4)
+
+
+def test_str_moves_weights_where_they_survive_and_the_threshold_by_their_signs():
+    """The paper's updates: W by its gradient where S(W, s) is not 0, and s by −g'(s) times the sum
+    of gradient · sign(W) there, both with weight decay λ."""
+    weights, threshold, rate, decay = np.array([0.5, -0.75, 0.125, -0.25]), -1.0, 0.5, 0.25
+    method = granet_tf.STR(threshold_init=threshold, threshold_decay=decay)
+    model, layer = one_output(weights, method)
+    model.compile(keras.optimizers.SGD(rate), loss=lambda y, output: tf.reduce_sum(output))
+    x = np.array([[1.0, 2.0, 4.0, 8.0]], "float32")  # The gradient by S.
+    model.train_on_batch(x, np.zeros((1, 1)))
+
+    g = 1 / (1 + np.exp(1.0))  # 0.269, so that two survive.
+    survives = np.array([True, True, False, False])
+    np.testing.assert_allclose(np.ravel(layer.kernel), weights - rate * x[0] * survives, rtol=1e-6)
+    slope = -g * (1 - g) * (1.0 - 2.0)
+    [pruned] = model.pruned
+    expected = threshold - rate * (slope + decay * threshold)
+    np.testing.assert_allclose(pruned.state["threshold"], expected, rtol=1e-6)
