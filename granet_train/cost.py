@@ -113,7 +113,11 @@ class Cost:
 
     def relative(self, flops: int, steps: int) -> float:
         """Training FLOPs as a fraction of those of `steps` dense steps, on one sample each."""
-        return flops / (3 * self.reference * steps) if self.reference else 1.0
+        return flops / self.dense_training(steps) if self.reference else 1.0
+
+    def dense_training(self, steps: int) -> int:
+        """FLOPs of `steps` steps of the dense network, on one sample each."""
+        return 3 * self.reference * steps
 
 
 def active_weights(model: keras.Model) -> dict[str, int]:

@@ -17,6 +17,7 @@ import tensorflow as tf
 import granet_tf
 from granet_train import files
 from granet_train.cost import Cost
+from granet_train.mask_updates import Masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Run:
         best_validation_accuracy: As `best_test_accuracy`, on what was held out.
         best_validation_epoch: The first epoch that had it.
         sparsity: Fraction of zeros among the prunable weights.
-        weights: Number of prunable weights.
+        weights: Number of prunable weights, those included that have been removed since.
         nonzeros: Number of active ones among them.
         flops_dense: FLOPs of inference for one sample, zeros included.
         flops_sparse: FLOPs of inference for one sample that the masks keep.
@@ -184,13 +185,13 @@ def finished(epochs: Sequence[Epoch], model: keras.Model, cost: Cost, batch_size
         best_validation_accuracy=by_validation and by_validation.validation_accuracy,
         best_validation_epoch=by_validation and by_validation.epoch,
         sparsity=last.sparsity,
-        weights=granet_tf.summarize(model).size,
+        weights=Masks.of(model).size,
         nonzeros=last.nonzeros,
         flops_dense=cost.reference,
         flops_sparse=flops,
         inference_flops=last.inference_flops,
         training_flops=last.training_flops,
-        training_flops_absolute=last.training_flops * cost.training({}, steps=images),
+        training_flops_absolute=last.training_flops * cost.dense_training(images),
         seconds=last.seconds,
         images_per_second=statistics.harmonic_mean([epoch.images_per_second for epoch in epochs]),
         itop_rate=last.itop_rate,

@@ -31,6 +31,11 @@ def test_a_run_goes_on_in_a_smaller_network(tmp_path, monkeypatch):
     # Sparsity and FLOPs are relative to the network with all channels.
     assert 0.7 < record["sparsity"] < 0.8
     assert record["inference_flops"] < 0.3
+    assert record["weights"] == 9 * (8 + 8 * 16 + 16 * 32)
+    assert record["sparsity"] == pytest.approx(1 - record["nonzeros"] / record["weights"])
+    # As many images as in the dense training that it is a fraction of.
+    absolute = 3 * record["flops_dense"] * 20 * 256 * record["training_flops"]
+    assert record["training_flops_absolute"] == pytest.approx(absolute)
     epochs = [float(row["sparsity"]) for row in table(whole / files.METRICS)]
     assert epochs == sorted(epochs)
 
