@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 
 # C++ log lines of the levels INFO and WARNING, among them those from before the log level is read,
@@ -18,10 +19,12 @@ from collections.abc import Iterator
 _NOTE = re.compile(
     rb"[IW]\d{4} \d\d:\d\d:|INFO: |\d{4}-\d\d-\d\d [\d:.]+: [IW] |"
     rb"WARNING: All log messages before absl::|To enable the following instructions: |"
-    rb"fully_quantize: "
+    rb"fully_quantize: |"
+    # Logged as an error by TensorFlow 2.18, at each start.
+    rb".*Unable to register cu[A-Z]+ factory: "
 )
 # Logged as an error wherever there is no NVIDIA driver; the first line of a run says "CPU".
-_NO_DRIVER = re.compile(rb"E\d{4} .*failed call to cuInit")
+_NO_DRIVER = re.compile(rb"(E\d{4} |\d{4}-\d\d-\d\d [\d:.]+: E ).*failed call to cuInit")
 
 
 @contextlib.contextmanager
@@ -31,6 +34,8 @@ def without_notes() -> Iterator[None]:
     TF_CPP_MIN_LOG_LEVEL alone does not do it: some notes are logged before it is read.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Of Keras 3.13 with a newer NumPy.
+    warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
     try:
         stderr = os.dup(2)
     except OSError:  # Closed: there is nothing to hold back.
