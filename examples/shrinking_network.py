@@ -53,7 +53,9 @@ network = keras.Model(inputs, outputs)
 # `summarize` shows which filters go together: those of the stem and of the second convolutions.
 
 # %%
-method = granet_tf.GraNet(0.5, scope="layer", distribution="uniform")
+# Each update exchanges a tenth of the filters; with a half, as for single weights, they are
+# exchanged before they have learned anything.
+method = granet_tf.GraNet(0.5, scope="layer", distribution="uniform", drop_fraction=0.1)
 model = granet_tf.wrap(network, method, pattern="coupled_filter")
 [group] = granet_tf.summarize(model).groups
 print("go together:", ", ".join(path.split("/")[0] for path in group.paths))
