@@ -105,7 +105,7 @@ def as_graph(model: keras.Model, inputs: Inputs) -> Source:
     names: list[str] = []
 
     def run(*arrays):
-        outputs = model(*keras.tree.pack_sequence_as(inputs.signature, arrays), training=False)
+        outputs = inputs.call(model, arrays)
         if not isinstance(outputs, dict):
             outputs = {f"output_{i}": x for i, x in enumerate(keras.tree.flatten(outputs))}
         names[:] = outputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -150,6 +150,10 @@ class Inputs:
             f"Received: inputs of shape {shapes}"
         ) from first
 
+    def call(self, model: keras.Model, flat: Sequence[Any]) -> Any:
+        """The model's outputs, at inference, of the arrays or tensors in its arguments."""
+        return model(*keras.tree.pack_sequence_as(self.signature, flat), training=False)
+
     def inference(self, model: keras.Model) -> Callable[[list], Any]:
         """What computes a model's outputs from arguments, as a graph.
 
@@ -163,11 +167,7 @@ class Inputs:
         >>> inputs.inference(model)(inputs.random(samples=3)).shape
         TensorShape([3, 2])
         """
-
-        def run(*arrays):
-            return model(*keras.tree.pack_sequence_as(self.signature, arrays), training=False)
-
-        function = tf.function(run, autograph=False)
+        function = tf.function(lambda *flat: self.call(model, flat), autograph=False)
 
         def computed(arguments):
             tensors = [tf.constant(array) for array in self.feed(arguments).values()]

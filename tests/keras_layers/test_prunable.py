@@ -1,10 +1,13 @@
 """What is pruned when the user says nothing, what when they do, and how `summarize` tells."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
 
 import granet_tf
+from keras_layers.masking import forget
 from keras_layers.prunable import weights_of
 from tests.support import models
 
@@ -331,3 +334,14 @@ def test_summary_of_prune_low_magnitude_layers(wrapped):
     assert summary.nonzeros == (32 if wrapped else 16)
     reasons = {r.path: r.reason for r in summary.rows}
     assert reasons["second/kernel"] == ("pruned" if wrapped else "not wrapped")
+
+
+def test_taking_masks_away_collects_no_garbage(monkeypatch):
+    """Keras's `del` does for each variable, half a second each in a large program."""
+    collections = []
+    monkeypatch.setattr(gc, "collect", lambda *generation: collections.append(generation))
+    model = granet_tf.wrap(models.sequential())
+    assert len(model.weights) == 4 + 2 and model._mask_1 is model.pruned[1].mask
+    forget(model, ("_mask",))
+    assert [w.path for w in model.weights] == [w.path for w in model.model.weights]
+    assert not hasattr(model, "_mask_1") and collections == []
