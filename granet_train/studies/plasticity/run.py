@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from granet_train.flag_rules import sparsities
 from granet_train.in_flags import in_flags
 from granet_train.listeners import Listener
 from granet_train.quiet_tensorflow import without_notes
+from granet_train.results import Epoch
 from granet_train.run import Run, load, set_up, training_length
 from granet_train.stopping import Stop
 from granet_train.studies.grid import Grid
@@ -97,21 +98,17 @@ class _Bench:
             self.values.xla,
         )
 
-    def train(self, cell, model, device, checkpoints, epochs, folder, listeners, tell, stop):
-        """Goes on to the end of `epochs`; returns the figures of all epochs of this cell."""
-        folder.mkdir(parents=True, exist_ok=True)
-        log = CsvLog(folder / files.METRICS, folder / files.UPDATES)
+    def training(
+        self, name: str, model, device, checkpoints: Checkpoints, epochs: int
+    ) -> loop.Training:
+        """What goes on from the checkpoints to the end of `epochs`."""
         plan = loop.Plan(
             epochs=epochs,
             steps_per_loop=self.values.steps_per_loop,
             checkpoint_every=self.length.period(self.values.checkpoint_every),
             select_on="last",
         )
-        first = checkpoints.position.batches // self.data.steps_per_epoch
-        listeners = [*listeners, log, _Share(first, epochs, tell)]
-        parts = (cell.name, model, device, self.data, plan, checkpoints, self.cost)
-        loop.Training(*parts).go_on(listeners, stop)
-        return log.epochs
+        return loop.Training(name, model, device, self.data, plan, checkpoints, self.cost)
 
     def test_accuracy(self) -> float:
         batches = self.device.batches(lambda context: self.data.evaluate("test", context))
@@ -145,11 +142,12 @@ def _reused(data: Data) -> Data:
 class _Share(Listener):
     """Tells what is done of a cell, epoch by epoch."""
 
-    def __init__(self, first: int, epochs: int, tell: Tell):
-        self.first, self.epochs, self.tell = first, epochs, tell
+    def __init__(self, training: loop.Training, tell: Tell):
+        self.first = training.position.batches // training.data.steps_per_epoch
+        self.last, self.tell = training.plan.epochs, tell
 
     def epoch(self, epoch):
-        self.tell((epoch.epoch - self.first) / (self.epochs - self.first))
+        self.tell((epoch.epoch - self.first) / (self.last - self.first))
 
 
 class _AtEpochs(Listener):
@@ -173,17 +171,9 @@ def _pretrain(bench: _Bench, cell: Pretraining, grid: Grid, tell: Tell, stop: St
     checkpoints = Checkpoints(folder / files.CHECKPOINTS, _variables(model), position, keep=1)
     checkpoints.restore()
     at_epochs = _AtEpochs(folder / _AT_EPOCHS, axes.epochs, model)
-    epochs = bench.train(
-        cell,
-        model,
-        bench.new_device(model),
-        checkpoints,
-        cell.epochs,
-        folder,
-        [at_epochs],
-        tell,
-        stop,
-    )
+    device = bench.new_device(model)
+    training = bench.training(cell.name, model, device, checkpoints, cell.epochs)
+    epochs = _trained(training, folder, tell, stop, at_epochs)
     result = {
         "accuracy": {epoch.epoch: epoch.test_accuracy for epoch in epochs},
         "sparsity": epochs[-1].sparsity,
@@ -205,11 +195,21 @@ def _prune(bench: _Bench, cell: Pruning, grid: Grid, tell: Tell, stop: Stop) -> 
         with files.replacing(folder / _PRUNED) as beside:
             beside.write_text(json.dumps(pruned), encoding="utf-8")
     bench.experiment.hold(cell.measure, after=cell.epoch * bench.data.steps_per_epoch)
-    epochs = bench.train(
-        cell, bench.model, bench.device, checkpoints, cell.last_epoch, folder, [], tell, stop
-    )
+    model, device = bench.model, bench.device
+    training = bench.training(cell.name, model, device, checkpoints, cell.last_epoch)
+    epochs = _trained(training, folder, tell, stop)
     result = {**pruned, "accuracy": epochs[-1].test_accuracy}
     grid.finish(cell, result, remove=[files.CHECKPOINTS, files.UPDATES, _PRUNED])
+
+
+def _trained(
+    training: loop.Training, folder: Path, tell: Tell, stop: Stop, *listeners: Listener
+) -> Sequence[Epoch]:
+    """Trains to the last epoch; returns the figures of all epochs, of earlier sessions too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = CsvLog(folder / files.METRICS, folder / files.UPDATES)
+    training.go_on([*listeners, log, _Share(training, tell)], stop)
+    return log.epochs
 
 
 def _restore_pretrained(source: Path, variables, position: Position) -> None:
