@@ -132,7 +132,7 @@ class Expected:
         for batch in (b for group in groups for b in inputs.batches(group, "sample_inputs")):
             feed = inputs.feed(batch)
             self._feeds.append(feed)
-            self._outputs.append(_by_name(_called(run, batch, feed)))
+            self._outputs.append(_by_name(_called(run, feed)))
         self._labels = None if labels is None else self._checked(labels)
 
     @classmethod
@@ -217,9 +217,9 @@ def _check_shape(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
         )
 
 
-def _called(run: Callable[[list], Any], batch: list, feed: Mapping[str, np.ndarray]) -> Any:
+def _called(run: Callable[[Mapping], Any], feed: Mapping[str, np.ndarray]) -> Any:
     try:
-        return run(batch)
+        return run(feed)
     # What does not fit fails in whatever way the layers and TensorFlow have for it.
     except Exception as error:
         shapes = {name: array.shape for name, array in feed.items()}

@@ -136,7 +136,7 @@ class Inputs:
                 continue
             # What does not fit fails in whatever way the layers and TensorFlow have for it.
             try:
-                outputs = run(arguments)
+                outputs = run(self.feed(arguments))
             except Exception as error:
                 first = first or error
                 continue
@@ -154,8 +154,8 @@ class Inputs:
         """The model's outputs, at inference, of the arrays or tensors in its arguments."""
         return model(*keras.tree.pack_sequence_as(self.signature, flat), training=False)
 
-    def inference(self, model: keras.Model) -> Callable[[list], Any]:
-        """What computes a model's outputs from arguments, as a graph.
+    def inference(self, model: keras.Model) -> Callable[[Mapping[str, np.ndarray]], Any]:
+        """What computes a model's outputs from what `feed` returns, as a graph.
 
         That is how the model is exported. Eagerly, convolutions on some processors answer with
         arbitrary numbers, where in a graph they refuse inputs that are smaller than their window.
@@ -164,13 +164,13 @@ class Inputs:
 
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
         >>> inputs = Inputs(model)
-        >>> inputs.inference(model)(inputs.random(samples=3)).shape
+        >>> inputs.inference(model)(inputs.feed(inputs.random(samples=3))).shape
         TensorShape([3, 2])
         """
         function = tf.function(lambda *flat: self.call(model, flat), autograph=False)
 
-        def computed(arguments):
-            tensors = [tf.constant(array) for array in self.feed(arguments).values()]
+        def computed(feed):
+            tensors = [tf.constant(array) for array in feed.values()]
             return function.get_concrete_function(*tensors)(*tensors)
 
         return computed
