@@ -56,6 +56,7 @@ from granet_tf.methods import SynFlow as SynFlow
 from granet_tf.methods import TopKAST as TopKAST
 from granet_tf.model import SparseModel as SparseModel
 from granet_tf.model import wrap as wrap
+from granet_tf.narrow_attention import TransformerEncoder as _TransformerEncoder  # noqa: F401
 from granet_tf.optimizer import SparseOptimizer as SparseOptimizer
 from granet_tf.schedules import ConstantSparsity as ConstantSparsity
 from granet_tf.schedules import GraNetSchedule as GraNetSchedule

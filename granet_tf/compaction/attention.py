@@ -42,15 +42,20 @@ class Attention(Rule):
         mask = given.get("attention_mask")
         if mask is not None and len(mask.shape) > 3 and mask.shape[1] != 1:
             return "its mask has an axis for heads"
-        biases = [part.bias for part, _, _ in self._projections() if part.bias is not None]
-        if any(bias.shape[-1] == 1 for bias in biases):
-            # Keras adds such a bias along the first axis of positions, if that is as long.
+        if self.has_single_numbers:
             return "its heads are of size 1, with biases that Keras may take for those of positions"
         roles = {id(self._tensor(role)) for role in _ROLES}
         for tensor, x in zip(self.call.tensors, inputs, strict=True):
             if x is not None and (id(tensor) not in roles or x.axis != len(tensor.shape) - 1):
                 return "its channels are on another axis"
         return None
+
+    @property
+    def has_single_numbers(self) -> bool:
+        """Whether heads are of size 1 and have biases, which Keras adds along the first axis of
+        positions, if that is as long."""
+        biases = [part.bias for part, _, _ in self._projections() if part.bias is not None]
+        return any(bias.shape[-1] == 1 for bias in biases)
 
     @functools.cached_property
     def _given(self) -> dict:

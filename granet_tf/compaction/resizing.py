@@ -111,7 +111,7 @@ def _made(model, plan: Plan) -> tuple[keras.Model, list[tuple]]:
         fixed = all(channels is None for channels in (rule.output, *rule.inputs))
         fixed = fixed and not rule.inside
         changes = rule.resized(plan) if rule.resizes and not fixed else Resized({})
-        new = _anew(layer, changes.config)
+        new = _anew(layer, changes.config, changes.kind)
         made.append((rule, new, changes))
         return new
 
@@ -130,12 +130,12 @@ def _entering(layer, channels, plan: Plan) -> tuple:
     return tuple(shape)
 
 
-def _anew(layer, changes: dict):
+def _anew(layer, changes: dict, kind: type | None = None):
     try:
         config = layer.get_config() | changes
         if changes:
             config |= {k: "zeros" for k, v in config.items() if _is_array_initializer(v)}
-        return type(layer).from_config(config)
+        return (kind or type(layer)).from_config(config)
     except Exception as error:
         raise ValueError(
             "Each layer of `model` must be one that `from_config(get_config())` makes anew, "

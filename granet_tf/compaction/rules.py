@@ -25,11 +25,13 @@ class Resized:
         weights: The new values, by the name of the attribute, as in "kernel" or "layer.kernel".
         inside: For a layer of layers, which has the same weights as before, in other sizes: the new
             values of those that change, by `id` of the old one.
+        kind: The class of the smaller layer, if it is another one.
     """
 
     config: dict[str, Any]
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     inside: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    kind: type[keras.Layer] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,19 +1,23 @@
-"""Blocks of a transformer that are one layer, as KerasHub has them: hidden units inside can go.
+"""Blocks of a transformer that are one layer, as KerasHub has them: what is inside can go.
 
-The block normalises what goes in and what comes out, so that all of that stays. Its heads stay,
-too: the block makes the size of a head from their number, so that it can't be built with fewer.
+The block normalises what goes in and what comes out, so that all of that stays. Hidden units can
+go, and heads of encoders. Those of decoders stay: whoever generates text with them makes caches for
+as many heads as fill the width.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 
 import keras
 import numpy as np
 
 from granet_tf.compaction import averaging
+from granet_tf.compaction.attention import HEADS, Attention
 from granet_tf.compaction.channelwise import is_elementwise, keeps_zero
 from granet_tf.compaction.rules import Member, Opaque, Resized, register, values_of
+from granet_tf.narrow_attention import narrow_encoder
 from keras_layers.keras_internals import layers_of
 
 UNITS = "hidden units"
@@ -23,9 +27,11 @@ class TransformerBlock(Opaque):
     """Two dense layers inside, one after the other; between them are hidden units."""
 
     resizes = True
+    why_heads_stay = "heads stay, too, as caches are made for all of them"
 
     def __init__(self, call, *, shared: bool):
-        super().__init__(call, f"{averaging.REASON}; heads stay, too, as it sets their size")
+        reasons = [averaging.REASON, self.why_heads_stay]
+        super().__init__(call, "; ".join(reason for reason in reasons if reason))
         self.shared = shared
 
     def obstacle(self, inputs):
@@ -85,4 +91,66 @@ class TransformerBlock(Opaque):
         return value[:, None] * values_of(self._second.kernel)
 
 
-register(TransformerBlock, ["keras_hub>TransformerEncoder", "keras_hub>TransformerDecoder"])
+class AttentionInside(Attention):
+    """The attention of a block: its heads, which go if their values are 0 or not read.
+
+    What it reads and writes is the block's, and stays.
+    """
+
+    _makes_channels = False
+    _steady = False  # The block may be given a mask that leaves nothing to attend to.
+
+    def __init__(self, call, layer: keras.Layer):
+        super().__init__(call, shared=False)
+        self.layer = layer
+
+    def _of(self, role):
+        return None
+
+
+class EncoderBlock(TransformerBlock):
+    """Hidden units and heads. Fewer heads of the same size take a class that is told the size."""
+
+    why_heads_stay = None
+
+    def obstacle(self, inputs):
+        arguments = self.call.node.arguments
+        given = inspect.signature(self.layer.call).bind(*arguments.args, **arguments.kwargs)
+        mask = given.arguments.get("attention_mask")
+        if mask is not None and len(mask.shape) > 3:
+            return "its mask has an axis for heads"
+        return super().obstacle(inputs)
+
+    @functools.cached_property
+    def _attention(self) -> AttentionInside:
+        return AttentionInside(self.call, self._parts["self_attention_layer"])
+
+    def forward(self, ties):
+        super().forward(ties)
+        self._attention.forward(ties)
+        self.inside |= self._attention.inside
+        if self._attention.has_single_numbers:
+            ties.pin(self.inside[HEADS])
+        return None
+
+    def needs_inside(self, needed):
+        return super().needs_inside(needed) | self._attention.needs_inside(needed)
+
+    def members(self):
+        return super().members() + self._attention.members()
+
+    def offsets(self):
+        return super().offsets() + self._attention.offsets()
+
+    def resized(self, plan):
+        block, heads = super().resized(plan), self._attention.resized(plan)
+        inside = block.inside | heads.inside
+        if plan.stays[self.inside[HEADS]].all():
+            return Resized(block.config, inside=inside)
+        size = self._attention.layer.key_dim
+        config = block.config | {"num_heads": heads.config["num_heads"], "head_size": size}
+        return Resized(config, inside=inside, kind=narrow_encoder())
+
+
+register(TransformerBlock, ["keras_hub>TransformerDecoder"])
+register(EncoderBlock, ["keras_hub>TransformerEncoder", "granet_tf>TransformerEncoder"])

@@ -1,11 +1,14 @@
 """Heads of attention, hidden units of transformers, and dense layers that are equations."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
 
 import granet_tf
 from granet_tf import compaction
+from granet_tf.narrow_attention import narrow_encoder
 from granet_tf.structured.dependency_groups import dependencies
 from tests.support.compacting import (
     check_compacted,
@@ -275,26 +278,30 @@ def test_other_equations_are_named(rng):
     )
 
 
-def bert(keras_hub):
+def bert(keras_hub, num_heads=2):
     return keras_hub.models.BertBackbone(
         vocabulary_size=30,
         num_layers=2,
-        num_heads=2,
+        num_heads=num_heads,
         hidden_dim=16,
         intermediate_dim=32,
         max_sequence_length=8,
     )
 
 
-def test_hidden_units_of_a_model_of_keras_hub(rng):
-    keras_hub = pytest.importorskip("keras_hub")
-    model = bert(keras_hub)
-    fill(model, rng)
-    tokens = {
+def bert_tokens(rng):
+    return {
         "token_ids": rng.integers(0, 30, (3, 8)),
         "segment_ids": rng.integers(0, 2, (3, 8)),
         "padding_mask": (np.arange(8) < np.array([[8], [5], [3]])).astype(int),
     }
+
+
+def test_hidden_units_of_a_model_of_keras_hub(rng):
+    keras_hub = pytest.importorskip("keras_hub")
+    model = bert(keras_hub)
+    fill(model, rng)
+    tokens = bert_tokens(rng)
     encoder = model.get_layer("transformer_layer_0")
     # Half of them are dead, by weights that lead to them or on from them. Their biases stay.
     silence(encoder._feedforward_intermediate_dense, outputs=range(8))
@@ -305,7 +312,6 @@ def test_hidden_units_of_a_model_of_keras_hub(rng):
     assert (smaller.intermediate_dim, smaller.num_heads) == (16, 2)
     assert small.count_params() == model.count_params() - 16 * (16 + 1 + 16)
     assert kept(model)["transformer_layer_0 (hidden units)"] == 16
-    assert "heads stay" in dict(compaction.explain(model).opaque)["transformer_layer_0"]
 
     found = dependencies(model)
     kernel = encoder._feedforward_intermediate_dense.kernel
@@ -313,10 +319,96 @@ def test_hidden_units_of_a_model_of_keras_hub(rng):
     assert len(set(ids)) == 32 and found.why_not(kernel) is None
     bias = found.offsets()[id(encoder._feedforward_intermediate_dense.bias)]
     assert bias.ids.tolist() == ids
-    assert "heads stay" in found.why_not(encoder._self_attention_layer.value_dense.kernel)
+    assert found.why_not(encoder._self_attention_layer.value_dense.kernel) is None
     small = without_groups(model, ids[:24])
     same_outputs(model, small, tokens)
     assert small.get_layer("transformer_layer_0").intermediate_dim == 8
+
+
+def test_heads_of_a_model_of_keras_hub(rng, tmp_path):
+    keras_hub = pytest.importorskip("keras_hub")
+    model = bert(keras_hub, num_heads=4)
+    fill(model, rng)
+    tokens = bert_tokens(rng)
+    first, second = (model.get_layer(f"transformer_layer_{i}") for i in range(2))
+    silence_values(first._self_attention_layer, [1, 2], bias=True)
+    output = second._self_attention_layer.output_dense.kernel
+    output.assign(output.numpy() * np.array([0, 1, 1, 1])[:, None, None])  # Nobody reads the first.
+    silence_values(second._self_attention_layer, [3])  # Its bias is left, under a mask.
+    silence(second._feedforward_intermediate_dense, outputs=range(8))
+    small = granet_tf.compact(model)
+    same_outputs(model, small, tokens)
+    assert small.get_layer("transformer_layer_0").get_config()["num_heads"] == 2
+    assert small.get_layer("transformer_layer_0").get_config()["head_size"] == 4
+    assert kept(model)["transformer_layer_0 (heads)"] == 2
+    assert kept(model)["transformer_layer_1 (heads)"] == 3
+    # Of a head of 4: query, key and value with biases, and the kernel of the output.
+    head = 3 * 4 * (16 + 1) + 4 * 16
+    assert small.count_params() == model.count_params() - 3 * head - 8 * (16 + 1 + 16)
+
+    small.save(tmp_path / "small.keras")
+    same_outputs(small, keras.models.load_model(tmp_path / "small.keras"), tokens)
+    # It can become smaller once more.
+    silence_values(small.get_layer("transformer_layer_1")._self_attention_layer, [0], bias=True)
+    smaller = granet_tf.compact(small)
+    same_outputs(small, smaller, tokens)
+    assert smaller.get_layer("transformer_layer_1").num_heads == 2
+
+
+def test_heads_and_hidden_units_of_a_model_of_keras_hub_are_pruned(rng):
+    keras_hub = pytest.importorskip("keras_hub")
+    model = bert(keras_hub, num_heads=4)
+    fill(model, rng)
+    attention = model.get_layer("transformer_layer_0")._self_attention_layer
+    found = dependencies(model)
+    heads = ids_of(found, attention.value_dense.kernel)
+    assert heads == [x for x in heads[::4] for _ in range(4)] and len(set(heads)) == 4
+    assert heads == ids_of(found, attention.query_dense.kernel)
+    units = ids_of(
+        found, model.get_layer("transformer_layer_1")._feedforward_intermediate_dense.kernel
+    )
+    small = without_groups(model, [heads[0], *units[:24]])
+    same_outputs(model, small, bert_tokens(rng))
+    assert small.get_layer("transformer_layer_0").num_heads == 3
+    assert small.get_layer("transformer_layer_1").intermediate_dim == 8
+
+
+def test_half_of_the_heads_and_hidden_units_of_a_model_of_keras_hub_go(rng):
+    keras_hub = pytest.importorskip("keras_hub")
+    model = bert(keras_hub, num_heads=4)
+    fill(model, rng)
+    sparse = granet_tf.wrap(
+        model,
+        granet_tf.MagnitudeAtInit(
+            final_sparsity=0.5, scope="layer", pattern=granet_tf.Filter(coupled=True)
+        ),
+    )
+    granet_tf.strip(sparse)
+    small = granet_tf.compact(model)
+    same_outputs(model, small, bert_tokens(rng))
+    for name in ("transformer_layer_0", "transformer_layer_1"):
+        layer = small.get_layer(name)
+        assert (layer.num_heads, layer.intermediate_dim) == (2, 16)
+
+
+def test_a_file_with_fewer_heads_says_that_it_needs_keras_hub(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
+    monkeypatch.setitem(sys.modules, "keras_hub.layers", None)
+    narrow_encoder.cache_clear()
+    config = {"intermediate_dim": 4, "num_heads": 1, "head_size": 2}
+    saved = {"class_name": "TransformerEncoder", "registered_name": "granet_tf>TransformerEncoder"}
+    with pytest.raises(ImportError, match=r"`pip install keras-hub`. Received: .*keras_hub"):
+        keras.saving.deserialize_keras_object(
+            saved | {"module": "granet_tf.narrow_attention", "config": config}
+        )
+
+
+def test_heads_of_an_encoder_stay_where_each_has_a_mask():
+    keras_hub = pytest.importorskip("keras_hub")
+    inputs, mask = keras.Input((4, 8)), keras.Input((2, 4, 4), dtype="bool")
+    encoder = keras_hub.layers.TransformerEncoder(12, 2, name="encoder")
+    model = keras.Model([inputs, mask], encoder(inputs, attention_mask=mask))
+    assert compaction.explain(model).opaque == (("encoder", "its mask has an axis for heads"),)
 
 
 def test_decoders_and_cached_attention_of_keras_hub(rng):
@@ -332,6 +424,7 @@ def test_decoders_and_cached_attention_of_keras_hub(rng):
     small = granet_tf.compact(model)
     same_outputs(model, small, [rng.normal(size=(2, 4, 8)), rng.normal(size=(2, 3, 8))])
     assert small.get_layer("decoder").intermediate_dim == 9
+    assert "heads stay" in dict(compaction.explain(model).opaque)["decoder"]
     assert small.get_layer("attention").num_heads == 3
 
 

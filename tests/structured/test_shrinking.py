@@ -130,6 +130,36 @@ def _tolerance(model, x):
     return 2e-4 * abs(_flat(model, x)).max()
 
 
+def test_the_next_step_of_encoders_of_keras_hub():
+    keras_hub = pytest.importorskip("keras_hub")
+
+    def make():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((5, 16))
+        x = inputs
+        for i in range(2):
+            x = keras_hub.layers.TransformerEncoder(24, 4, name=f"block{i}")(x)
+        model = keras.Model(inputs, layers.Dense(2)(x))
+        method = granet_tf.StaticSparse(0.5, distribution="uniform", pattern=COUPLED)
+        model = granet_tf.wrap(model, method)
+        model.compile(keras.optimizers.Adam(0.01), "mse")
+        return model
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 5, 16)), rng.normal(size=(8, 5, 2))
+    large, small = make(), make()
+    for model in (large, small):
+        model.train_on_batch(x, y)
+    small.shrink()
+    for i in range(2):
+        block = small.model.get_layer(f"block{i}")
+        assert (block.num_heads, block.intermediate_dim) == (2, 12)
+    for _ in range(3):
+        losses = [model.train_on_batch(x, y) for model in (large, small)]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    np.testing.assert_allclose(_flat(small, x), _flat(large, x), rtol=0, atol=_tolerance(large, x))
+
+
 OPTIMIZERS = {
     "nesterov": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
     "adam_ema": lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=5),
