@@ -82,8 +82,8 @@ setup(
         ],
         # The documentation's site, `make docs`.
         "docs": ["latex2mathml", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.27,<2"],
-        # A text model among the real ones.
-        "test_all": ["keras-hub"],
+        # A text model among the real ones, and an engine that tests do without.
+        "test_all": ["keras-hub", "openvino"],
     },
     entry_points={
         "console_scripts": [

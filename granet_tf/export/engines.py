@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import tempfile
@@ -259,6 +260,15 @@ def _check_installed(package, extra):
         raise ImportError(f"it is not installed (pip install 'granet_tf[{extra}]')")
 
 
+@functools.cache
+def _openvino_core():
+    """The one of the process. Each sets a stack for signals, and two that end in the order they
+    began in leave one that is gone: then the next signal ends the process (OpenVINO 2026.4)."""
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVINORunner:
     """A dense `.tflite` file in OpenVINO, with the methods of `running.Runner`.
 
@@ -271,9 +281,7 @@ class OpenVINORunner:
     """
 
     def __init__(self, content: bytes, threads: int = 1):
-        import openvino
-
-        core = openvino.Core()
+        core = _openvino_core()
         with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
             file.write(content)
             file.flush()

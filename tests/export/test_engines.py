@@ -1,5 +1,6 @@
 """`compare_engines`: what is compared, and what is said of what cannot be."""
 
+import subprocess
 import sys
 
 import keras
@@ -32,6 +33,31 @@ def test_each_engine_and_number_of_threads():
     assert found.threads == (1, 2)
     assert found.shapes == {"x": (1, 8, 8, 16)}
     assert not {"LiteRT", "MNN"} & {*found.left_out}
+
+
+SIGNALLED = """
+import os, signal
+from granet_tf.export.engines import OpenVINORunner
+
+with open("dense.tflite", "rb") as file:
+    content = file.read()
+runners = [OpenVINORunner(content, threads) for threads in (1, 2)]
+while runners:
+    runners.pop(0)
+signal.signal(signal.SIGTERM, lambda *_: print("saved", flush=True))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_is_answered_after_openvino_has_run(tmp_path):
+    """Not by the end of the process, as with two cores of OpenVINO's one after the other."""
+    pytest.importorskip("openvino")
+    dense = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    granet_tf.export_tflite(dense, tmp_path / "dense.tflite", verbose=False)
+    found = subprocess.run(
+        [sys.executable, "-c", SIGNALLED], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "saved\n"
 
 
 def test_gain_is_against_the_best_dense_engine():
