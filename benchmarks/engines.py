@@ -4,8 +4,10 @@ Weights are drawn at random and pruned by magnitude, nothing is retrained: how f
 depends on where its zeros are, not on what it computes. Each sparse file is compared with Keras.
 The engines take turns within one run: LiteRT, and MNN and OpenVINO where they are installed.
 
-    python benchmarks/engines.py [--networks=mobilenet:0.9,resnet50:0.95] [--threads=1]
-    python benchmarks/engines.py --curve [--layers=conv1x1_256] [--sparsities=0.5,0.9]
+    python benchmarks/engines.py [--networks=mobilenet:0.9,resnet50:0.95] [--threads=1] [--block=4]
+    python benchmarks/engines.py --curve [--layers=conv1x1_256] [--sparsities=0.5,0.9] [--block=4]
+
+With --block=4 zeros come in blocks of four outputs, as pattern="mnn" has them, else anywhere.
 
 Some minutes for the networks on two cores, and ten for the curve.
 """
@@ -54,19 +56,22 @@ LAYERS = {
 }
 
 
-def pruned(model, sparsity: float):
-    """The same with the smallest weights of each kernel zero."""
+def pruned(model, sparsity: float, block: int = 1):
+    """The same with the smallest weights of each kernel zero, or blocks of outputs."""
     import numpy as np
 
     for weight in model.trainable_weights:
         if len(weight.shape) > 1 and "depthwise" not in weight.path:
             values = weight.numpy()
-            threshold = np.quantile(np.abs(values), sparsity)
-            weight.assign(np.where(np.abs(values) > threshold, values, 0.0))
+            rows = np.abs(values).reshape(-1, values.shape[-1])
+            rows = np.pad(rows, [(0, 0), (0, -rows.shape[1] % block)])
+            sums = rows.reshape(len(rows), -1, block).sum(-1)
+            active = np.repeat(sums > np.quantile(sums, sparsity), block, 1)
+            weight.assign(values * active[:, : values.shape[-1]].reshape(values.shape))
     return model
 
 
-def compared(build, sparsity: float, threads: list[int], seconds: float):
+def compared(build, sparsity: float, flags, threads: list[int]):
     """The engines on one network at one sparsity."""
     with without_notes(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -76,11 +81,11 @@ def compared(build, sparsity: float, threads: list[int], seconds: float):
         import granet_tf
 
         keras.utils.set_random_seed(0)
-        model = pruned(build(keras), sparsity)
+        model = pruned(build(keras), sparsity, flags.block)
         shape = model.input_shape[1:]
         sample = np.random.default_rng(0).normal(size=(1, *shape)).astype("float32")
         found = granet_tf.compare_engines(
-            model, sample_inputs=sample, threads=threads, seconds=seconds
+            model, sample_inputs=sample, threads=threads, seconds=flags.seconds
         )
         keras.backend.clear_session()
     return found
@@ -90,11 +95,15 @@ def _networks(flags) -> None:
     builders = {"mobilenet": mobilenet, "resnet50": resnet50}
     for case in flags.networks.split(","):
         name, _, sparsity = case.partition(":")
-        found = compared(builders[name], float(sparsity), flags.threads, flags.seconds)
+        found = compared(builders[name], float(sparsity), flags, flags.threads)
         must = f" (must: {MUST[case]})" if case in MUST else ""
-        print(f"\n{name}, {float(sparsity):.0%} of each kernel zero{must}\n{found}")
+        print(f"\n{name}, {float(sparsity):.0%} of each kernel zero{_how(flags)}{must}\n{found}")
         for threads in found.threads:
             print(f"Of the fastest runs with {threads}: {_of_fastest(found, threads)}", flush=True)
+
+
+def _how(flags) -> str:
+    return "" if flags.block == 1 else f", in blocks of {flags.block} outputs"
 
 
 def _of_fastest(found, threads: int) -> str:
@@ -117,7 +126,7 @@ def _curve(flags) -> None:
     table = [("layers", "sparsity", "best dense", "ms", "best sparse", "ms", "gain", "MNN's own")]
     for name in flags.layers.split(","):
         for sparsity in map(float, flags.sparsities.split(",")):
-            found = compared(LAYERS[name], sparsity, flags.threads[:1], flags.seconds)
+            found = compared(LAYERS[name], sparsity, flags, flags.threads[:1])
             [threads] = found.threads
             dense, sparse = (found.best(threads, weights) for weights in ("dense", "sparse"))
             table.append(
@@ -150,6 +159,7 @@ def main() -> None:
     parser.add_argument("--layers", default=",".join(LAYERS))
     parser.add_argument("--sparsities", default=SPARSITIES)
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--block", type=int, default=1, help="outputs that share their zeros")
     parser.add_argument("--seconds", type=float, default=6.0)
     flags = parser.parse_args()
     (_curve if flags.curve else _networks)(flags)

@@ -84,7 +84,8 @@ def wrap(
         method: How masks evolve; None is `GraNet()`: to 90 % sparsity, dense at first, pruned
             until half of the training that `fit` is asked for.
         pattern: What is pruned as one unit, in place of the method's own `pattern`: a pattern or
-            its name, such as "litert" for what LiteRT runs fast; see `granet_tf.Method`.
+            its name, such as "litert" or "mnn" for what these engines run fast; see
+            `granet_tf.Method`.
         mask_only: False sets pruned weights to zero, as the paper does. True is the original
             gradual magnitude pruning: the model computes with w · mask, w keeps its value.
         prunable: Which weights. None is `granet_tf.default_prunable`, but a pattern that removes

@@ -138,12 +138,14 @@ def _made_by(tensor: tf.Tensor) -> str:
     return tensor.op.name + (f":{tensor.value_index}" if tensor.value_index else "")
 
 
-def to_mnn(source: Source, options: Mapping[str, str]) -> bytes:
+def to_mnn(source: Source, options: Mapping[str, str], *, block: int = 1) -> bytes:
     """The `.mnn` file.
 
     Args:
         source: What it is made from.
         options: {flag of the converter: its value, "" for none}.
+        block: How many outputs share their zeros, as kernels take them. MNN has kernels for 1 and
+            for 4, and for 8 with AVX-512.
 
     Raises:
         ConversionError: If the converter lacks an operation, or fails.
@@ -153,6 +155,10 @@ def to_mnn(source: Source, options: Mapping[str, str]) -> bytes:
         with open(before, "wb") as file:
             file.write(source.content)
         every = {"modelFile": before, "MNNModel": after, "bizCode": "granet_tf", **options}
+        if block > 1:
+            every["compressionParamsFile"] = os.path.join(folder, "blocks")
+            with open(every["compressionParamsFile"], "wb") as file:
+                file.write(_pruned_in(block))
         arguments = [text for name, value in every.items() for text in (f"--{name}", value) if text]
         # In a process of its own: it writes on both streams, and may end the process it is in.
         done = subprocess.run(
@@ -168,6 +174,23 @@ def to_mnn(source: Source, options: Mapping[str, str]) -> bytes:
             raise ConversionError(_reason(done.stdout, done.returncode))
         with open(after, "rb") as file:
             return file.read()
+
+
+def _pruned_in(block: int) -> bytes:
+    """What tells the converter of blocks: a `Pipeline` of its `MNN_compression.proto`, with one
+    algorithm, to prune (type 1) in blocks of outputs (type 1).
+
+    Example:
+
+    >>> _pruned_in(4).hex(" ", 4)
+    '0a0530 2e302e30 120a0801 1a060801 1a022004'
+    """
+
+    def message(field: int, content: bytes) -> bytes:
+        return bytes([field << 3 | 2, len(content)]) + content
+
+    pruning = b"\x08\x01" + message(3, bytes([4 << 3, block]))
+    return message(1, b"0.0.0") + message(2, b"\x08\x01" + message(3, pruning))
 
 
 def _reason(output: str, code: int) -> str:

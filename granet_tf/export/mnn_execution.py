@@ -15,14 +15,17 @@ from granet_tf.export.execution import DENSE, DENSIFIED, SPARSE
 from granet_tf.export.layers import Match, matched
 from granet_tf.export.mnn_file import DEPTHWISE, read_mnn_weights
 
-# From which share of zeros on sparse kernels are faster than MNN's own dense ones, about: on x86
-# with AVX2, one thread; the last column of `python benchmarks/engines.py --curve`.
-_WINOGRAD_PAYS, _DENSE_LAYERS_PAY, _OTHERS_PAY = 0.9, 0.94, 0.75
+# From which share of zeros on sparse kernels are faster than MNN's own dense ones, about: on x86,
+# one thread; the last column of `python benchmarks/engines.py --curve`, with AVX2, and with
+# `--block=4` and AVX-512.
+_WINOGRAD, _DENSE_LAYERS, _OTHERS = "Winograd", "dense layers", "others"
+_PAYS = {_WINOGRAD: 0.9, _DENSE_LAYERS: 0.94, _OTHERS: 0.75}
+_PAYS_IN_BLOCKS = {_WINOGRAD: 0.8, _DENSE_LAYERS: 0.8, _OTHERS: 0.3}
 
 
 @dataclasses.dataclass(frozen=True)
 class MNNVerdict:
-    """How MNN will use a weight, on x86 with AVX2 and on ARM.
+    """How MNN will use a weight, on x86 and on ARM.
 
     Attributes:
         runs: `SPARSE`, `DENSIFIED` or `DENSE`.
@@ -37,10 +40,11 @@ class MNNVerdict:
 
 @dataclasses.dataclass(frozen=True)
 class _Rule:
-    """One line of the table; `{zeros}` is filled in."""
+    """One line of the table; `{zeros}` is filled in, and `{pays}`, of what kernel it is about."""
 
     fits: Callable[[Match], bool]
     verdict: MNNVerdict
+    about: str = _OTHERS
 
 
 def verdict_on(match: Match) -> MNNVerdict:
@@ -54,8 +58,17 @@ def verdict_on(match: Match) -> MNNVerdict:
     >>> verdict_on(Match(weight)).why
     'It has no zeros.'
     """
-    verdict = next(rule.verdict for rule in RULES if rule.fits(match))
-    return dataclasses.replace(verdict, why=verdict.why.format(zeros=f"{_zeros(match):.0%}"))
+    rule = next(rule for rule in RULES if rule.fits(match))
+    figures = {
+        "zeros": f"{_zeros(match):.0%}",
+        "pays": f"{_pays(match, rule.about):.0%}",
+        "block": match.stored.block,
+    }
+    filled = {
+        name: text if text is None else text.format(**figures)
+        for name, text in (("why", rule.verdict.why), ("advice", rule.verdict.advice))
+    }
+    return dataclasses.replace(rule.verdict, **filled)
 
 
 def verdicts(model: keras.Model, content: bytes) -> Mapping[str, MNNVerdict]:
@@ -80,6 +93,10 @@ ELSEWHERE = MNNVerdict(
 
 def _zeros(match: Match) -> float:
     return 1.0 - match.stored.nonzeros / match.stored.values.size
+
+
+def _pays(match: Match, about: str) -> float:
+    return (_PAYS if match.stored.block == 1 else _PAYS_IN_BLOCKS)[about]
 
 
 def _is_depthwise(match: Match) -> bool:
@@ -107,7 +124,7 @@ RULES: tuple[_Rule, ...] = (
             "MNN has no sparse kernel for depthwise convolutions: expanded when the file is "
             "loaded.",
             "Depthwise convolutions in MNN: they never run sparse, so zeros there cost accuracy "
-            "only; pin them, as in pinned={'*depthwise*': 0.0}.",
+            "only; pin them, as in pinned={{'*depthwise*': 0.0}}.",
         ),
     ),
     _Rule(
@@ -121,36 +138,49 @@ RULES: tuple[_Rule, ...] = (
         ),
     ),
     _Rule(
-        lambda match: match.stored.winograd and _zeros(match) < _WINOGRAD_PAYS,
+        lambda match: match.stored.winograd and _zeros(match) < _pays(match, _WINOGRAD),
         MNNVerdict(
             SPARSE,
             "MNN skips the zeros, but its dense kernel needs few products for such windows "
-            "(Winograd's): sparse is faster from about 90% zeros on, here {zeros} are.",
-            "Convolutions with a window and no strides in MNN: below about 90% zeros they are "
-            "slower sparse than dense; give them more zeros.",
+            "(Winograd's): sparse is faster from about {pays} zeros on, here {zeros} are.",
+            "Convolutions with a window and no strides in MNN: below about {pays} zeros they are "
+            "slower sparse than dense; give them more zeros, or zeros in blocks by pattern='mnn'.",
         ),
+        _WINOGRAD,
     ),
     _Rule(
-        lambda match: _is_dense_layer(match) and _zeros(match) < _DENSE_LAYERS_PAY,
+        lambda match: _is_dense_layer(match) and _zeros(match) < _pays(match, _DENSE_LAYERS),
         MNNVerdict(
             SPARSE,
             "MNN skips the zeros, but one input vector gives its kernel little to do for each: "
-            "sparse is faster from about 94% zeros on, here {zeros} are.",
-            "Dense layers in MNN: below about 94% zeros they are slower sparse than dense; give "
-            "them more zeros, or use pattern='litert' and a .tflite file.",
+            "sparse is faster from about {pays} zeros on, here {zeros} are.",
+            "Dense layers in MNN: below about {pays} zeros they are slower sparse than dense; give "
+            "them more zeros, or zeros in blocks by pattern='mnn', or use pattern='litert' and a "
+            ".tflite file.",
+        ),
+        _DENSE_LAYERS,
+    ),
+    _Rule(
+        lambda match: _zeros(match) < _pays(match, _OTHERS),
+        MNNVerdict(
+            SPARSE,
+            "MNN skips the zeros: that is faster from about {pays} zeros on, here {zeros} are.",
+            "1×1 convolutions, and those with strides, in MNN: below about {pays} zeros they are "
+            "no faster sparse than dense; give them more zeros, or zeros in blocks by "
+            "pattern='mnn'.",
         ),
     ),
     _Rule(
-        lambda match: _zeros(match) < _OTHERS_PAY,
+        lambda match: match.stored.block == 1,
         MNNVerdict(
             SPARSE,
-            "MNN skips the zeros: that is faster from about 75% zeros on, here {zeros} are.",
-            "1×1 convolutions, and those with strides, in MNN: below about 75% zeros they are no "
-            "faster sparse than dense; give them more zeros.",
+            "MNN skips the zeros, wherever they are.",
+            "Zeros anywhere in MNN: in blocks of 4 outputs, by pattern='mnn', as many of them take "
+            "half of the time.",
         ),
     ),
     _Rule(
         lambda match: True,
-        MNNVerdict(SPARSE, "MNN skips the zeros, wherever they are."),
+        MNNVerdict(SPARSE, "MNN skips what is zero in blocks of {block} outputs."),
     ),
 )

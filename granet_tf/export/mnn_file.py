@@ -24,6 +24,7 @@ _KERNEL_X, _KERNEL_Y, _OUTPUTS = 2, 3, 10
 # Strides and dilations.
 _MOVES = (4, 5, 6, 7)
 _VALUES, _SIZE, _INDEX = 1, 12, 13
+_ARGUMENTS, _INTEGER, _KEY = 1, 1, 3
 # Which of the union of parameters a convolution has, a dense layer's too.
 _CONVOLUTION_2D = 9
 
@@ -79,6 +80,24 @@ def read_mnn_weights(file: str | os.PathLike[str] | bytes) -> list[MNNWeight]:
     return [_joined([*parts]) for _, parts in itertools.groupby(kernels, _name_of_all_groups)]
 
 
+def taken_in_blocks(weight: MNNWeight, block: int) -> int:
+    """How many weights the blocks of this many outputs have in which some weight is not 0.
+
+    Example: a kernel of one input and eight outputs, of which four are not 0.
+
+    >>> def kernel(*outputs):
+    ...     values = np.array(outputs, np.float32).reshape(8, 1, 1, 1)
+    ...     return MNNWeight("w", values, values, True, 1, 16, (CONVOLUTION,), False, False)
+    >>> taken_in_blocks(kernel(1, 2, 3, 4, 0, 0, 0, 0), 4)
+    4
+    >>> taken_in_blocks(kernel(1, 0, 2, 0, 3, 0, 4, 0), 4)
+    8
+    """
+    active = weight.values.reshape(len(weight.values), -1) != 0
+    filled = np.pad(active, [(0, -len(active) % block), (0, 0)])
+    return block * int(filled.reshape(-1, block, active.shape[1]).any(1).sum())
+
+
 def _name_of_all_groups(kernel: MNNWeight) -> str:
     """MNN has an operation for each group of a convolution.
 
@@ -114,18 +133,25 @@ def _kernel(operation: _Table) -> MNNWeight | None:
         return None
     values, nbytes = stored
     common = convolution.table(_COMMON)
-    is_sparse = convolution.table(_SPARSE) is not None
+    sparse = convolution.table(_SPARSE)
+    is_sparse = sparse is not None
     return MNNWeight(
         name=operation.text(_OPERATION_NAME),
         values=_in_order(values, common, kind),
         scale=np.zeros(0, np.float32),
         sparse=is_sparse,
-        block=1,
+        block=_block(sparse) if is_sparse else 1,
         nbytes=nbytes,
         operators=(kind,),
         densified=is_sparse and kind == DEPTHWISE,
         winograd=_may_be_winograd(common),
     )
+
+
+def _block(sparse: _Table) -> int:
+    """How many outputs the kernel takes together."""
+    arguments = sparse.tables(_ARGUMENTS)
+    return next(a.integer(_INTEGER) for a in arguments if a.text(_KEY) == "sparseBlockOC")
 
 
 def _values(convolution: _Table) -> tuple[np.ndarray, int] | None:

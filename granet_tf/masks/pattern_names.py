@@ -79,6 +79,11 @@ def _in_dense_layers(pattern):
     return ByKind({"dense": pattern, "einsum": pattern})
 
 
+def _in_kernels(pattern):
+    """What MNN runs as a convolution: dense layers, too."""
+    return ByKind({"dense": pattern, "einsum": pattern, "convolution": pattern})
+
+
 # LiteRT expands the zeros of convolutions when it loads a model, so these stay single weights.
 PATTERNS: dict[str, Pattern] = {
     "element": Element(),
@@ -86,6 +91,7 @@ PATTERNS: dict[str, Pattern] = {
     "2:4": NM(2, 4),
     "litert": _in_dense_layers(Block((4, 1))),
     "litert_int8": _in_dense_layers(Block((16, 1))),
+    "mnn": _in_kernels(Block((1, 4))),
     "coupled_filter": Filter(coupled=True),
 }
 

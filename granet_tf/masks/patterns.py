@@ -204,7 +204,8 @@ class Block(Pattern):
     layers whose outputs are those of the model are spared, as by `Filter`.
 
     On x86, LiteRT runs dense layers faster where zeros come in blocks of (4, 1) float32 or (16, 1)
-    int8 weights; `pattern="litert"` is that.
+    int8 weights; `pattern="litert"` is that. MNN runs them and convolutions faster in blocks of
+    (1, 4), `pattern="mnn"`.
 
     Args:
         size: Inputs and outputs of a block, both > 0.

@@ -61,8 +61,8 @@ class Method:
         capped: {weight: sparsity} of weights that go no higher than this, such as `{-1: 0.8}`.
         pattern: What is pruned as one unit: `Element()`, `Block((4, 1))`, `Filter()`, `NM(2, 4)`,
             `ByKind({"dense": Block((4, 1))})` for one in each kind of layer, or a name, such as
-            "litert"; see `granet_tf.masks.pattern_names.PATTERNS`. Counts, sparsities and drop
-            fractions are then those of units.
+            "litert" or "mnn"; see `granet_tf.masks.pattern_names.PATTERNS`. Counts, sparsities and
+            drop fractions are then those of units.
         seed: Seeds initial masks and random growth, together with each weight's path and the step;
             `keras.utils.set_random_seed` does not change them.
         total_steps: Length of training in optimizer steps; None takes it from `fit`.
@@ -118,7 +118,7 @@ class Method:
     )
     pattern: str | Pattern = parameter(
         help="What is pruned as one: single weights, whole filters, 2 of every 4 inputs, or blocks "
-        "that LiteRT computes sparsely, of float32 or int8, in dense layers.",
+        "that LiteRT computes sparsely in dense layers, of float32 or int8, or that MNN does.",
         default_factory=Element,
     )
     seed: int = parameter(0, "Seed of random masks and random growth.")

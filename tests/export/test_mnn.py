@@ -10,6 +10,7 @@ import pytest
 
 import granet_tf
 from granet_tf.export import mnn_conversion
+from granet_tf.export.mnn_file import read_mnn_weights
 
 layers = keras.layers
 
@@ -82,6 +83,63 @@ def test_zeros_take_no_room(tmp_path):
     assert report.raw_bytes > dense
     # A value and where it is, and what the file has besides.
     assert report.sparse_bytes < 0.12 * dense + 2048
+
+
+def in_blocks(model, outputs, sparsity=0.9):
+    """Each kernel at this sparsity, its zeros in blocks of as many outputs."""
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        if len(weight.shape) > 1:
+            *rest, number = weight.shape
+            drawn = rng.random((*rest, -(-number // outputs))) > sparsity
+            weight.assign(weight * np.repeat(drawn, outputs, -1)[..., :number])
+    return model
+
+
+def kernels_of_each_kind():
+    """Numbers of outputs that are multiples of 4, and that are not."""
+    return keras.Sequential(
+        [
+            keras.Input((12, 12, 8), name="pixels"),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.Conv2D(30, 1),
+            layers.BatchNormalization(),
+            layers.Conv2D(16, 3, strides=2, groups=2),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(50, activation="relu"),
+            layers.Dense(10),
+        ]
+    )
+
+
+def test_zeros_in_blocks_are_computed_in_blocks(tmp_path):
+    model, path = in_blocks(kernels_of_each_kind(), 4, 0.7), tmp_path / "model.mnn"
+    images = np.random.default_rng(1).normal(size=(9, 12, 12, 8)).astype("float32")
+    report = granet_tf.export_mnn(model, path, sample_inputs=images)
+    assert {(w.sparse, w.block) for w in read_mnn_weights(path)} == {(True, 4)}
+    for number in (1, 9):
+        actual = run(path, report, {"pixels": images[:number]})["output_0"]
+        expected = model.predict(images[:number], verbose=0)
+        np.testing.assert_allclose(actual, expected, atol=1e-5 * abs(expected).max())
+
+
+@pytest.mark.parametrize(("outputs", "block"), [(1, 1), (2, 1), (8, 4)])
+def test_zeros_elsewhere_are_computed_one_by_one(outputs, block, tmp_path):
+    granet_tf.export_mnn(in_blocks(kernels_of_each_kind(), outputs), tmp_path / "model.mnn")
+    assert {w.block for w in read_mnn_weights(tmp_path / "model.mnn")} == {block}
+
+
+def test_the_pattern_mnn_gives_such_blocks(tmp_path):
+    sparse = granet_tf.wrap(
+        kernels_of_each_kind(), granet_tf.StaticSparse(0.8, pattern="mnn", distribution="uniform")
+    )
+    granet_tf.export_mnn(sparse, tmp_path / "model.mnn")
+    kernels = read_mnn_weights(tmp_path / "model.mnn")
+    assert {w.block for w in kernels} == {4}
+    for kernel in kernels[:2]:
+        active = kernel.values[: len(kernel.values) // 4 * 4] != 0
+        of_four = active.reshape(-1, 4, active[0].size)
+        np.testing.assert_array_equal(of_four.any(1), of_four.all(1))
 
 
 def test_eight_bits_take_less(tmp_path):

@@ -143,19 +143,22 @@ def test_what_is_no_kernel_runs_dense(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "winograd", "zeros", "said"),
+    ("shape", "winograd", "zeros", "said", "block"),
     [
-        ((64, 1, 1, 64), False, 0.65, "from about 75% zeros on, here 65% are"),
-        ((64, 3, 3, 64), False, 0.8, "wherever they are"),
-        ((64, 3, 3, 64), True, 0.8, "from about 90% zeros on, here 80% are"),
-        ((64, 3, 3, 64), True, 0.95, "wherever they are"),
+        ((64, 1, 1, 64), False, 0.65, "from about 75% zeros on, here 65% are", 1),
+        ((64, 3, 3, 64), False, 0.8, "wherever they are", 1),
+        ((64, 3, 3, 64), True, 0.8, "from about 90% zeros on, here 80% are", 1),
+        ((64, 3, 3, 64), True, 0.95, "wherever they are", 1),
+        ((64, 1, 1, 64), False, 0.5, "in blocks of 4 outputs", 4),
+        ((64, 3, 3, 64), True, 0.7, "from about 80% zeros on, here 70% are", 4),
+        ((64, 3, 3, 64), True, 0.85, "in blocks of 4 outputs", 4),
     ],
 )
-def test_rules(shape, winograd, zeros, said):
+def test_rules(shape, winograd, zeros, said, block):
     values = np.ones(shape, "float32")
     values.flat[: int(zeros * values.size)] = 0
     operators = ("Convolution",)
-    weight = MNNWeight("w", values, np.zeros(0), True, 1, 0, operators, False, winograd)
+    weight = MNNWeight("w", values, np.zeros(0), True, block, 0, operators, False, winograd)
     assert said in mnn_execution.verdict_on(Match(weight)).why
 
 
