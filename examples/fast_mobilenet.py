@@ -46,6 +46,9 @@ train, test = slice(0, flags.images), slice(1437, None)
 network = keras.applications.MobileNet(
     weights=None, input_shape=(flags.size, flags.size, 3), classes=10, alpha=flags.alpha
 )
+for layer in network.layers:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        layer.momentum = 0.9  # At 0.99, its averages would take more steps than there are here.
 
 
 def is_pointwise(layer, weight):
