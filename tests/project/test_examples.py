@@ -152,6 +152,17 @@ def test_it_opens_as_a_notebook(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["fast_mobilenet.py", "pruned_mobilenet.py"])
+def test_a_mobilenet_learns(name, tmp_path):
+    """Which it does not with as little training as above; of ten classes."""
+    arguments = ["--size=32", "--alpha=0.5", "--epochs=12"]
+    printed = run([ROOT / "examples" / name, *arguments], tmp_path)
+    [line] = re.findall(r"test accuracy .*", printed)
+    accuracies = [float(figure) for figure in re.findall(r"(\d+\.\d\d)%", line)]
+    assert min(accuracies) > 60, line
+
+
+@pytest.mark.slow
 def test_tfmot_gives_the_same_figures(tmp_path):
     printed = run([ROOT / "examples" / "from_tfmot.py", "--before"], tmp_path)
     assert re.search(EXAMPLES["from_tfmot.py"][1].partition("\\n(")[0], printed), printed
