@@ -4,17 +4,18 @@ Weights are drawn at random and pruned by magnitude, nothing is retrained: how f
 depends on where its zeros are, not on what it computes. Each sparse file is compared with Keras.
 The engines take turns within one run: LiteRT, and MNN and OpenVINO where they are installed.
 
-    python benchmarks/engines.py [--networks=mobilenet:0.9,resnet50:0.95] [--threads=1] [--block=4]
-    python benchmarks/engines.py --curve [--layers=conv1x1_256] [--sparsities=0.5,0.9] [--block=4]
+    python benchmarks/engines.py [--networks=mobilenet:0.9,resnet50:0.95] [--threads=1]
+    python benchmarks/engines.py --curve [--layers=conv1x1_256] [--sparsities=0.5,0.9]
 
-With --block=4 zeros come in blocks of four outputs, as pattern="mnn" has them, else anywhere.
+Zeros are anywhere, and then in blocks of four outputs, as pattern="mnn" has them: --blocks=1,4.
 
-Some minutes for the networks on two cores, and ten for the curve.
+Some minutes for the networks on two cores, and twenty for the curve.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import warnings
 
 import common  # noqa: F401  It quiets TensorFlow.
@@ -71,7 +72,7 @@ def pruned(model, sparsity: float, block: int = 1):
     return model
 
 
-def compared(build, sparsity: float, flags, threads: list[int]):
+def compared(build, sparsity: float, block: int, flags, threads: list[int]):
     """The engines on one network at one sparsity."""
     with without_notes(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -81,7 +82,7 @@ def compared(build, sparsity: float, flags, threads: list[int]):
         import granet_tf
 
         keras.utils.set_random_seed(0)
-        model = pruned(build(keras), sparsity, flags.block)
+        model = pruned(build(keras), sparsity, block)
         shape = model.input_shape[1:]
         sample = np.random.default_rng(0).normal(size=(1, *shape)).astype("float32")
         found = granet_tf.compare_engines(
@@ -93,17 +94,17 @@ def compared(build, sparsity: float, flags, threads: list[int]):
 
 def _networks(flags) -> None:
     builders = {"mobilenet": mobilenet, "resnet50": resnet50}
-    for case in flags.networks.split(","):
+    for case, block in itertools.product(flags.networks.split(","), flags.blocks):
         name, _, sparsity = case.partition(":")
-        found = compared(builders[name], float(sparsity), flags, flags.threads)
+        found = compared(builders[name], float(sparsity), block, flags, flags.threads)
         must = f" (must: {MUST[case]})" if case in MUST else ""
-        print(f"\n{name}, {float(sparsity):.0%} of each kernel zero{_how(flags)}{must}\n{found}")
+        print(f"\n{name}, {float(sparsity):.0%} of each kernel zero{_how(block)}{must}\n{found}")
         for threads in found.threads:
             print(f"Of the fastest runs with {threads}: {_of_fastest(found, threads)}", flush=True)
 
 
-def _how(flags) -> str:
-    return "" if flags.block == 1 else f", in blocks of {flags.block} outputs"
+def _how(block: int) -> str:
+    return "" if block == 1 else f", in blocks of {block} outputs"
 
 
 def _of_fastest(found, threads: int) -> str:
@@ -123,25 +124,29 @@ def _of_fastest(found, threads: int) -> str:
 def _curve(flags) -> None:
     from granet_tf.reports.table import aligned
 
-    table = [("layers", "sparsity", "best dense", "ms", "best sparse", "ms", "gain", "MNN's own")]
-    for name in flags.layers.split(","):
-        for sparsity in map(float, flags.sparsities.split(",")):
-            found = compared(LAYERS[name], sparsity, flags, flags.threads[:1])
-            [threads] = found.threads
-            dense, sparse = (found.best(threads, weights) for weights in ("dense", "sparse"))
-            table.append(
-                (
-                    name,
-                    f"{sparsity:.2f}",
-                    dense.engine,
-                    f"{dense.latency.median:.3f}",
-                    sparse.engine,
-                    f"{sparse.latency.median:.3f}",
-                    f"{found.gain(threads):.2f}",
-                    _own_gain(found, threads),
-                )
+    head = ("layers", "sparsity", "block", "best dense", "ms", "best sparse", "ms", "gain")
+    table = [(*head, "MNN's own")]
+    sparsities = [float(text) for text in flags.sparsities.split(",")]
+    for name, block, sparsity in itertools.product(
+        flags.layers.split(","), flags.blocks, sparsities
+    ):
+        found = compared(LAYERS[name], sparsity, block, flags, flags.threads[:1])
+        [threads] = found.threads
+        dense, sparse = (found.best(threads, weights) for weights in ("dense", "sparse"))
+        table.append(
+            (
+                name,
+                f"{sparsity:.2f}",
+                str(block),
+                dense.engine,
+                f"{dense.latency.median:.3f}",
+                sparse.engine,
+                f"{sparse.latency.median:.3f}",
+                f"{found.gain(threads):.2f}",
+                _own_gain(found, threads),
             )
-            print(*table[-1], flush=True)
+        )
+        print(*table[-1], flush=True)
     print(f"\n{found.machine}, {threads} thread{'s' if threads > 1 else ''}")
     print(aligned(table, text_columns=3))
 
@@ -159,7 +164,12 @@ def main() -> None:
     parser.add_argument("--layers", default=",".join(LAYERS))
     parser.add_argument("--sparsities", default=SPARSITIES)
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
-    parser.add_argument("--block", type=int, default=1, help="outputs that share their zeros")
+    parser.add_argument(
+        "--blocks",
+        type=lambda text: [int(size) for size in text.split(",")],
+        default=[1, 4],
+        help="numbers of outputs that share their zeros, 1 for zeros anywhere",
+    )
     parser.add_argument("--seconds", type=float, default=6.0)
     flags = parser.parse_args()
     (_curve if flags.curve else _networks)(flags)

@@ -16,8 +16,8 @@ from granet_tf.export.layers import Match, matched
 from granet_tf.export.mnn_file import DEPTHWISE, read_mnn_weights
 
 # From which share of zeros on sparse kernels are faster than MNN's own dense ones, about: on x86,
-# one thread; the last column of `python benchmarks/engines.py --curve`, with AVX2, and with
-# `--block=4` and AVX-512.
+# one thread; the last column of `python benchmarks/engines.py --curve`, with AVX2, and in blocks of
+# four with AVX-512.
 _WINOGRAD, _DENSE_LAYERS, _OTHERS = "Winograd", "dense layers", "others"
 _PAYS = {_WINOGRAD: 0.9, _DENSE_LAYERS: 0.94, _OTHERS: 0.75}
 _PAYS_IN_BLOCKS = {_WINOGRAD: 0.8, _DENSE_LAYERS: 0.8, _OTHERS: 0.3}
