@@ -63,6 +63,7 @@ def verdict_on(match: Match) -> MNNVerdict:
         "zeros": f"{_zeros(match):.0%}",
         "pays": f"{_pays(match, rule.about):.0%}",
         "block": match.stored.block,
+        "or_blocks": ", or zeros in blocks by pattern='mnn'" if match.stored.block == 1 else "",
     }
     filled = {
         name: text if text is None else text.format(**figures)
@@ -144,7 +145,7 @@ RULES: tuple[_Rule, ...] = (
             "MNN skips the zeros, but its dense kernel needs few products for such windows "
             "(Winograd's): sparse is faster from about {pays} zeros on, here {zeros} are.",
             "Convolutions with a window and no strides in MNN: below about {pays} zeros they are "
-            "slower sparse than dense; give them more zeros, or zeros in blocks by pattern='mnn'.",
+            "slower sparse than dense; give them more zeros{or_blocks}.",
         ),
         _WINOGRAD,
     ),
@@ -155,8 +156,7 @@ RULES: tuple[_Rule, ...] = (
             "MNN skips the zeros, but one input vector gives its kernel little to do for each: "
             "sparse is faster from about {pays} zeros on, here {zeros} are.",
             "Dense layers in MNN: below about {pays} zeros they are slower sparse than dense; give "
-            "them more zeros, or zeros in blocks by pattern='mnn', or use pattern='litert' and a "
-            ".tflite file.",
+            "them more zeros{or_blocks}, or use pattern='litert' and a .tflite file.",
         ),
         _DENSE_LAYERS,
     ),
@@ -166,8 +166,7 @@ RULES: tuple[_Rule, ...] = (
             SPARSE,
             "MNN skips the zeros: that is faster from about {pays} zeros on, here {zeros} are.",
             "1×1 convolutions, and those with strides, in MNN: below about {pays} zeros they are "
-            "no faster sparse than dense; give them more zeros, or zeros in blocks by "
-            "pattern='mnn'.",
+            "no faster sparse than dense; give them more zeros{or_blocks}.",
         ),
     ),
     _Rule(
@@ -175,8 +174,8 @@ RULES: tuple[_Rule, ...] = (
         MNNVerdict(
             SPARSE,
             "MNN skips the zeros, wherever they are.",
-            "Zeros anywhere in MNN: in blocks of 4 outputs, by pattern='mnn', as many of them take "
-            "half of the time.",
+            "Zeros anywhere in MNN: kernels with as many zeros in blocks of 4 outputs, by "
+            "pattern='mnn', take about half of the time.",
         ),
     ),
     _Rule(

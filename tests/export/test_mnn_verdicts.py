@@ -159,7 +159,10 @@ def test_rules(shape, winograd, zeros, said, block):
     values.flat[: int(zeros * values.size)] = 0
     operators = ("Convolution",)
     weight = MNNWeight("w", values, np.zeros(0), True, block, 0, operators, False, winograd)
-    assert said in mnn_execution.verdict_on(Match(weight)).why
+    verdict = mnn_execution.verdict_on(Match(weight))
+    assert said in verdict.why
+    # To what has blocks already they are not recommended.
+    assert ("pattern='mnn'" in (verdict.advice or "")) == (block == 1)
 
 
 def test_where_winograd_could_be(exported):
