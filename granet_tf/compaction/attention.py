@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
+from granet_tf.compaction.calls import Call
 from granet_tf.compaction.channels import Channels, unknown
 from granet_tf.compaction.channelwise import members_of
 from granet_tf.compaction.rules import Member, Resized, Rule, found, register, values_of
@@ -25,6 +28,35 @@ HEADS = "heads"
 _ROLES = {"query": ("query", "gate"), "key": ("key",), "value": ("value",)}
 _MASKS = ("query_mask", "key_mask", "value_mask", "attention_mask")
 _HARMLESS = ("training", "use_causal_mask")
+
+
+MASKS_HEADS = "its mask has an axis for heads"
+
+
+def arguments_of(call: Call) -> dict[str, Any]:
+    """The arguments of a call, by name.
+
+    Example:
+
+    >>> from granet_tf.compaction.calls import call_graph
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
+    >>> list(arguments_of(call_graph(model).calls[0]))
+    ['inputs']
+    """
+    given = call.node.arguments
+    return inspect.signature(call.operation.call).bind(*given.args, **given.kwargs).arguments
+
+
+def masks_heads(arguments: Mapping[str, Any]) -> bool:
+    """Whether a layer with heads is called with a mask for each of them.
+
+    Example:
+
+    >>> masks_heads({"attention_mask": np.ones((1, 2, 5, 5))}), masks_heads({})
+    (True, False)
+    """
+    mask = arguments.get("attention_mask")
+    return mask is not None and len(mask.shape) > 3 and mask.shape[1] != 1
 
 
 class Attention(Rule):
@@ -39,9 +71,8 @@ class Attention(Rule):
         for name in given.keys() - {*_ROLES, *_MASKS, *_HARMLESS}:
             if given[name] is not None and given[name] is not False:
                 return f"it is called with `{name}`"
-        mask = given.get("attention_mask")
-        if mask is not None and len(mask.shape) > 3 and mask.shape[1] != 1:
-            return "its mask has an axis for heads"
+        if masks_heads(given):
+            return MASKS_HEADS
         if self.has_single_numbers:
             return "its heads are of size 1, with biases that Keras may take for those of positions"
         roles = {id(self._tensor(role)) for role in _ROLES}
@@ -59,11 +90,7 @@ class Attention(Rule):
 
     @functools.cached_property
     def _given(self) -> dict:
-        """The arguments of the call, by name."""
-        arguments = self.call.node.arguments
-        return (
-            inspect.signature(self.layer.call).bind(*arguments.args, **arguments.kwargs).arguments
-        )
+        return arguments_of(self.call)
 
     def _of(self, role: str) -> Channels | None:
         """The channels of what is projected as this."""

@@ -8,13 +8,19 @@ as many heads as fill the width.
 from __future__ import annotations
 
 import functools
-import inspect
+from typing import ClassVar
 
 import keras
 import numpy as np
 
 from granet_tf.compaction import averaging
-from granet_tf.compaction.attention import HEADS, Attention
+from granet_tf.compaction.attention import (
+    HEADS,
+    MASKS_HEADS,
+    Attention,
+    arguments_of,
+    masks_heads,
+)
 from granet_tf.compaction.channelwise import is_elementwise, keeps_zero
 from granet_tf.compaction.rules import Member, Opaque, Resized, register, values_of
 from granet_tf.narrow_attention import narrow_encoder
@@ -27,11 +33,10 @@ class TransformerBlock(Opaque):
     """Two dense layers inside, one after the other; between them are hidden units."""
 
     resizes = True
-    why_heads_stay = "heads stay, too, as caches are made for all of them"
+    why_opaque: ClassVar[str] = averaging.REASON
 
     def __init__(self, call, *, shared: bool):
-        reasons = [averaging.REASON, self.why_heads_stay]
-        super().__init__(call, "; ".join(reason for reason in reasons if reason))
+        super().__init__(call, self.why_opaque)
         self.shared = shared
 
     def obstacle(self, inputs):
@@ -91,6 +96,12 @@ class TransformerBlock(Opaque):
         return value[:, None] * values_of(self._second.kernel)
 
 
+class DecoderBlock(TransformerBlock):
+    """Hidden units."""
+
+    why_opaque = f"{averaging.REASON}; heads stay, too, as caches are made for all of them"
+
+
 class AttentionInside(Attention):
     """The attention of a block: its heads, which go if their values are 0 or not read.
 
@@ -111,15 +122,8 @@ class AttentionInside(Attention):
 class EncoderBlock(TransformerBlock):
     """Hidden units and heads. Fewer heads of the same size take a class that is told the size."""
 
-    why_heads_stay = None
-
     def obstacle(self, inputs):
-        arguments = self.call.node.arguments
-        given = inspect.signature(self.layer.call).bind(*arguments.args, **arguments.kwargs)
-        mask = given.arguments.get("attention_mask")
-        if mask is not None and len(mask.shape) > 3:
-            return "its mask has an axis for heads"
-        return super().obstacle(inputs)
+        return MASKS_HEADS if masks_heads(arguments_of(self.call)) else super().obstacle(inputs)
 
     @functools.cached_property
     def _attention(self) -> AttentionInside:
@@ -152,5 +156,5 @@ class EncoderBlock(TransformerBlock):
         return Resized(config, inside=inside, kind=narrow_encoder())
 
 
-register(TransformerBlock, ["keras_hub>TransformerDecoder"])
+register(DecoderBlock, ["keras_hub>TransformerDecoder"])
 register(EncoderBlock, ["keras_hub>TransformerEncoder", "granet_tf>TransformerEncoder"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,7 +21,7 @@ from granet_tf.export.mnn_conversion import (
     of_tflite,
     to_mnn,
 )
-from granet_tf.export.mnn_file import DEPTHWISE, read_mnn_weights, taken_in_blocks
+from granet_tf.export.mnn_file import DEPTHWISE, MNNWeight, read_mnn_weights, taken_in_blocks
 from granet_tf.export.mnn_running import MNNRunner
 from granet_tf.export.samples import Inputs
 from granet_tf.own_classes import check_keras
@@ -199,32 +199,28 @@ def converted(
     for way, make in ways.items():
         try:
             source = make(model, inputs)
-            content = _sparse(source, MNN_FORMATS[format])
+            dense = to_mnn(source, MNN_FORMATS[format])
+            block = _block_of(read_mnn_weights(dense))
+            content = to_mnn(source, _SPARSE | MNN_FORMATS[format], block=block)
             comparison = expected.compare(MNNRunner(content, source))
             comparison.check(allowed)
         # Also what Keras's converter raises of operations that only a graph can have.
         except (ValueError, RuntimeError) as error:
             failed[way] = error
             continue
-        dense = to_mnn(source, MNN_FORMATS[format])
         return ConvertedMNN(content, dense, source, comparison, expected.one_sample)
     raise _none_works(failed, model)
 
 
-def _sparse(source: Source, options: Mapping[str, str]) -> bytes:
-    """The file without its zeros, and computed in blocks of outputs where zeros come in such."""
-    content = to_mnn(source, _SPARSE | options)
-    kernels = [
+def _block_of(kernels: Sequence[MNNWeight]) -> int:
+    """How many outputs share their zeros in a file; one number for all of its kernels."""
+    sparse = [
         kernel
-        for kernel in read_mnn_weights(content)
+        for kernel in kernels
         if DEPTHWISE not in kernel.operators and kernel.nonzeros <= _MOST * kernel.values.size
     ]
-    nonzeros = sum(kernel.nonzeros for kernel in kernels)
-    # One size is for the whole file.
-    taken = sum(taken_in_blocks(kernel, BLOCK) for kernel in kernels)
-    if not kernels or taken > _SPARE * nonzeros:
-        return content
-    return to_mnn(source, _SPARSE | options, block=BLOCK)
+    taken = sum(taken_in_blocks(kernel, BLOCK) for kernel in sparse)
+    return BLOCK if sparse and taken <= _SPARE * sum(k.nonzeros for k in sparse) else 1
 
 
 def _none_works(failed: Mapping[str, Exception], model: keras.Model) -> Exception:

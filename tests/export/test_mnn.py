@@ -124,7 +124,7 @@ def test_zeros_in_blocks_are_computed_in_blocks(tmp_path):
 
 
 @pytest.mark.parametrize(("outputs", "block"), [(1, 1), (2, 1), (8, 4)])
-def test_zeros_elsewhere_are_computed_one_by_one(outputs, block, tmp_path):
+def test_zeros_that_four_outputs_do_not_share_are_computed_one_by_one(outputs, block, tmp_path):
     granet_tf.export_mnn(in_blocks(kernels_of_each_kind(), outputs), tmp_path / "model.mnn")
     assert {w.block for w in read_mnn_weights(tmp_path / "model.mnn")} == {block}
 
