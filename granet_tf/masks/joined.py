@@ -15,8 +15,9 @@ import tensorflow as tf
 from granet_tf.masks.bisection import WIDTH
 from granet_tf.masks.traced import is_compiled
 
-# Weights are joined up to this number of units. Larger ones are not copied.
-_PART = 1 << 20
+# Weights of up to this number of units are joined, larger ones are not copied.
+_SMALL = 1 << 18
+_PART = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +49,15 @@ class Parts:
         # Each part is a program of its own for XLA to compile.
         compiled = is_compiled()
         bounds: list[tuple[int, int]] = []
-        filled = 0
+        filled = _PART
         for i, size in enumerate(map(math.prod, shapes)):
-            if bounds and (filled + size <= _PART or compiled):
+            takes_part = compiled or size <= _SMALL
+            if bounds and takes_part and (filled + size <= _PART or compiled):
                 bounds[-1] = (bounds[-1][0], i + 1)
                 filled += size
             else:
                 bounds.append((i, i + 1))
-                filled = size
+                filled = size if takes_part else _PART
         width = WIDTH if compiled else 1
         return cls(tuple(tuple(shape) for shape in shapes), tuple(bounds), width)
 
@@ -63,6 +65,11 @@ class Parts:
     def sizes(self) -> list[list[int]]:
         """Numbers of units of the weights of each part."""
         return [[math.prod(shape) for shape in self.shapes[a:b]] for a, b in self.bounds]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether there is one part, of weights that are small."""
+        return len(self.bounds) == 1 and max(map(math.prod, self.shapes)) <= _SMALL
 
     def join(self, tensors: Sequence[tf.Tensor]) -> Joined:
         """Joins a tensor of each weight's units."""

@@ -2,8 +2,8 @@
 
 A float32 orders as an integer made of its bits. Two histograms of 2**16 bins (the upper half of
 that integer, then the lower half of those in the bin that holds the k-th largest) find the k-th
-largest exactly, in a few passes over the scores, whatever k is. Within small weights, one after the
-other, three smaller histograms do. For XLA see `bisection`.
+largest exactly, in a few passes over the scores, whatever k is. Of small weights, three smaller
+histograms do, together or one after the other. For XLA see `bisection`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from granet_tf.masks.traced import is_compiled, shared
 
 _BINS = 1 << 16
 _ROW = 256
-# Up to this number of units, three small histograms take less time than two large ones: those of
-# what is here, (lowest bit, number of bits).
-_SMALL = 1 << 18
+# The small histograms are of these bits, (lowest bit, number of bits).
 _DIGITS = (20, 12), (10, 10), (0, 10)
 # A negative NaN, which orders below all else.
 _INELIGIBLE = -1
@@ -34,7 +32,8 @@ class Ranking(NamedTuple):
 
     Attributes:
         bits: int32: the bits of the scores, and what orders below all of them.
-        histograms: Of each part: int32 counts of the upper halves of the bits. Not for XLA.
+        histograms: Of each part: int32 counts of the upper halves of the bits. Not of small
+            weights, and not for XLA.
         eligible: Which units are ranked.
     """
 
@@ -76,7 +75,7 @@ def rank(score: Joined, eligible: Joined) -> Ranking:
     The best k are also the best of those that a larger k selects, so one ranking serves to prune
     and then to drop.
     """
-    if is_compiled():
+    if is_compiled() or score.parts.is_small:
         return Ranking(score.map(lambda s: tf.bitcast(s, tf.int32)), (), eligible)
     each = zip(score.tensors, eligible.tensors, strict=True)
     bits, histograms = zip(*(rank_flat(s, e) for s, e in each), strict=True)
@@ -99,6 +98,9 @@ def top(ranking: Ranking, k: int | tf.Tensor) -> Joined:
     k = tf.cast(k, tf.int64)
     if is_compiled():
         return _bisected(ranking, _rows(ranking.eligible).together(), k[tf.newaxis])
+    if not ranking.histograms:
+        [bits], [eligible] = ranking.bits.tensors, ranking.eligible.tensors
+        return Joined(ranking.bits.parts, (top_of_small(bits, eligible, k),))
     flat = list(
         zip(ranking.bits.tensors, ranking.histograms, ranking.eligible.tensors, strict=True)
     )
@@ -115,7 +117,7 @@ def top_of_each(ranking: Ranking, k: tf.Tensor) -> Joined:
     masks = []
     for i, ((first, end), sizes) in enumerate(zip(parts.bounds, parts.sizes, strict=True)):
         bits, eligible = ranking.bits.tensors[i], ranking.eligible.tensors[i]
-        if len(sizes) == 1:
+        if len(sizes) == 1 and ranking.histograms:
             masks.append(top_of_ranked(bits, ranking.histograms[i], eligible, k[first]))
         else:
             masks.append(_top_of_segments(bits, eligible, sizes, k[first:end]))
@@ -179,45 +181,34 @@ def top_of_ranked(bits, histogram, eligible, k):
 
 
 @shared(BITS, MASK, _NUMBER)
-def top_of_one(bits, eligible, k):
-    """`top` of one weight that is not ranked, to be called in functions that are `shared`."""
-
-    def ranked():
-        return top_of_ranked(*rank_flat(tf.bitcast(bits, tf.float32), eligible), eligible, k)
-
-    small = tf.size(bits) <= _SMALL
-    return tf.cond(small, lambda: _top_by_digits(bits, eligible, k), ranked)
-
-
-def _top_by_digits(bits, eligible, k):
+def top_of_small(bits, eligible, k):
+    """`top` of what is not ranked, to be called in functions that are `shared`."""
     lowest = tf.int32.min
     keys = tf.where(eligible, _sortable(bits), lowest)
     wanted = tf.cast(tf.minimum(k, count(keys > lowest)), tf.int32)
     # As unsigned numbers, whose upper bits can be looked at alone.
     keys = tf.bitcast(tf.bitwise.bitwise_xor(keys, lowest), tf.uint32)
-    kth = tf.constant(0)
-    for lowest_bit, bits_of_digit in _DIGITS:
-        bins = 1 << bits_of_digit
-        kth = tf.bitwise.left_shift(kth, bits_of_digit)
-        # What has other upper bits than the k-th largest comes out beyond the last bin.
-        offsets = tf.bitwise.right_shift(keys, lowest_bit) - tf.bitcast(kth, tf.uint32)
-        histogram = _histogram(tf.bitcast(tf.minimum(offsets, bins), tf.int32), bins)
-        from_here_up = tf.cumsum(histogram, reverse=True)
-        reached = from_here_up >= wanted
-        digit = tf.reduce_sum(tf.cast(reached, tf.int32)) - 1
-        wanted -= tf.reduce_max(tf.where(reached, 0, from_here_up))
-        kth = tf.bitwise.bitwise_or(kth, digit)
+    kth, ties = tf.constant(0), wanted
+    for lowest_bit, number in _DIGITS:
+        kth, wanted, ties = _digit(keys, kth, wanted, lowest_bit, number)
     kth = tf.bitcast(kth, tf.uint32)
-    return tf.cond(
-        histogram[digit] == wanted,
-        lambda: keys >= kth,
-        lambda: (keys > kth) | _first(keys == kth, tf.cast(wanted, tf.int64)),
-    )
+    return _cut_off(keys, kth, tf.cast(wanted, tf.int64), tf.cast(ties, tf.int64))
+
+
+def _digit(keys, kth, wanted, lowest_bit, number):
+    """The k-th largest with some bits more, how many of those that begin so are wanted, and all."""
+    bins = 1 << number
+    kth = tf.bitwise.left_shift(kth, number)
+    # What has other upper bits than the k-th largest comes out beyond the last bin.
+    offsets = tf.bitwise.right_shift(keys, lowest_bit) - tf.bitcast(kth, tf.uint32)
+    offsets = tf.minimum(offsets, bins)
+    digit, wanted, here = _place_of_kth(_histogram(tf.bitcast(offsets, tf.int32), bins), wanted)
+    return tf.bitwise.bitwise_or(kth, digit), wanted, here
 
 
 @shared(BITS, MASK, SIZES, NUMBERS)
 def _top_of_segments(bits, eligible, sizes, k):
-    return each_segment(top_of_one, sizes, [bits, eligible], [k])
+    return each_segment(top_of_small, sizes, [bits, eligible], [k])
 
 
 @shared(MASK, SIZES)
@@ -295,7 +286,11 @@ def _lower(bits, signed, base):
 
 @shared(BITS, _BOOL, _KEY, _NUMBER, _NUMBER)
 def _cut(bits, signed, kth, wanted, ties):
-    keys = _keys(bits, signed)
+    return _cut_off(_keys(bits, signed), kth, wanted, ties)
+
+
+def _cut_off(keys, kth, wanted, ties):
+    """What is above the k-th largest, and as many as are `wanted` of the `ties` with it."""
     return tf.cond(
         ties == wanted,
         lambda: keys >= kth,
@@ -315,7 +310,7 @@ def _sortable(bits):
     return tf.bitwise.bitwise_xor(bits, tf.bitwise.bitwise_and(signs, tf.int32.max))
 
 
-def _histogram(values: tf.Tensor, bins: int = _BINS) -> tf.Tensor:
+def _histogram(values: tf.Tensor, bins: int | tf.Tensor = _BINS) -> tf.Tensor:
     """int32 counts of the `values` in [0, bins); `tf.math.bincount` adds a pass for a maximum."""
     return tf.raw_ops.Bincount(arr=values, size=bins, weights=tf.constant([], tf.int32))
 
@@ -349,7 +344,8 @@ def _place_of_kth(counts, k):
     return place, k - above, counts[place]
 
 
-def _first(mask: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+@shared(MASK, _NUMBER)
+def _first(mask, k):
     """Keeps the first `k` True entries of `mask`, in order of index."""
     size = tf.size(mask)
     flat = tf.pad(mask, [[0, -size % _BLOCK]])

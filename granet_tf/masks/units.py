@@ -31,8 +31,8 @@ from granet_tf.masks.selection import (
     rank_flat,
     top,
     top_of_each,
-    top_of_one,
     top_of_ranked,
+    top_of_small,
 )
 from granet_tf.masks.traced import is_compiled, shared
 from keras_layers.layouts import Layout
@@ -395,21 +395,16 @@ def flat(groups: Sequence[Units], masks: Sequence[Joined]) -> list[tf.Tensor]:
 
 
 def _exchange(ranking, grow_score, fraction, active):
-    flat = zip(
-        ranking.bits.tensors,
-        ranking.histograms,
-        grow_score.tensors,
-        active.tensors,
-        active.parts.sizes,
-        strict=True,
-    )
-    exchanged = [
-        _exchange_one(bits, histogram, growth, mask, fraction)
-        if len(sizes) == 1
-        else _exchange_segments(bits, growth, mask, sizes, fraction)
-        for bits, histogram, growth, mask, sizes in flat
-    ]
-    return Joined(active.parts, tuple(exchanged))
+    parts = active.parts
+    exchanged = []
+    for i, sizes in enumerate(parts.sizes):
+        bits, growth, mask = (of.tensors[i] for of in (ranking.bits, grow_score, active))
+        if len(sizes) == 1 and ranking.histograms:
+            histogram = ranking.histograms[i]
+            exchanged.append(_exchange_one(bits, histogram, growth, mask, fraction))
+        else:
+            exchanged.append(_exchange_segments(bits, growth, mask, sizes, fraction))
+    return Joined(parts, tuple(exchanged))
 
 
 @shared(BITS, HISTOGRAM, SCORE, MASK, ([], tf.float64))
@@ -425,8 +420,8 @@ def _exchange_segments(bits, grow_score, active, sizes, fraction):
     def one(bits, grow_score, active):
         alive = count(active)
         dropped = share(fraction, alive)
-        kept = top_of_one(bits, active, alive - dropped)
-        return kept | top_of_one(tf.bitcast(grow_score, tf.int32), ~kept, dropped)
+        kept = top_of_small(bits, active, alive - dropped)
+        return kept | top_of_small(tf.bitcast(grow_score, tf.int32), ~kept, dropped)
 
     return each_segment(one, sizes, [bits, grow_score, active])
 
