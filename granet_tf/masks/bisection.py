@@ -103,6 +103,38 @@ class Rows:
         return tf.range(WIDTH) < tf.constant(self.filled, tf.int32)[:, tf.newaxis]
 
 
+def cut(tensors: Sequence[tf.Tensor], sizes: Sequence[int]) -> list[list[tf.Tensor]]:
+    """The weights of each of several tensors, without what fills up their rows.
+
+    XLA compiles each piece of a tensor by itself, with all that it needs to compute that piece. So
+    the tensors go through a loop, whose results it does not look into, and the places to cut at do
+    as well: then pieces of one shape are compiled once for all.
+
+    Args:
+        tensors: Flat, the weights filled up to whole rows.
+        sizes: Numbers of units of the weights.
+
+    Example:
+
+    >>> mask = tf.range(2 * WIDTH) % 2 == 0
+    >>> [[first, second]] = cut([mask], [3, 2])
+    >>> first.numpy().tolist(), second.numpy().tolist()
+    ([True, False, True], [True, False])
+    """
+    filled = [-(-size // WIDTH) * WIDTH for size in sizes]
+    starts = np.cumsum([0, *filled[:-1]], dtype=np.int32)
+    # Once would be enough, and would be unrolled; how often it is depends on a value.
+    times = 2 - tf.cast(tf.cast(tensors[0][0], tf.bool), tf.int32)
+
+    def body(i, _, starts):
+        return i + 1, tuple(tensors), [tf.maximum(start, 0) for start in starts]
+
+    first = 0, tuple(map(tf.zeros_like, tensors)), list(starts)
+    _, whole, places = tf.while_loop(lambda i, *_: i < times, body, first)
+    each = list(zip(places, sizes, strict=True))
+    return [[tf.slice(tensor, [at], [size]) for at, size in each] for tensor in whole]
+
+
 def _largest(holds: Callable[[tf.Tensor], tf.Tensor], low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
     """For each segment the largest int64 in [low, high] of which `holds`, as it does of `low`."""
 

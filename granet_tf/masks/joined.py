@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from granet_tf.masks.bisection import WIDTH
+from granet_tf.masks.bisection import WIDTH, cut
 from granet_tf.masks.traced import is_compiled
 
 # Weights of up to this number of units are joined, larger ones are not copied.
@@ -123,20 +123,34 @@ class Joined:
 
     def flat(self) -> list[tf.Tensor]:
         """The flat tensor of each weight's units."""
-        return [
-            tensor
-            for joined, sizes in zip(self.tensors, self.parts.sizes, strict=True)
-            for tensor in self._each(joined, sizes)
-        ]
-
-    def _each(self, joined, sizes):
-        if self.parts.width > 1:
-            filled = tf.split(joined, [size + -size % self.parts.width for size in sizes])
-            return [tensor[:size] for tensor, size in zip(filled, sizes, strict=True)]
-        return [joined] if len(sizes) == 1 else tf.split(joined, sizes)
+        return flat_each([self])[0]
 
     def split(self) -> list[tf.Tensor]:
         """The tensor of each weight's units, in its shape."""
         shapes = {shape: tf.constant(shape, tf.int32) for shape in {*self.parts.shapes}}
         each = zip(self.flat(), self.parts.shapes, strict=True)
         return [tf.reshape(tensor, shapes[shape]) for tensor, shape in each]
+
+
+def flat_each(values: Sequence[Joined]) -> list[list[tf.Tensor]]:
+    """The flat tensors of each weight's units, of several values of the same weights.
+
+    Example:
+
+    >>> score = Parts.of([(2,), (1,)]).join([tf.constant([1, 2]), tf.constant([3])])
+    >>> [ours, theirs] = flat_each([score, score.map(tf.negative)])
+    >>> [tensor.numpy().tolist() for tensor in (*ours, *theirs)]
+    [[1, 2], [3], [-1, -2], [-3]]
+    """
+    parts = values[0].parts
+    if parts.width > 1:
+        [sizes] = parts.sizes
+        return cut([value.tensors[0] for value in values], sizes)
+    return [
+        [
+            tensor
+            for joined, sizes in zip(value.tensors, parts.sizes, strict=True)
+            for tensor in ([joined] if len(sizes) == 1 else tf.split(joined, sizes))
+        ]
+        for value in values
+    ]

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from granet_tf.masks.coupling import Coupling
-from granet_tf.masks.joined import Joined, Parts
+from granet_tf.masks.joined import Joined, Parts, flat_each
 from granet_tf.masks.patterns import Capacity, Pattern
 from granet_tf.masks.selection import (
     BITS,
@@ -247,9 +247,9 @@ class Units:
         each = zip(self.patterns, masks, self.shapes, strict=True)
         return [pattern.expand(mask, shape) for pattern, mask, shape in each]
 
-    def flat(self, units: Joined) -> list[tf.Tensor]:
-        """As `expand`, or flat where that is an operation less for each weight."""
-        return units.flat() if self.given.is_single else self.expand(units)
+    def flat(self, units: Sequence[Joined]) -> list[list[tf.Tensor]]:
+        """As `expand` for each, or flat where that is an operation less for each weight."""
+        return flat_each(units) if self.given.is_single else list(map(self.expand, units))
 
     def tiers(
         self, score: Joined, eligible: Joined, kept: Joined | None = None
@@ -388,10 +388,11 @@ def expanded(groups: Sequence[Units], masks: Sequence[Joined]) -> list[tf.Tensor
     return _of_weights(groups, [units.expand(mask) for units, mask in each])
 
 
-def flat(groups: Sequence[Units], masks: Sequence[Joined]) -> list[tf.Tensor]:
-    """As `expanded`, masks flat where that is an operation less for each weight."""
-    each = zip(groups, masks, strict=True)
-    return _of_weights(groups, [units.flat(mask) for units, mask in each])
+def flat(groups: Sequence[Units], *masks: Sequence[Joined]) -> list[list[tf.Tensor]]:
+    """As `expanded` for each, masks flat where that is an operation less for each weight."""
+    by_group = zip(groups, zip(*masks, strict=True), strict=True)
+    pieces = [units.flat(own) for units, own in by_group]
+    return [_of_weights(groups, of_groups) for of_groups in zip(*pieces, strict=True)]
 
 
 def _exchange(ranking, grow_score, fraction, active):

@@ -320,7 +320,7 @@ class Method:
         survived = [n & p for n, p in zip(new, pruned, strict=True)]
         if dormant_compete:  # Else what pruning leaves was active before.
             survived = [s & u.active for s, u in zip(survived, groups, strict=True)]
-        return updated(flat(groups, new), flat(groups, survived))
+        return updated(*flat(groups, new, survived))
 
     def _updated_by_lists(self, step, weights, dormant_compete):
         """What an `update_masks` of one's own makes of the weights."""
