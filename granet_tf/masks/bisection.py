@@ -7,6 +7,7 @@ depend on how many weights there are. For this each weight's units are filled up
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,42 +22,36 @@ class Rows:
 
     Attributes:
         segment: Which segment each row is of.
-        start: Place in its segment at which each row starts.
         filled: How many units there are in each row; what follows them only fills it up.
 
     Example:
 
     >>> rows = Rows.of([3, 1025])
-    >>> rows.segment.tolist(), rows.start.tolist(), rows.filled.tolist()
-    ([0, 1, 1], [0, 0, 1024], [3, 1024, 1])
+    >>> rows.segment.tolist(), rows.filled.tolist()
+    ([0, 1, 1], [3, 1024, 1])
     >>> rows.count(tf.ones((3, 1024), tf.bool)).numpy().tolist()
     [3, 1025]
     """
 
     segment: np.ndarray
-    start: np.ndarray
     filled: np.ndarray
 
     @classmethod
     def of(cls, sizes: Sequence[int]) -> Rows:
         """Of weights of these numbers of units, each of them a segment."""
         numbers = [-(-size // WIDTH) for size in sizes]
-        start = np.concatenate([np.arange(number) * WIDTH for number in numbers])
-        end = np.repeat(sizes, numbers)
-        return cls(np.repeat(np.arange(len(sizes)), numbers), start, np.minimum(end - start, WIDTH))
-
-    def together(self) -> Rows:
-        """The same as one segment."""
-        number = len(self.segment)
-        return Rows(np.zeros(number, int), np.arange(number) * WIDTH, self.filled)
+        filled = np.concatenate(
+            [np.minimum(size - np.arange(0, size, WIDTH), WIDTH) for size in sizes]
+        )
+        return cls(np.repeat(np.arange(len(sizes)), numbers), filled)
 
     def spread(self, values: tf.Tensor) -> tf.Tensor:
         """A column with what `values`, a vector, has for the segment of each row."""
         return tf.gather(values, self.segment)[:, tf.newaxis]
 
     def index(self) -> tf.Tensor:
-        """int32: the place of each unit in its segment."""
-        return tf.constant(self.start, tf.int32)[:, tf.newaxis] + tf.range(WIDTH)
+        """int32: the place of each unit, in order of index in each segment and in all."""
+        return tf.reshape(tf.range(len(self.segment) * WIDTH), [-1, WIDTH])
 
     def count(self, mask: tf.Tensor) -> tf.Tensor:
         """Number of units of each segment at which the mask, a matrix, is True; int64."""
@@ -66,12 +61,13 @@ class Rows:
         return tf.reduce_sum(tf.where(is_of, of_rows, tf.zeros_like(of_rows)), 1)
 
     def top(self, keys: tf.Tensor, eligible: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
-        """Mask of the k largest eligible units of each segment; ties go to the lower index.
+        """Mask of the k largest eligible units; ties go to the lower index.
 
         Args:
             keys: int32 that order as the scores do, end to end.
             eligible: Which units are ranked.
-            k: int64 vector, how many to select of each segment.
+            k: int64, how many to select: a vector with a number for each segment, or a scalar for
+                all of them together.
 
         Example:
 
@@ -80,11 +76,24 @@ class Rows:
         >>> tf.reshape(mask, [2, -1])[:, :3].numpy().astype(int).tolist()
         [[0, 1, 0], [0, 0, 1]]
         """
+        of_each = tf.fill([self.segment[-1] + 1], k) if k.shape.rank == 0 else k
+        return self._top(keys, eligible, of_each, tf.constant(k.shape.rank == 0))
+
+    @functools.cached_property
+    def _top(self):
+        # Traced once for all calls, and all that it does is alike for XLA to compile.
+        return tf.function(self._top_of, autograph=False)
+
+    def _top_of(self, keys, eligible, k, together):
+        def counted(mask):
+            of_each = self.count(mask)
+            return tf.where(together, tf.reduce_sum(of_each), of_each)
+
         eligible = tf.reshape(eligible, [-1, WIDTH]) & self._is_filled()
         # What is not eligible orders below all that is.
         keys = tf.maximum(tf.reshape(keys, [-1, WIDTH]), tf.int32.min + 1)
         keys = tf.where(eligible, keys, tf.int32.min)
-        k = tf.minimum(k, self.count(eligible))
+        k = tf.minimum(k, counted(eligible))
         # Key and index in one number, to bisect both at once.
         bits = (len(self.segment) * WIDTH - 1).bit_length()
         indices = 2**bits
@@ -96,7 +105,7 @@ class Rows:
 
         low = tf.zeros_like(k) + (tf.int32.min + 1) * indices
         high = tf.zeros_like(k) + (tf.int32.max + 1) * indices - 1
-        kth = _largest(lambda number: self.count(reaches(number)) >= k, low, high)
+        kth = _largest(lambda number: counted(reaches(number)) >= k, low, high)
         return tf.reshape(reaches(kth) & self.spread(k > 0), [-1])
 
     def _is_filled(self):

@@ -7,12 +7,13 @@ is traced. So the units of many weights are laid end to end, and selected from a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from granet_tf.masks.bisection import WIDTH, cut
+from granet_tf.masks.bisection import WIDTH, Rows, cut
 from granet_tf.masks.traced import is_compiled
 
 # Weights of up to this number of units are joined, larger ones are not copied.
@@ -71,6 +72,12 @@ class Parts:
         """Whether there is one part, of weights that are small."""
         return len(self.bounds) == 1 and max(map(math.prod, self.shapes)) <= _SMALL
 
+    @functools.cached_property
+    def rows(self) -> Rows:
+        """For XLA, the one part in rows."""
+        [sizes] = self.sizes
+        return Rows.of(sizes)
+
     def join(self, tensors: Sequence[tf.Tensor]) -> Joined:
         """Joins a tensor of each weight's units."""
         to_flat = tf.constant([-1])  # One operation for all, as each is traced.
@@ -84,8 +91,10 @@ class Parts:
     def _end_to_end(self, tensors):
         if self.width > 1:
             # One operation, where padding each would be one more for each to compile.
-            fill = [tf.zeros(-each.shape[0] % self.width, each.dtype) for each in tensors]
-            tensors = [piece for pair in zip(tensors, fill, strict=True) for piece in pair]
+            sizes = [-each.shape[0] % self.width for each in tensors]
+            fill = {size: tf.zeros(size, tensors[0].dtype) for size in {*sizes}}
+            pairs = zip(tensors, (fill[size] for size in sizes), strict=True)
+            tensors = [piece for pair in pairs for piece in pair if piece.shape[0]]
         return tensors[0] if len(tensors) == 1 else tf.concat(tensors, 0)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from granet_tf.masks.bisection import WIDTH, Rows
+from granet_tf.masks.bisection import WIDTH
 from granet_tf.masks.joined import Joined, Parts
 from granet_tf.masks.traced import is_compiled, shared
 
@@ -97,7 +97,7 @@ def top(ranking: Ranking, k: int | tf.Tensor) -> Joined:
     """
     k = tf.cast(k, tf.int64)
     if is_compiled():
-        return _bisected(ranking, _rows(ranking.eligible).together(), k[tf.newaxis])
+        return _bisected(ranking, k)
     if not ranking.histograms:
         [bits], [eligible] = ranking.bits.tensors, ranking.eligible.tensors
         return Joined(ranking.bits.parts, (top_of_small(bits, eligible, k),))
@@ -113,7 +113,7 @@ def top_of_each(ranking: Ranking, k: tf.Tensor) -> Joined:
     k = tf.cast(k, tf.int64)
     parts = ranking.bits.parts
     if is_compiled():
-        return _bisected(ranking, _rows(ranking.eligible), k)
+        return _bisected(ranking, k)
     masks = []
     for i, ((first, end), sizes) in enumerate(zip(parts.bounds, parts.sizes, strict=True)):
         bits, eligible = ranking.bits.tensors[i], ranking.eligible.tensors[i]
@@ -152,7 +152,7 @@ def count_each(mask: Joined) -> tf.Tensor:
     ([1, 0], 1)
     """
     if is_compiled():
-        return _rows(mask).count(tf.reshape(mask.tensors[0], [-1, WIDTH]))
+        return mask.parts.rows.count(tf.reshape(mask.tensors[0], [-1, WIDTH]))
     counts = [
         count(tensor)[tf.newaxis] if len(sizes) == 1 else _count_segments(tensor, sizes)
         for tensor, sizes in zip(mask.tensors, mask.parts.sizes, strict=True)
@@ -242,11 +242,17 @@ def each_segment(
     starts = tf.cumsum(sizes, exclusive=True)
     masks = tf.TensorArray(tf.bool, tf.size(sizes), infer_shape=False, element_shape=[None])
 
+    # Slices at vectors of one element, as what Python's indexing adds takes long to trace.
     def one(i, masks):
-        segments = [tf.slice(tensor, [starts[i]], [sizes[i]]) for tensor in flat]
-        return i + 1, masks.write(i, function(*segments, *(vector[i] for vector in numbers)))
+        begin, size = tf.slice(starts, i, [1]), tf.slice(sizes, i, [1])
+        segments = [tf.slice(tensor, begin, size) for tensor in flat]
+        own = [tf.reshape(tf.slice(vector, i, [1]), []) for vector in numbers]
+        return i + 1, masks.write(tf.reshape(i, []), function(*segments, *own))
 
-    return tf.while_loop(lambda i, _: i < tf.size(sizes), one, [0, masks])[1].concat()
+    def is_left(i, _):
+        return tf.reduce_all(i < tf.size(sizes))
+
+    return tf.while_loop(is_left, one, [tf.constant([0]), masks])[1].concat()
 
 
 def _top_of_several(flat, k):
@@ -331,17 +337,17 @@ def _bin_of_kth_int64(histogram, k):
     # First the row, then the bin in it: a cumulative sum over all bins takes longer.
     rows = tf.reshape(histogram, [-1, _ROW])
     row, k, _ = _place_of_kth(tf.reduce_sum(rows, 1), k)
-    bin, k, here = _place_of_kth(rows[row], k)
+    bin, k, here = _place_of_kth(tf.gather(rows, row), k)
     return row * _ROW + bin, k, here
 
 
 def _place_of_kth(counts, k):
     from_here_up = tf.cumsum(counts, reverse=True)
-    k = tf.minimum(k, from_here_up[0])
+    k = tf.minimum(k, tf.reduce_max(from_here_up))
     reached = from_here_up >= k
     above = tf.reduce_max(tf.where(reached, tf.zeros_like(from_here_up), from_here_up))
     place = tf.cast(count(reached), tf.int32) - 1
-    return place, k - above, counts[place]
+    return place, k - above, tf.gather(counts, place)
 
 
 @shared(MASK, _NUMBER)
@@ -354,7 +360,7 @@ def _first(mask, k):
     before = up_to < k
     block = count(before)
     above = tf.reduce_max(tf.where(before, up_to, tf.zeros_like(up_to)))
-    short = tf.cast(tf.cumsum(blocks[block]), tf.int64) < k - above
+    short = tf.cast(tf.cumsum(tf.gather(blocks, block)), tf.int64) < k - above
     end = block * _BLOCK + count(short) + 1
     return mask & (tf.range(tf.cast(size, tf.int64)) < end) & (k > 0)
 
@@ -362,11 +368,7 @@ def _first(mask, k):
 # For XLA.
 
 
-def _bisected(ranking, rows, k):
+def _bisected(ranking, k):
     [bits], [eligible] = ranking.bits.tensors, ranking.eligible.tensors
-    return Joined(ranking.bits.parts, (rows.top(_sortable(bits), eligible, k),))
-
-
-def _rows(joined):
-    [sizes] = joined.parts.sizes
-    return Rows.of(sizes)
+    parts = ranking.bits.parts
+    return Joined(parts, (parts.rows.top(_sortable(bits), eligible, k),))

@@ -58,9 +58,9 @@ def test_regeneration_under_xla_is_that_of_eager_execution():
 
 
 def test_one_segment_of_all_takes_ties_in_order():
-    rows = Rows.of([2, 1025]).together()
+    rows = Rows.of([2, 1025])
     keys = tf.zeros(3 * 1024, tf.int32)
-    mask = rows.top(keys, tf.ones_like(keys, tf.bool), tf.constant([4], tf.int64)).numpy()
+    mask = rows.top(keys, tf.ones_like(keys, tf.bool), tf.constant(4, tf.int64)).numpy()
     # Two of the first weight, which fills its row up, and two of the second.
     assert np.flatnonzero(mask).tolist() == [0, 1, 1024, 1025]
 
