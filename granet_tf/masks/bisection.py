@@ -55,7 +55,9 @@ class Rows:
 
     def count(self, mask: tf.Tensor) -> tf.Tensor:
         """Number of units of each segment at which the mask, a matrix, is True; int64."""
-        mask &= self._is_filled()
+        return self._count(mask & self._is_filled())
+
+    def _count(self, mask):
         of_rows = tf.cast(tf.reduce_sum(tf.cast(mask, tf.int32), 1), tf.int64)
         is_of = np.arange(self.segment[-1] + 1)[:, np.newaxis] == self.segment
         return tf.reduce_sum(tf.where(is_of, of_rows, tf.zeros_like(of_rows)), 1)
@@ -86,7 +88,7 @@ class Rows:
 
     def _top_of(self, keys, eligible, k, together):
         def counted(mask):
-            of_each = self.count(mask)
+            of_each = self._count(mask)
             return tf.where(together, tf.reduce_sum(of_each), of_each)
 
         eligible = tf.reshape(eligible, [-1, WIDTH]) & self._is_filled()
@@ -99,8 +101,9 @@ class Rows:
         indices = 2**bits
 
         def reaches(number):
-            key = self.spread(tf.cast(tf.bitwise.right_shift(number, bits), tf.int32))
-            last = self.spread(tf.cast(indices - 1 - number % indices, tf.int32))
+            of_rows = self.spread(number)
+            key = tf.cast(tf.bitwise.right_shift(of_rows, bits), tf.int32)
+            last = tf.cast(indices - 1 - tf.bitwise.bitwise_and(of_rows, indices - 1), tf.int32)
             return (keys > key) | ((keys == key) & (self.index() <= last))
 
         low = tf.zeros_like(k) + (tf.int32.min + 1) * indices
