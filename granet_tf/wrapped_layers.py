@@ -20,16 +20,21 @@ def method_of(layer: PruneLowMagnitude) -> GMP:
     Block(size=(4, 1), pooling='avg', axes=None)
     """
     if layer.pattern is not None:
-        return GMP(schedule=layer.pruning_schedule, pattern=layer.pattern)
+        return _gmp(layer.pruning_schedule, layer.pattern)
     if layer.sparsity_m_by_n:
         zeros, size = layer.sparsity_m_by_n
         schedule = ConstantSparsity(zeros / size, begin_step=0, end_step=0)
         if layer.reselect:
             schedule = AtSparsity(as_schedule(layer.pruning_schedule), zeros / size)
-        return GMP(schedule=schedule, pattern=NM(size - zeros, size))
+        return _gmp(schedule, NM(size - zeros, size))
     whole = layer.block_size != (1, 1)
     pattern = Block(layer.block_size, layer.block_pooling_type.lower()) if whole else Element()
-    return GMP(schedule=layer.pruning_schedule, pattern=pattern)
+    return _gmp(layer.pruning_schedule, pattern)
+
+
+def _gmp(schedule, pattern):
+    # As in tfmot, all weights of a layer are as sparse.
+    return GMP(schedule=schedule, pattern=pattern, distribution="uniform")
 
 
 register_methods(method_of, DEFAULT_SCHEDULE)

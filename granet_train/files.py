@@ -35,8 +35,16 @@ ALL = (
 # How runs went that were begun before there was a flag for it.
 _BEFORE = {"prune_outputs": True, "round_to": 1, "shrink_at": []}
 
-# {method: {flag: what version 0.1 did where it was not given}}, where that is another value today.
-_DEFAULTS_OF_0_1 = {"top_kast": {"distribution": "uniform"}}
+# A run notes which defaults were in force when it began, by this number.
+_DEFAULTS, _IN_FORCE = "defaults", 2
+
+# {what runs did not note then: {method: {flag: what it was where it was not given}}}, where that is
+# another value today.
+_UNIFORM = {"distribution": "uniform"}
+_DEFAULTS_BEFORE = {
+    "shrink_at": {"top_kast": _UNIFORM},
+    _DEFAULTS: {"gmp": _UNIFORM, "dpf": _UNIFORM},
+}
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -87,9 +95,11 @@ def settings_of(workdir: Path) -> dict[str, Any]:
             f"Cannot tell whose run this is: {error}. Start again with --overwrite. "
             f"Received: {workdir / RUN}"
         ) from error
-    # Version 0.1 had no such flag.
-    defaults = {} if "shrink_at" in saved else _DEFAULTS_OF_0_1.get(saved.get("method"), {})
+    defaults: dict[str, Any] = {}
+    for noted, of_methods in _DEFAULTS_BEFORE.items():
+        defaults |= {} if noted in saved else of_methods.get(saved.get("method"), {})
     unsaid = {name: value for name, value in defaults.items() if saved.get(name) is None}
+    saved.pop(_DEFAULTS, None)
     return {**_BEFORE, **saved, **unsaid}
 
 
@@ -105,7 +115,8 @@ def left_unsaid(flags: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[st
     """
     return {
         name: value
-        for name, value in _DEFAULTS_OF_0_1.get(flags["method"], {}).items()
+        for of_methods in _DEFAULTS_BEFORE.values()
+        for name, value in of_methods.get(flags["method"], {}).items()
         if flags.get(name) is None and earlier.get(name) == value
     }
 
@@ -151,7 +162,8 @@ def begin(
         for left in unfinished(workdir / name):
             remove(left)
     with replacing(workdir / RUN) as beside:
-        beside.write_text(json.dumps(dict(flags), indent=2) + "\n", encoding="utf-8")
+        noted = {**flags, _DEFAULTS: _IN_FORCE}
+        beside.write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_earlier(workdir, path, flags, free, advice):

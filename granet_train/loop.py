@@ -82,13 +82,13 @@ class Training:
             Interrupted: If asked to stop.
             TrainingStopped: If the loss is no number, or a checkpoint cannot be written.
         """
-        model, data, plan = self.model, self.data, self.plan
-        position, device = self.position, self.device
+        model, data, plan, position = self.model, self.data, self.plan, self.position
         steps_per_epoch, method = data.steps_per_epoch, self.method
+        now = self  # When the model shrinks, its device and its cost become others.
         next_update = calendar(method)
         masks = Masks.of(model)
         held_out = {
-            split: device.batches(lambda ctx, split=split: data.evaluate(split, ctx))
+            split: self.device.batches(lambda ctx, split=split: data.evaluate(split, ctx))
             for split in data.sizes
             if split != "train"
         }
@@ -102,7 +102,8 @@ class Training:
         while position.batches < self.steps:
             epoch, done = divmod(position.batches, steps_per_epoch)
             epoch_end = (epoch + 1) * steps_per_epoch
-            iterator = iter(device.batches(lambda ctx, e=epoch, d=done: data.train(e, d, ctx)))
+            batches = now.device.batches(lambda ctx, e=epoch, d=done: data.train(e, d, ctx))
+            iterator = iter(batches)
             while position.batches < epoch_end:
                 first = self._steps_done + 1
                 checkpoint_at = _next_multiple(position.batches, plan.checkpoint_every)
@@ -114,7 +115,7 @@ class Training:
                 loop = loop if update is None else update - first + 1
 
                 started = time.perf_counter()
-                totals = drawing(data, lambda it=iterator, n=loop, on=device: on.train(it, n))
+                totals = drawing(data, lambda it=iterator, n=loop, on=now.device: on.train(it, n))
                 elapsed = time.perf_counter() - started
                 self._check(totals.mean_loss, "loss", position.batches + loop)
 
@@ -122,14 +123,13 @@ class Training:
                 updated = next_update(first, self._steps_done) is not None
                 dense = 0 if method is None else method.dense_gradients(loop, int(updated))
                 _advance(position, loop, totals, elapsed)
-                position.flops += self.cost.training(masks.nonzeros, loop, dense)
+                position.flops += now.cost.training(masks.nonzeros, loop, dense)
                 if updated:
                     before, masks = masks, Masks.of(model)
-                    self._tell_update(listeners, before, masks)
+                    now._tell_update(listeners, before, masks)
                     emptied = _tell_emptied(listeners, masks, emptied)
                 if position.batches == shrink_at:
-                    self = self._shrunk()
-                    device, masks = self.device, Masks.of(model)
+                    now, masks = now._shrunk(), Masks.of(model)
                 figures = {
                     "loss": totals.mean_loss,
                     "accuracy": totals.accuracy,
@@ -138,14 +138,14 @@ class Training:
                 }
                 for listener in listeners:
                     listener.progress(position.batches, figures)
-                asked = device.any_host(bool(stop))
+                asked = now.device.any_host(bool(stop))
                 in_epoch = position.batches < epoch_end
                 if in_epoch and (asked or position.batches == checkpoint_at):
                     self._save()
                 if in_epoch and asked:
                     raise self._interrupted(stop)
 
-            record = self._evaluated(held_out, masks)
+            record = now._evaluated(held_out, masks)
             self._check(record.test_loss, "loss on the test set", position.batches)
             for listener in listeners:
                 listener.epoch(record)
@@ -153,7 +153,7 @@ class Training:
             best = _is_best(record, SELECTED_BY[plan.select_on], position, settled)
             _begin_epoch(position)
             last = position.batches == self.steps
-            asked = device.any_host(bool(stop))
+            asked = now.device.any_host(bool(stop))
             if best or last or asked or position.batches % plan.checkpoint_every == 0:
                 self._save(best=best)
             if asked and not last:

@@ -159,3 +159,17 @@ def test_a_work_directory_keeps_the_defaults_of_its_time(tmp_path):
     assert files.left_unsaid(now | {"distribution": "erk"}, earlier) == {}
     (tmp_path / "run.json").write_text(json.dumps(now))
     assert files.left_unsaid(now, files.earlier(tmp_path, overwrite=False)) == {}
+
+
+@pytest.mark.parametrize("method", ["gmp", "dpf"])
+def test_a_work_directory_of_gmp_keeps_all_layers_as_sparse(tmp_path, method):
+    """Before runs noted which defaults were in force, GMP's was "uniform"."""
+    now = {"method": method, "distribution": None, "shrink_at": []}
+    (tmp_path / "run.json").write_text(json.dumps(now))
+    earlier = files.earlier(tmp_path, overwrite=False)
+    assert files.left_unsaid(now, earlier) == {"distribution": "uniform"}
+    files.begin(tmp_path, now, overwrite=False)
+    earlier = files.earlier(tmp_path, overwrite=False)
+    assert files.left_unsaid(now, earlier) == {}
+    assert earlier["distribution"] is None
+    assert files.different(now, earlier, free=()) == []

@@ -53,7 +53,7 @@ def assert_same_run(run, expected, steps):
 @pytest.mark.parametrize("l2", [0.0, 2.0**-7])
 def test_mask_only_gmp_is_the_original(l2):
     weights, batches = reference.problem(STEPS)
-    method = granet_tf.GMP(0.8, end_step=50, frequency=5)
+    method = granet_tf.GMP(0.8, distribution="uniform", end_step=50, frequency=5)
     model = granet_tf.wrap(keras_mlp(weights, l2), method, mask_only=True)
     expected = reference.gmp_mask_only(
         weights,

@@ -69,7 +69,9 @@ def test_wrap_changes_nothing_and_strip_returns_the_very_model(build, mask_only)
 def test_every_kind_of_model_trains_to_the_exact_count(build, mask_only):
     model = build()
     x, y = models.data(build)
-    sparse = granet_tf.wrap(model, granet_tf.GMP(0.8, frequency=1), mask_only=mask_only)
+    sparse = granet_tf.wrap(
+        model, granet_tf.GMP(0.8, distribution="uniform", frequency=1), mask_only=mask_only
+    )
     sparse.compile("adam", "mse", run_eagerly=True)
     sparse.fit(x, y, batch_size=16, verbose=0)
     outputs = sparse(x)
@@ -646,7 +648,9 @@ class Steps(models.Subclassed):
 def test_a_custom_train_step_is_called():
     model = Steps()
     model(X[:1])
-    sparse = granet_tf.wrap(model, granet_tf.GMP(0.5, total_steps=4, frequency=1))
+    sparse = granet_tf.wrap(
+        model, granet_tf.GMP(0.5, distribution="uniform", total_steps=4, frequency=1)
+    )
     sparse.compile("sgd", "mse", run_eagerly=True)
     sparse.fit(X, Y, batch_size=8, verbose=0)
     assert model.steps == 4
@@ -656,7 +660,9 @@ def test_a_custom_train_step_is_called():
 def test_a_users_model_can_be_fitted_itself_with_a_sparse_optimizer():
     model = Steps()
     model(X[:1])
-    sparse = granet_tf.wrap(model, granet_tf.GMP(0.5, total_steps=4, frequency=1))
+    sparse = granet_tf.wrap(
+        model, granet_tf.GMP(0.5, distribution="uniform", total_steps=4, frequency=1)
+    )
     model.compile(granet_tf.SparseOptimizer("sgd", sparse), "mse", run_eagerly=True)
     model.fit(X, Y, batch_size=8, verbose=0)
     assert model.steps == 4

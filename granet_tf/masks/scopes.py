@@ -229,8 +229,8 @@ def _matched(method, groups, name):
 def _targets(method, groups, sparsity):
     """Sparsity of each weight at the overall `sparsity`, a scalar tensor.
 
-    Linear between the distributions at the initial and the final sparsity, which keeps the overall
-    sparsity exact.
+    Linear between the distributions at the initial and the final sparsity, and beyond that towards
+    1, which keeps the overall sparsity exact.
     """
     units = [c.units for c in groups]
     paths = paths_of(units)
@@ -242,5 +242,9 @@ def _targets(method, groups, sparsity):
     first, last = (np.array([spread[path] for path in paths]) for spread in spreads)
     share = (sparsity - initial) / (final - initial) if final != initial else 1.0
     # Written so that a share of 1 gives `last` itself, not its neighbour in float64.
-    targets = tf.clip_by_value(last - (1.0 - share) * (last - first), 0.0, 1.0)
+    targets = last - (1.0 - share) * (last - first)
+    # A schedule of one's own may go further than the method says.
+    further = last + (sparsity - final) / (1.0 - final) * (1.0 - last)
+    targets = tf.where((sparsity > final) & (first != last), further, targets)
+    targets = tf.clip_by_value(targets, 0.0, 1.0)
     return tf.where((first == initial) & (last == final), sparsity, targets)

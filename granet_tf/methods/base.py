@@ -442,11 +442,11 @@ class Method:
         """
         self.check_fits(shapes, layouts)
         everything = [tf.ones(shape, tf.bool) for shape in shapes.values()]
-        if not any(sparsities.initial(self, shapes, layouts).values()):
-            return dict(zip(shapes, everything, strict=True))
         groups = self._units_of(list(shapes), everything, layouts)
         entries = {path: shapes[path] for path in paths_of(groups)}
         initial = sparsities.initial(self, entries, layouts)
+        if not any(initial.values()):
+            return dict(zip(shapes, everything, strict=True))
         seeds = self._seeds(shapes, 0)
         masks = []
         for units in groups:

@@ -29,8 +29,8 @@ class DPF(GMP):
         final_sparsity: s_f, in [0, 1).
         frequency: Steps between updates; 16 in the paper.
         **kwargs: See `GMP`. `scope` is "global" here. At high sparsities that can empty layers, as
-            dormant weights behind batch normalization may grow fast; scope="layer" with
-            distribution="erk" gives each layer its share.
+            dormant weights behind batch normalization may grow fast; scope="layer" gives each
+            layer its share.
 
     Raises:
         ValueError: On a parameter out of range.

@@ -19,13 +19,14 @@ from granet_tf.schedules import PACKAGE, ConstantSparsity, GraNetSchedule, as_sc
 class GMP(Periodic):
     """Gradual magnitude pruning (Zhu & Gupta, 2017; Gale et al., 2019; the paper's Algorithm 2).
 
-    As Gale et al. use it, the first layer stays dense and the last goes to 0.8 at most:
-    `GMP(0.9, pinned={0: 0.0}, capped={-1: 0.8})`. With `wrap(..., mask_only=True)` it is the
-    original to the bit; without, pruned weights are zero and stay pruned, as in the paper.
+    In the original, all layers are as sparse: `distribution="uniform"`. At high sparsities that
+    leaves small layers too few weights to learn, so the default here is "erk", which leaves them
+    more; the GraNet paper ranks all weights together, `scope="global"`. As Gale et al. use it, the
+    first layer stays dense and the last goes to 0.8 at most:
+    `GMP(0.9, distribution="uniform", pinned={0: 0.0}, capped={-1: 0.8})`.
 
-    By default all layers are as sparse, as in the original. At high sparsities that leaves small
-    layers too few weights to learn: `scope="global"`, as the paper has it, or `distribution="erk"`
-    leave them more.
+    With "uniform" and `wrap(..., mask_only=True)` it is the original to the bit; without
+    mask_only, pruned weights are zero and stay pruned, as in the paper.
 
     What is due at step 0, as with `end_step=0`, is pruned before the first step.
 
@@ -58,7 +59,6 @@ class GMP(Periodic):
     schedule: Callable | None = parameter(
         None, "When to prune and how much, in place of a rise from begin to end."
     )
-    distribution: str | Callable = "uniform"
 
     def __post_init__(self):
         super().__post_init__()
@@ -111,7 +111,7 @@ class GraNet(Replacing, GMP):
         final_sparsity: s_f, in [0, 1).
         drop_fraction: r of Eq. 2 at the start of training, in [0, 1]; falls by a cosine.
         final_drop_fraction: r at the end of training, in [0, 1].
-        **kwargs: See `GMP` and `Method`. `scope` is "global" and `distribution` "erk" here.
+        **kwargs: See `GMP` and `Method`. `scope` is "global" here.
 
     Raises:
         ValueError: On a parameter out of range.
@@ -124,7 +124,6 @@ class GraNet(Replacing, GMP):
     """
 
     scope: str = "global"
-    distribution: str | Callable = "erk"
 
     @property
     def regenerates(self):

@@ -30,7 +30,7 @@ def distribute(
 
     Example:
 
-    >>> method = granet_tf.GMP(0.5, pinned={"head": 0.0})
+    >>> method = granet_tf.GMP(0.5, distribution="uniform", pinned={"head": 0.0})
     >>> distribute(method, {"body": (4, 4), "head": (4, 2)}, 0.5, {})
     {'body': 0.5, 'head': 0.0}
     """

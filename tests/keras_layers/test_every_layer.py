@@ -322,7 +322,7 @@ def family_model(family, wrap):
 
 
 def by_wrap(family, mask_only):
-    method = granet_tf.GMP(schedule=HALF)
+    method = granet_tf.GMP(schedule=HALF, distribution="uniform")
     return granet_tf.wrap(
         family_model(family, lambda layer: layer), method, mask_only=mask_only
     ), lambda path: path.removeprefix("net/")

@@ -340,6 +340,7 @@ def test_the_binary_spares_outputs_and_goes_on_with_what_it_found(tmp_path):
     filters, again = tmp_path / "filters", tmp_path / "again"
     command = (*short_runs.SHORT, *short_runs.QUIET, "--width=0.25")
     method = ("--method=gmp", "--pattern=filter", "--final_sparsity=0.5", "--frequency=2")
+    method += ("--distribution=uniform",)
     printed = short_runs.run(*command, *method, f"--workdir={filters}")
     assert "320 (output of the model)" in printed  # 32 × 10
     rows = {row["layer"]: row for row in short_runs.table(filters / "layers.csv")}

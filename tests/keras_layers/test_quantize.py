@@ -30,7 +30,9 @@ TOKENS = np.random.default_rng(0).integers(0, 10, (8, 6))
 
 
 def wrapped(model, mask_only):
-    return granet_tf.wrap(model, granet_tf.GMP(schedule=HALF), mask_only=mask_only)
+    return granet_tf.wrap(
+        model, granet_tf.GMP(schedule=HALF, distribution="uniform"), mask_only=mask_only
+    )
 
 
 def pruned(model, mask_only):

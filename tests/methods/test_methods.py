@@ -124,12 +124,13 @@ def nonzeros(method, step=1):
 
 
 def test_layer_scope_prunes_each_tensor_to_its_own_count():
-    method = GMP(0.9, end_step=1, frequency=1)
+    method = GMP(0.9, distribution="uniform", end_step=1, frequency=1)
     assert nonzeros(method) == {p: keep_count(n, 0.9) for p, n in SIZES.items()}
 
 
 def test_gales_gmp_keeps_the_first_dense_and_the_last_at_its_cap():
-    method = GMP(0.9, end_step=1, frequency=1, pinned={0: 0.0}, capped={-1: 0.8})
+    pins = {"pinned": {0: 0.0}, "capped": {-1: 0.8}}
+    method = GMP(0.9, distribution="uniform", end_step=1, frequency=1, **pins)
     assert nonzeros(method) == {"first": 216, "middle": 115, "last": 32}
 
 
@@ -139,6 +140,16 @@ def test_pins_and_caps_in_global_scope_leave_the_total_as_asked():
     assert found["first"] == 54
     assert found["last"] >= 80
     assert sum(found.values()) == 153
+
+
+def test_a_schedule_that_goes_further_than_the_method_says_is_met_overall():
+    schedule = granet_tf.ConstantSparsity(0.98, 0, frequency=1)
+    found = nonzeros(GMP(0.8, schedule=schedule, end_step=1, frequency=1))
+    total = sum(SIZES.values())
+    assert abs(sum(found.values()) - 0.02 * total) <= len(SIZES) / 2
+    # What ERK leaves at 0.8 is thinned out alike in all weights.
+    at_first = nonzeros(GMP(0.8, end_step=1, frequency=1))
+    assert all(abs(found[p] - at_first[p] / 10) <= 1 for p in SIZES)
 
 
 def test_layer_scope_with_erk_ends_at_the_erk_sparsities():
@@ -218,7 +229,7 @@ def test_paper_defaults():
     schedule = granet.make_schedule()
     assert (schedule.begin_step, schedule.end_step, schedule.frequency) == (0, 500, 10)
     assert (schedule.drop_fraction, schedule.final_drop_fraction) == (0.5, 0.005)
-    assert (GMP().scope, GMP().distribution) == ("layer", "uniform")
+    assert (GMP().scope, GMP().distribution) == ("layer", "erk")
     assert (RigL().drop_fraction, RigL().end_step, RigL().distribution) == (0.3, 0.75, "erk")
     assert (SET().drop_fraction, SET().distribution) == (0.3, "er")
 

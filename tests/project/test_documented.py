@@ -41,7 +41,8 @@ def test_exact_halves_are_rounded_to_the_even_number():
         model.fit(np.ones((4, size)), np.ones((4, 1)), batch_size=1, verbose=0)
         return np.count_nonzero(net.layers[0].kernel)
 
-    pruning = granet_tf.GMP(schedule=granet_tf.ConstantSparsity(0.5, 1, frequency=1))
+    half = granet_tf.ConstantSparsity(0.5, 1, frequency=1)
+    pruning = granet_tf.GMP(schedule=half, distribution="uniform")
     assert [kept(size, pruning) for size in (5, 7)] == [2, 4]
     assert kept(5, granet_tf.StaticSparse(0.5)) == 3
     assert kept(5, granet_tf.StaticSparse(0.5, distribution="uniform")) == 2
