@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import granet_tf
 from tests.support import models
+from tests.support.cases import uniform_gmp
 from tests.support.processes import run_python
 
 L = keras.layers
@@ -327,18 +328,18 @@ TOO_SHORT = (
     ("method", "text", "nonzeros"),
     [
         # Eight steps. The last update that is made is at step 6: 0.8 · (1 − 0.4³) = 0.7488.
-        (G.GMP(0.8, end_step=10, frequency=3), TOO_SHORT.format(8, 12, "0.7488"), 32 + 16),
+        (uniform_gmp(0.8, end_step=10, frequency=3), TOO_SHORT.format(8, 12, "0.7488"), 32 + 16),
         # The first update would be at step 100.
-        (G.GMP(0.8, frequency=100), TOO_SHORT.format(8, 100, "0.0000"), 192),
-        (G.GMP(0.8, begin_step=20, end_step=30), TOO_SHORT.format(8, 30, "0.0000"), 192),
+        (uniform_gmp(0.8, frequency=100), TOO_SHORT.format(8, 100, "0.0000"), 192),
+        (uniform_gmp(0.8, begin_step=20, end_step=30), TOO_SHORT.format(8, 30, "0.0000"), 192),
         (
-            G.GMP(0.8, initial_sparsity=0.5, begin_step=9, end_step=9),
+            uniform_gmp(0.8, initial_sparsity=0.5, begin_step=9, end_step=9),
             TOO_SHORT.format(8, 9, "0.5000"),
             96,
         ),
         # The same where the length is the user's.
         (
-            G.GMP(0.8, end_step=10, frequency=3, total_steps=8),
+            uniform_gmp(0.8, end_step=10, frequency=3, total_steps=8),
             TOO_SHORT.format(8, 12, "0.7488"),
             48,
         ),
@@ -357,7 +358,7 @@ def test_a_run_long_enough_does_not_warn():
     for end in (8, 0.5, 1.0):
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            sparse = fit(granet_tf.wrap(models.sequential(), granet_tf.GMP(end_step=end)), epochs=2)
+            sparse = fit(granet_tf.wrap(models.sequential(), uniform_gmp(end_step=end)), epochs=2)
         assert sparse.nonzeros == 13 + 6
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 import granet_tf
 from granet_tf.compiling import sparse_part
 from tests.support import models
-from tests.support.cases import MODES
+from tests.support.cases import MODES, uniform_gmp
 
 api = granet_tf.sparsity.keras
 L = keras.layers
@@ -56,7 +56,7 @@ OPTIMIZERS = [
 def test_steps_count_from_where_sparse_training_begins(optimizer, mask_only):
     network = compiled(models.sequential(), optimizer())
     fit(network, epochs=4)
-    model = granet_tf.wrap(network, granet_tf.GMP(0.5, frequency=1), mask_only=mask_only)
+    model = granet_tf.wrap(network, uniform_gmp(0.5, frequency=1), mask_only=mask_only)
     compiled(model, network.optimizer)
     fit(model, epochs=2)  # Four steps, of which the first two prune.
     assert model.nonzeros == 96
@@ -82,7 +82,7 @@ def test_the_same_in_a_compiled_step_and_in_a_loop():
     inner.build(plain.trainable_variables)
     for _ in range(7):
         inner.apply([tf.ones(v.shape) for v in plain.trainable_variables])
-    sparse = granet_tf.wrap(plain, granet_tf.GMP(0.75, end_step=2, frequency=1))
+    sparse = granet_tf.wrap(plain, uniform_gmp(0.75, end_step=2, frequency=1))
     optimizer = granet_tf.SparseOptimizer(inner, sparse)
 
     @tf.function
@@ -116,7 +116,7 @@ def test_prune_low_magnitude_after_dense_training():
 @pytest.mark.parametrize("with_wrapper", [True, False])
 def test_a_model_compiled_anew_goes_on_where_it_was(with_wrapper):
     model = granet_tf.wrap(
-        models.sequential(), granet_tf.GMP(0.75, end_step=4, frequency=1, total_steps=6)
+        models.sequential(), uniform_gmp(0.75, end_step=4, frequency=1, total_steps=6)
     )
     model.compile("adam", "mse")
     fit(model)
@@ -132,7 +132,7 @@ def test_a_model_compiled_anew_goes_on_where_it_was(with_wrapper):
 def test_where_it_began_is_saved(tmp_path):
     network = compiled(models.sequential(), "adam")
     fit(network, epochs=2)
-    model = granet_tf.wrap(network, granet_tf.GMP(0.75, end_step=4, frequency=1, total_steps=6))
+    model = granet_tf.wrap(network, uniform_gmp(0.75, end_step=4, frequency=1, total_steps=6))
     fit(compiled(model, network.optimizer))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -143,10 +143,10 @@ def test_where_it_began_is_saved(tmp_path):
 
 
 def test_a_stripped_model_that_is_wrapped_again_begins_anew():
-    model = compiled(granet_tf.wrap(models.sequential(), granet_tf.GMP(0.5, frequency=1)))
+    model = compiled(granet_tf.wrap(models.sequential(), uniform_gmp(0.5, frequency=1)))
     fit(model, epochs=2)
     inner = model.optimizer.inner_optimizer
-    again = granet_tf.wrap(granet_tf.strip(model), granet_tf.GMP(0.75, frequency=1))
+    again = granet_tf.wrap(granet_tf.strip(model), uniform_gmp(0.75, frequency=1))
     fit(compiled(again, inner), epochs=2)
     assert (again.nonzeros, sparse_part(again.optimizer).steps) == (48, 4)
 
@@ -156,7 +156,7 @@ def test_begun_anew_under_a_strategy(mirrored):
         network = models.sequential()
         network.compile("adam", "mse")
         fit(network)
-        model = granet_tf.wrap(network, granet_tf.GMP(0.5, frequency=1))
+        model = granet_tf.wrap(network, uniform_gmp(0.5, frequency=1))
         model.compile(network.optimizer, "mse")
     fit(model, epochs=2)
     for pruned in model.pruned:
@@ -183,7 +183,7 @@ def before_first_step(model):
 @MODES
 def test_pruned_before_the_first_step(mask_only):
     one_shot = granet_tf.wrap(
-        models.sequential(), granet_tf.GMP(0.75, end_step=0), mask_only=mask_only
+        models.sequential(), uniform_gmp(0.75, end_step=0), mask_only=mask_only
     )
     kernels = [p.variable.numpy() for p in one_shot.pruned]
     assert before_first_step(compiled(one_shot)) == [32, 16]
@@ -219,7 +219,7 @@ def test_a_callback_on_own_layers_prunes_before_the_first_step_too():
 
 
 def test_a_loop_prunes_at_its_first_step():
-    model = granet_tf.wrap(models.sequential(), granet_tf.GMP(0.75, end_step=0))
+    model = granet_tf.wrap(models.sequential(), uniform_gmp(0.75, end_step=0))
     optimizer = granet_tf.SparseOptimizer(keras.optimizers.SGD(), model)
 
     @tf.function
@@ -236,7 +236,7 @@ def test_a_loop_prunes_at_its_first_step():
 
 def test_pruned_before_the_first_step_under_a_strategy(mirrored):
     with mirrored.scope():
-        model = granet_tf.wrap(models.sequential(), granet_tf.GMP(0.75, end_step=0))
+        model = granet_tf.wrap(models.sequential(), uniform_gmp(0.75, end_step=0))
         model.compile("sgd", "mse")
     assert before_first_step(model) == [32, 16]
     for pruned in model.pruned:
@@ -245,7 +245,7 @@ def test_pruned_before_the_first_step_under_a_strategy(mirrored):
 
 
 def test_what_has_been_trained_is_not_pruned_at_the_start_again():
-    model = compiled(granet_tf.wrap(models.sequential(), granet_tf.GMP(0.75, end_step=0)))
+    model = compiled(granet_tf.wrap(models.sequential(), uniform_gmp(0.75, end_step=0)))
     fit(model)
     before = [p.mask.numpy() for p in model.pruned]
     fit(model)
@@ -333,7 +333,7 @@ def test_a_training_without_an_update_is_told(method):
 @pytest.mark.parametrize("prefit", [0, 2])
 def test_the_length_of_training_is_what_is_left_of_it(prefit):
     """`prefit` epochs by another process, whose checkpoint has been restored."""
-    model = compiled(granet_tf.wrap(models.sequential(), granet_tf.GMP(0.5, frequency=1)))
+    model = compiled(granet_tf.wrap(models.sequential(), uniform_gmp(0.5, frequency=1)))
     if prefit:
         model.optimizer.iterations.assign(2 * prefit)
     with no_warning():
@@ -344,7 +344,7 @@ def test_the_length_of_training_is_what_is_left_of_it(prefit):
 
 def test_a_schedule_without_steps_in_a_training_that_is_too_short():
     late = api.PolynomialDecay(0.0, 0.9, begin_step=0, end_step=1000, frequency=1)
-    model = granet_tf.wrap(models.sequential(), granet_tf.GMP(schedule=granet_tf.Shifted(late, 5)))
+    model = granet_tf.wrap(models.sequential(), uniform_gmp(schedule=granet_tf.Shifted(late, 5)))
     # Eq. 1 at step 4 + 5: 0.9 · (1 − 0.991³).
     with pytest.warns(UserWarning, match=r"0\.9 is reached at step 995: it will end at 0\.0241"):
         fit(compiled(model), epochs=2)
@@ -354,7 +354,7 @@ def test_a_schedule_without_steps_in_a_training_that_is_too_short():
         def __call__(self, step):
             return self.is_due(step, 2, 300, 100), 0.5
 
-    model = granet_tf.wrap(models.sequential(), granet_tf.GMP(schedule=Stairs()))
+    model = granet_tf.wrap(models.sequential(), uniform_gmp(schedule=Stairs()))
     with no_warning():
         fit(compiled(model), epochs=2)
     assert model.nonzeros == 96
@@ -362,7 +362,7 @@ def test_a_schedule_without_steps_in_a_training_that_is_too_short():
 
 def test_a_session_that_goes_on_where_another_was_killed(tmp_path):
     def session(*callbacks):
-        model = granet_tf.wrap(models.sequential(), granet_tf.GMP(0.75, frequency=1))
+        model = granet_tf.wrap(models.sequential(), uniform_gmp(0.75, frequency=1))
         backup = keras.callbacks.BackupAndRestore(tmp_path)
         fit(compiled(model), epochs=6, callbacks=[backup, *callbacks])
         return model
@@ -398,7 +398,7 @@ def test_a_run_that_is_stopped_early_is_told(method):
 
 
 def test_steps_that_loss_scaling_skips_are_missed():
-    model = granet_tf.wrap(models.sequential(), granet_tf.GMP(0.75, frequency=1))
+    model = granet_tf.wrap(models.sequential(), uniform_gmp(0.75, frequency=1))
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(), initial_scale=float("inf"))
     with pytest.warns(UserWarning, match=r"ended after 0 steps at sparsity 0\.0000"):
         fit(compiled(model, scaled), epochs=2)
@@ -425,7 +425,7 @@ def test_wrapped_layers_tell_too():
 @MODES
 def test_best_weights_from_before_the_end_of_pruning_are_told(mask_only):
     model = granet_tf.wrap(
-        models.sequential(), granet_tf.GMP(0.75, end_step=8, frequency=1), mask_only=mask_only
+        models.sequential(), uniform_gmp(0.75, end_step=8, frequency=1), mask_only=mask_only
     )
     compiled(model)
     best = keras.callbacks.EarlyStopping("loss", mode="max", patience=20, restore_best_weights=True)
@@ -442,8 +442,8 @@ def test_best_weights_from_before_the_end_of_pruning_are_told(mask_only):
 def test_nothing_is_told_where_all_is_well():
     for method in (
         granet_tf.GraNet(0.75),
-        granet_tf.GMP(0.75, pinned={0: 0.25}, capped={-1: 0.5}),
-        granet_tf.GMP(0.75, end_step=1.0),
+        uniform_gmp(0.75, pinned={0: 0.25}, capped={-1: 0.5}),
+        uniform_gmp(0.75, end_step=1.0),
         granet_tf.RigL(0.75, frequency=2),
         granet_tf.ACDC(0.75),
         granet_tf.DPF(0.75, frequency=1),
@@ -455,7 +455,7 @@ def test_nothing_is_told_where_all_is_well():
         with no_warning():
             fit(compiled(granet_tf.wrap(models.sequential(), method)), epochs=5)
     # In pieces, with the whole length given.
-    model = compiled(granet_tf.wrap(models.sequential(), granet_tf.GMP(0.75, total_steps=8)))
+    model = compiled(granet_tf.wrap(models.sequential(), uniform_gmp(0.75, total_steps=8)))
     with no_warning():
         fit(model)
         fit(model, epochs=3)

@@ -12,13 +12,13 @@ from keras.src.models import Functional
 
 import granet_tf
 from tests.support import models
-from tests.support.cases import MODES, NEVER
+from tests.support.cases import MODES, NEVER, uniform_gmp
 from tests.support.processes import run_python
 from tests.support.replicas import assert_replicas_agree
 
 L = keras.layers
 EAGER = pytest.mark.parametrize("eager", [True, False], ids=["eager", "graph"])
-HALF = granet_tf.GMP(schedule=granet_tf.ConstantSparsity(0.5, 0, frequency=1))
+HALF = uniform_gmp(schedule=granet_tf.ConstantSparsity(0.5, 0, frequency=1))
 X, Y = models.data(models.sequential)
 
 

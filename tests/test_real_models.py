@@ -15,6 +15,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 import granet_tf
 from granet_tf.stripping import pruned_weights
 from tests.support import real_models
+from tests.support.cases import uniform_gmp
 
 api = granet_tf.sparsity.keras
 SPARSITY = 0.75
@@ -207,9 +208,7 @@ def test_transfer_learning_with_a_frozen_backbone(tmp_path):
     check(task, wrapped, tmp_path)
     np.testing.assert_array_equal(stem, before)
 
-    asked = granet_tf.wrap(
-        task.model, granet_tf.GMP(SPARSITY, total_steps=4), prunable=["*/kernel"]
-    )
+    asked = granet_tf.wrap(task.model, uniform_gmp(SPARSITY, total_steps=4), prunable=["*/kernel"])
     assert sorted(sizes(asked)) == [128, 160, 216]
     asked.compile("sgd", task.loss)
     asked.fit(task.x, task.y, batch_size=4, epochs=2, verbose=0)

@@ -8,11 +8,11 @@ from keras import layers as L
 
 import granet_tf
 from tests.support import models
-from tests.support.cases import MODES
+from tests.support.cases import MODES, uniform_gmp
 from tests.support.keras_versions import HAS_MULTI_OPTIMIZER
 
 api = granet_tf.sparsity.keras
-GMP = granet_tf.GMP(0.75, end_step=4, frequency=1)
+GMP = uniform_gmp(0.75, end_step=4, frequency=1)
 X, Y = models.data(models.sequential, 32)
 
 
@@ -137,7 +137,7 @@ METHODS = [
     granet_tf.RigL(0.5, frequency=1),
     granet_tf.SET(0.5, frequency=1),
     granet_tf.GraNet(0.75, initial_sparsity=0.5, frequency=1),
-    granet_tf.GMP(0.75, frequency=1),
+    uniform_gmp(0.75, frequency=1),
     granet_tf.ACDC(0.75),
     granet_tf.DSR(0.5, frequency=1, prune_threshold=0.1),
     granet_tf.SNFS(0.5, frequency=1),
@@ -212,7 +212,7 @@ def test_files_know_when_a_weight_was_frozen(tmp_path, make, first):
     network = models.sequential()
     network.get_layer("hidden").trainable = not first
     if make == "wrap":
-        method = granet_tf.GMP(0.5, schedule=schedule, total_steps=8)
+        method = uniform_gmp(0.5, schedule=schedule, total_steps=8)
         model = granet_tf.wrap(network, method, prunable=["*/kernel"])
     else:
         model = api.prune_low_magnitude(network, schedule, prunable=kernels)
@@ -238,7 +238,7 @@ def test_pins_mean_the_same_weights_when_some_are_frozen():
     network = keras.Sequential([*network.layers, L.Dense(4, name="last")])
     network.build((None, 8))
     pins = {0: 0.25, 1: 0.5, -1: 0.0}
-    model = granet_tf.wrap(network, granet_tf.GMP(0.75, frequency=1, pinned=pins))
+    model = granet_tf.wrap(network, uniform_gmp(0.75, frequency=1, pinned=pins))
     network.get_layer("hidden").trainable = False
     model.compile("sgd", "mse", run_eagerly=True)
     fit(model)
@@ -247,13 +247,13 @@ def test_pins_mean_the_same_weights_when_some_are_frozen():
 
 def test_what_is_unfrozen_later_is_pruned_then():
     network = models.sequential()
-    model = granet_tf.wrap(network, granet_tf.GMP(0.75, end_step=2, frequency=1, total_steps=4))
+    model = granet_tf.wrap(network, uniform_gmp(0.75, end_step=2, frequency=1, total_steps=4))
     network.get_layer("hidden").trainable = False
     model.compile("sgd", "mse", run_eagerly=True)
     fit(model)
     assert [int(p.mask.numpy().sum()) for p in model.pruned] == [128, 16]
     network.get_layer("hidden").trainable = True
-    again = granet_tf.wrap(granet_tf.strip(model), granet_tf.GMP(0.75, frequency=1))
+    again = granet_tf.wrap(granet_tf.strip(model), uniform_gmp(0.75, frequency=1))
     again.compile("sgd", "mse", run_eagerly=True)
     fit(again)
     assert [int(p.mask.numpy().sum()) for p in again.pruned] == [32, 16]
@@ -326,7 +326,7 @@ def test_each_with_its_own_learning_rate():
 
 @holds_others
 def test_several_optimizers_in_one_are_saved(tmp_path):
-    model = granet_tf.wrap(models.sequential(), granet_tf.GMP(0.75, end_step=6, total_steps=8))
+    model = granet_tf.wrap(models.sequential(), uniform_gmp(0.75, end_step=6, total_steps=8))
     model.compile(several(), "mse", run_eagerly=True)
     fit(model)
     model.save(tmp_path / "model.keras")
@@ -340,7 +340,7 @@ def test_several_optimizers_in_one_are_saved(tmp_path):
 
 
 def test_loss_scaling_inside():
-    model = granet_tf.wrap(models.sequential(), granet_tf.GMP(0.75, end_step=0, total_steps=2))
+    model = granet_tf.wrap(models.sequential(), uniform_gmp(0.75, end_step=0, total_steps=2))
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())
     optimizer = granet_tf.SparseOptimizer(scaled, model)
     optimizer.apply(

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import granet_tf
 from granet_train.networks.resnet import resnet20
+from tests.support.cases import uniform_gmp
 from tests.support.random_graphs import RandomAttention, RandomGraph, RandomRecurrence
 from tests.support.replicas import assert_replicas_agree
 
@@ -190,7 +191,7 @@ def test_optimizers_go_on(name, mask_only):
 
 
 def test_a_schedule_ends_with_the_same_number_of_units():
-    method = granet_tf.GMP(0.5, frequency=2, end_step=16, total_steps=20, scope="global")
+    method = uniform_gmp(0.5, frequency=2, end_step=16, total_steps=20, scope="global")
     large, small = (wrapped(method) for _ in range(2))
     trained(large, 20)
     trained(small, 6)
@@ -224,7 +225,7 @@ def test_strip_returns_the_small_model_and_compact_finds_nothing_more():
 
 
 def test_files_hold_the_small_model_and_its_history(tmp_path):
-    method = granet_tf.GMP(0.5, frequency=2, end_step=12, total_steps=20)
+    method = uniform_gmp(0.5, frequency=2, end_step=12, total_steps=20)
     model = wrapped(method, build=one_block)
     trained(model, 6)
     model.shrink()
@@ -240,7 +241,7 @@ def test_files_hold_the_small_model_and_its_history(tmp_path):
 
 def test_fit_goes_on_in_the_smaller_model(tmp_path):
     x, y = data(64)
-    method = granet_tf.GMP(0.5, frequency=2, end_step=0.5)
+    method = uniform_gmp(0.5, frequency=2, end_step=0.5)
     model = wrapped(method, build=one_block)
     path = tmp_path / "shape.json"
     callbacks = [granet_tf.Shrink([0.125, 12], path=path)]
@@ -257,7 +258,7 @@ def test_fit_goes_on_in_the_smaller_model(tmp_path):
 @pytest.mark.parametrize("options", [{"steps_per_execution": 4}, {"jit_compile": True}], ids=str)
 def test_compiled_steps_are_made_anew(options):
     x, y = data(64)
-    method = granet_tf.GMP(0.5, frequency=2, end_step=0.5)
+    method = uniform_gmp(0.5, frequency=2, end_step=0.5)
     model = granet_tf.wrap(one_block(), method, pattern=COUPLED)
     model.compile(keras.optimizers.SGD(0.1), LOSS, **options)
     model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=[granet_tf.Shrink(10)])
@@ -276,7 +277,7 @@ def test_a_session_goes_on_across_a_shrink(tmp_path):
                     raise KeyboardInterrupt
 
         keras.utils.set_random_seed(0)
-        model = wrapped(granet_tf.GMP(0.5, frequency=2, end_step=0.5), build=one_block)
+        model = wrapped(uniform_gmp(0.5, frequency=2, end_step=0.5), build=one_block)
         callbacks = [
             granet_tf.Shrink(0.5, path=tmp_path / "shape.json"),
             keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False),
@@ -291,7 +292,7 @@ def test_a_session_goes_on_across_a_shrink(tmp_path):
     assert int(resumed.optimizer.iterations) == 32
     assert [each.step for each in resumed.shape_history] == [16]
     assert filters(resumed.model) == [4] * 3
-    whole = wrapped(granet_tf.GMP(0.5, frequency=2, end_step=0.5), build=one_block)
+    whole = wrapped(uniform_gmp(0.5, frequency=2, end_step=0.5), build=one_block)
     whole.fit(
         x, y, batch_size=8, epochs=4, shuffle=False, verbose=0, callbacks=[granet_tf.Shrink(0.5)]
     )
@@ -300,7 +301,7 @@ def test_a_session_goes_on_across_a_shrink(tmp_path):
 
 def test_custom_loops_go_on_with_the_same_optimizer():
     x, y = data()
-    method = granet_tf.GMP(0.5, frequency=2, end_step=4, total_steps=12)
+    method = uniform_gmp(0.5, frequency=2, end_step=4, total_steps=12)
     model = granet_tf.wrap(one_block(), method, pattern=COUPLED)
     optimizer = granet_tf.SparseOptimizer(keras.optimizers.Adam(0.01), model)
 
@@ -383,7 +384,7 @@ def held_by_another():
     ("call", "message"),
     [
         (
-            lambda: granet_tf.wrap(residual(), granet_tf.GMP(0.5)).shrink(),
+            lambda: granet_tf.wrap(residual(), uniform_gmp(0.5)).shrink(),
             "must be pruned by coupled filters.*Received: pattern=Element",
         ),
         (lambda: wrapped().shrink(kept={"nothing": [0]}), "`kept` must be.*Received: 'nothing'"),
