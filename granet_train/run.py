@@ -151,7 +151,7 @@ class Run:
                     "All workers must see the same work directory, to go on from its checkpoints. "
                     f"Received: --workdir={self.values.workdir}, here at step {position.batches:,}"
                 )
-            self._begin(model, position)
+            self._begin(model, position, stop)
             if chief and position.batches:
                 done, steps = position.batches, self.length.steps
                 print(f"{self.name}: going on after step {done:,} of {steps:,}")
@@ -193,12 +193,13 @@ class Run:
             keep = self.values.keep_checkpoints
             yield Checkpoints(own, loop.variables_of(model), position, keep, directory, shaped)
 
-    def _begin(self, model, position):
+    def _begin(self, model, position, stop):
         """Masks that are chosen before training, or by its first update."""
         if self.method is None or position.batches:
             return
         if not model.has_drawn:
-            self._draw(model)
+            with stop.ends_at_once():
+                self._draw(model)
         prune_at_start(model)
 
     def _draw(self, model):

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+from granet_train.errors import Interrupted
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -16,9 +18,43 @@ class Stop:
     """Whether a signal has come, and which."""
 
     signal: signal.Signals | None = None
+    _ends: bool = False
 
     def __bool__(self) -> bool:
         return self.signal is not None
+
+    def ask(self, number: int) -> None:
+        """Tells that the signal of this number has come."""
+        self.signal = signal.Signals(number)
+        if self._ends:
+            self._end()
+
+    @contextlib.contextmanager
+    def ends_at_once(self) -> Iterator[None]:
+        """Within it, a signal raises Interrupted: for what takes long before there is a state.
+
+        Example:
+
+        >>> stop = Stop()
+        >>> with stop.ends_at_once():
+        ...     stop.ask(signal.SIGTERM)
+        Traceback (most recent call last):
+        granet_train.errors.Interrupted: Stopped by SIGTERM before the first step. ...
+        """
+        self._ends = True
+        try:
+            if self:
+                self._end()
+            yield
+        finally:
+            self._ends = False
+
+    def _end(self):
+        raise Interrupted(
+            f"Stopped by {self.signal.name} before the first step. There is nothing to save yet: "
+            "the same command begins anew.",
+            self.signal,
+        )
 
 
 _asked_by: ContextVar[Stop | None] = ContextVar("asked_by", default=None)
@@ -57,7 +93,7 @@ def on_signal() -> Iterator[Stop]:
     os.set_blocking(writer, False)
 
     def ask(number, frame):
-        stop.signal = signal.Signals(number)
+        stop.ask(number)
 
     before = {number: signal.signal(number, ask) for number in _SIGNALS}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

@@ -192,6 +192,24 @@ def test_a_second_ctrl_c_ends_a_device_loop():
             process.kill()
 
 
+def test_a_signal_before_the_first_step_ends_at_once(monkeypatch, tmp_path, capfd):
+    def solve(self, model):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(10**9):  # What SIS solves before training takes minutes.
+            pass
+
+    monkeypatch.setattr(Run, "_draw", solve)
+    command = [*SHORT, *QUIET, "--method=sis", f"--workdir={tmp_path}"]
+    with pytest.raises(SystemExit) as stopped:
+        main.cli(command)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        "error: Stopped by SIGTERM before the first step. There is nothing to save yet: the same "
+        "command begins anew."
+    )
+    assert not (tmp_path / "checkpoints" / "sis").exists()
+
+
 # What is written and read
 
 
