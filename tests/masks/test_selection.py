@@ -1,10 +1,15 @@
+from unittest import mock
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from granet_tf.masks.selection import count, select
+from granet_tf.masks import joined
+from granet_tf.masks.patterns import Element
+from granet_tf.masks.selection import count, count_each, rank, select, top_of_each
+from granet_tf.masks.units import Units
 from tests.support.models import bits
 from tests.support.reference import top_k
 
@@ -12,6 +17,9 @@ pytestmark = pytest.mark.optimized
 
 compiled = tf.function(select, jit_compile=True)
 in_graph = tf.function(select)
+# The most units that a small weight has. So all are small, none, or some; small ones are ranked by
+# other histograms, together or one after the other.
+SMALL = [1 << 18, 0, 1000]
 
 
 def test_global_magnitude_ranks_all_tensors_together():
@@ -55,15 +63,55 @@ def test_extremes_of_float32_are_ordered():
     sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=3),
     levels=st.sampled_from([2, 5, 10**6]),
     share=st.floats(0.0, 1.1),
+    small=st.sampled_from(SMALL),
 )
-def test_agrees_with_sorting(seed, sizes, levels, share):
+def test_agrees_with_sorting(seed, sizes, levels, share, small):
     rng = np.random.default_rng(seed)
     scores = [(rng.integers(-levels, levels, n) / 7.0 + 0.0).astype(np.float32) for n in sizes]
     eligible = [rng.random(n) < 0.7 for n in sizes]
     k = int(share * sum(sizes))
     expected = top_k(scores, eligible, k)
-    for mask, reference in zip(select(scores, eligible, k), expected, strict=True):
+    with mock.patch.object(joined, "_SMALL", small):
+        masks = select(scores, eligible, k)
+    for mask, reference in zip(masks, expected, strict=True):
         np.testing.assert_array_equal(mask, reference)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=4),
+    levels=st.sampled_from([2, 5, 10**6]),
+    small=st.sampled_from(SMALL),
+)
+def test_each_weight_for_itself_agrees_with_sorting(seed, sizes, levels, small):
+    rng = np.random.default_rng(seed)
+    scores, growth = (
+        [(rng.integers(-levels, levels, n) / 7.0 + 0.0).astype(np.float32) for n in sizes]
+        for _ in "ab"
+    )
+    active = [rng.random(n) < 0.7 for n in sizes]
+    k = [int(rng.random() * n) for n in sizes]
+    names, patterns = [str(i) for i in range(len(sizes))], [(Element(), Element())] * len(sizes)
+    with mock.patch.object(joined, "_SMALL", small):
+        [units] = Units.of(names, patterns, [tf.constant(each) for each in active])
+        ranking = rank(units.pool([tf.constant(score) for score in scores]), units.active)
+        best = top_of_each(ranking, tf.constant(k))
+        exchanged = units.exchange(
+            [ranking], units.pool(growth), tf.constant(0.3, tf.float64), units.active
+        )
+    assert count_each(best).numpy().tolist() == [
+        min(n, each.sum()) for n, each in zip(k, active, strict=True)
+    ]
+    found = zip(units.expand(best), units.expand(exchanged), strict=True)
+    for i, (mask, new) in enumerate(found):
+        [expected] = top_k([scores[i]], [active[i]], k[i])
+        np.testing.assert_array_equal(mask, expected)
+        alive = active[i].sum()
+        dropped = -(-3 * alive // 10)
+        [kept] = top_k([scores[i]], [active[i]], alive - dropped)
+        [grown] = top_k([growth[i]], [~kept], dropped)
+        np.testing.assert_array_equal(new, kept | grown)
 
 
 @pytest.mark.parametrize("function", [in_graph, compiled], ids=["graph", "xla"])
