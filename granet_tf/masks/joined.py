@@ -47,18 +47,18 @@ class Parts:
     @classmethod
     def of(cls, shapes: Sequence[tuple[int, ...]]) -> Parts:
         """Parts for weights with units of these shapes."""
-        # Each part is a program of its own for XLA to compile.
+        # Each part is a program of its own for XLA to compile, so there it is one.
         compiled = is_compiled()
+        small, most = (math.inf, math.inf) if compiled else (_SMALL, _PART)
         bounds: list[tuple[int, int]] = []
-        filled = _PART
+        filled = most
         for i, size in enumerate(map(math.prod, shapes)):
-            takes_part = compiled or size <= _SMALL
-            if bounds and takes_part and (filled + size <= _PART or compiled):
+            if bounds and size <= small and filled + size <= most:
                 bounds[-1] = (bounds[-1][0], i + 1)
                 filled += size
             else:
                 bounds.append((i, i + 1))
-                filled = size if takes_part else _PART
+                filled = size if size <= small else most
         width = WIDTH if compiled else 1
         return cls(tuple(tuple(shape) for shape in shapes), tuple(bounds), width)
 

@@ -316,7 +316,7 @@ def _sortable(bits):
     return tf.bitwise.bitwise_xor(bits, tf.bitwise.bitwise_and(signs, tf.int32.max))
 
 
-def _histogram(values: tf.Tensor, bins: int | tf.Tensor = _BINS) -> tf.Tensor:
+def _histogram(values: tf.Tensor, bins: int = _BINS) -> tf.Tensor:
     """int32 counts of the `values` in [0, bins); `tf.math.bincount` adds a pass for a maximum."""
     return tf.raw_ops.Bincount(arr=values, size=bins, weights=tf.constant([], tf.int32))
 
