@@ -26,8 +26,8 @@ from granet_tf.held_rate import HeldRate as _HeldRate  # noqa: F401
 from granet_tf.int8 import FakeQuantize as _FakeQuantize  # noqa: F401
 from granet_tf.linear_warmup import LinearWarmup as LinearWarmup
 from granet_tf.masks import distributions as distributions
-from granet_tf.masks.criteria import Criterion as Criterion
-from granet_tf.masks.pattern_names import ByKind as ByKind
+from granet_tf.masks.patterns.criteria import Criterion as Criterion
+from granet_tf.masks.patterns.names import ByKind as ByKind
 from granet_tf.masks.patterns import NM as NM
 from granet_tf.masks.patterns import Block as Block
 from granet_tf.masks.patterns import Element as Element

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from typing import ClassVar
 
-from granet_tf.masks.criteria import CRITERIA
+from granet_tf.masks.patterns.criteria import CRITERIA
 from granet_tf.methods.parameters import parameters_of
 from granet_train import data, learning_rates, models, optimizers
 from granet_train.method_options import METHODS, SPARSE, MethodOptions, users_of

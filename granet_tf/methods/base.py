@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from granet_tf.masks.pattern_names import as_pattern
+from granet_tf.masks.patterns.names import as_pattern
 from granet_tf.masks.patterns import Capacity, Element, Pattern
 from granet_tf.masks.scopes import SCOPES, Candidates, match, whole
 from granet_tf.masks.units import Units, expanded, flat, paths_of, units_of_each_to_keep
@@ -61,7 +61,7 @@ class Method:
         capped: {weight: sparsity} of weights that go no higher than this, such as `{-1: 0.8}`.
         pattern: What is pruned as one unit: `Element()`, `Block((4, 1))`, `Filter()`, `NM(2, 4)`,
             `ByKind({"dense": Block((4, 1))})` for one in each kind of layer, or a name, such as
-            "litert" or "mnn"; see `granet_tf.masks.pattern_names.PATTERNS`. Counts, sparsities and
+            "litert" or "mnn"; see `granet_tf.masks.patterns.names.PATTERNS`. Counts, sparsities and
             drop fractions are then those of units.
         seed: Seeds initial masks and random growth, together with each weight's path and the step;
             `keras.utils.set_random_seed` does not change them.

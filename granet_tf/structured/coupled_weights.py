@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from granet_tf.masks.coupling import Coupling
+from granet_tf.masks.patterns.coupling import Coupling
 from granet_tf.masks.patterns import Pattern
 from granet_tf.masks.scopes import match
 from granet_tf.methods import Method

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import granet_tf
 from granet_tf import compaction
-from granet_tf.masks.criteria import CRITERIA, Filters
+from granet_tf.masks.patterns.criteria import CRITERIA, Filters
 from granet_tf.methods.records import Snapshot
 from keras_layers.layouts import Layout
 from tests.structured.test_shrinking import (

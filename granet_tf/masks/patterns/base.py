@@ -17,8 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.masks.axes import Axes, Matrices, check_rank, checked_axes, positive
-from granet_tf.masks.criteria import CRITERIA, Criterion, Filters
+from granet_tf.masks.patterns.axes import Axes, Matrices, check_rank, checked_axes, positive
+from granet_tf.masks.patterns.criteria import CRITERIA, Criterion, Filters
 from granet_tf.schedules import PACKAGE
 from keras_layers.layouts import Layout
 
