@@ -26,13 +26,13 @@ from granet_tf.held_rate import HeldRate as _HeldRate  # noqa: F401
 from granet_tf.int8 import FakeQuantize as _FakeQuantize  # noqa: F401
 from granet_tf.linear_warmup import LinearWarmup as LinearWarmup
 from granet_tf.masks import distributions as distributions
-from granet_tf.masks.patterns.criteria import Criterion as Criterion
-from granet_tf.masks.patterns.names import ByKind as ByKind
 from granet_tf.masks.patterns import NM as NM
 from granet_tf.masks.patterns import Block as Block
 from granet_tf.masks.patterns import Element as Element
 from granet_tf.masks.patterns import Filter as Filter
 from granet_tf.masks.patterns import Pattern as Pattern
+from granet_tf.masks.patterns.criteria import Criterion as Criterion
+from granet_tf.masks.patterns.names import ByKind as ByKind
 from granet_tf.methods import ACDC as ACDC
 from granet_tf.methods import DPF as DPF
 from granet_tf.methods import DSR as DSR

@@ -12,8 +12,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from granet_tf.masks.patterns.names import PATTERNS
 from granet_tf.masks.patterns import Pattern
+from granet_tf.masks.patterns.names import PATTERNS
 from granet_tf.methods import Method, all_methods
 from granet_tf.methods.parameters import Parameter, field_of, parameters_of
 from granet_train.durations import TrainingLength

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.masks.patterns.coupling import Coupling
 from granet_tf.masks.joined import Joined, Parts, flat_each
 from granet_tf.masks.patterns import Capacity, Pattern
+from granet_tf.masks.patterns.coupling import Coupling
 from granet_tf.masks.selection import (
     BITS,
     HISTOGRAM,

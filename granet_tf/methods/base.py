@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from granet_tf.masks.patterns.names import as_pattern
 from granet_tf.masks.patterns import Capacity, Element, Pattern
+from granet_tf.masks.patterns.names import as_pattern
 from granet_tf.masks.scopes import SCOPES, Candidates, match, whole
 from granet_tf.masks.units import Units, expanded, flat, paths_of, units_of_each_to_keep
 from granet_tf.methods import sparsities

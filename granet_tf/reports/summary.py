@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from granet_tf.groups import groups_of
-from granet_tf.masks.patterns.coupling import Coupling
 from granet_tf.masks.patterns import Element, Pattern
+from granet_tf.masks.patterns.coupling import Coupling
 from granet_tf.model import SparseModel
 from granet_tf.reports.table import aligned
 from granet_tf.spared import REASON, outputs_removed

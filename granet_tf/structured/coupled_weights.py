@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from granet_tf.masks.patterns.coupling import Coupling
 from granet_tf.masks.patterns import Pattern
+from granet_tf.masks.patterns.coupling import Coupling
 from granet_tf.masks.scopes import match
 from granet_tf.methods import Method
 from keras_layers.held import ChannelVectors, HeldVectors, held_vectors

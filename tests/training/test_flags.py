@@ -13,7 +13,8 @@ import pytest
 
 import granet_tf
 from granet_tf import methods
-from granet_tf.masks import pattern_names, scopes
+from granet_tf.masks import scopes
+from granet_tf.masks.patterns import names as pattern_names
 from granet_train import (
     command_line,
     durations,

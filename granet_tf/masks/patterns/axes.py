@@ -8,6 +8,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from keras_layers.layouts import Layout
+
 Axes = int | tuple[int, ...]
 
 
@@ -88,3 +90,8 @@ def positive(axes: Axes, rank: int) -> tuple[int, ...]:
             f"Received: axes {axes} for a weight with {rank} axes"
         )
     return tuple(axis % rank for axis in several)
+
+
+def are_outputs(axes: Axes, layout: Layout, rank: int) -> bool:
+    """Whether these axes are among those of a weight's outputs."""
+    return set(positive(axes, rank)) <= set(positive(layout.outputs, rank))

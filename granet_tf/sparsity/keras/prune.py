@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import keras
 
 from granet_tf.graphs import rebuilt
-from granet_tf.masks.patterns.names import as_pattern
 from granet_tf.masks.patterns import Pattern
+from granet_tf.masks.patterns.names import as_pattern
 from granet_tf.own_classes import is_built, is_own_class
 from granet_tf.schedules import ConstantSparsity, PolynomialDecay
 from granet_tf.spared import outputs_removed
