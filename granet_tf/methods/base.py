@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import re
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
@@ -20,16 +18,16 @@ import tensorflow as tf
 
 from granet_tf.masks.patterns import Capacity, Element, Pattern
 from granet_tf.masks.patterns.names import as_pattern
-from granet_tf.masks.scopes import SCOPES, Candidates, match, whole
-from granet_tf.masks.units import Units, expanded, flat, paths_of, units_of_each_to_keep
+from granet_tf.masks.scopes import SCOPES, match
+from granet_tf.masks.units import Units
 from granet_tf.methods import sparsities
+from granet_tf.methods.draws import seeds_of
 from granet_tf.methods.parameters import check, parameter
+from granet_tf.methods.random_masks import random_masks
 from granet_tf.methods.records import Needed, Snapshot, State, Updated, shaped, updated
+from granet_tf.methods.updating import prune_and_regenerate
 from granet_tf.schedules import ConstantSparsity, PruningSchedule
 from keras_layers.layouts import Layout
-
-# What the scores are magnitudes of, unless a method has its own.
-_MAGNITUDE_OF = {"drop_score": "weight", "grow_score": "gradient"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -160,6 +158,8 @@ class Method:
         del gradient, seed
         return tf.abs(weight)
 
+    drop_score.magnitude_of = "weight"
+
     def grow_score(self, weight: tf.Tensor, gradient: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """What grow ranks: the highest comes first. |dense gradient|, as in Eq. 3.
 
@@ -170,6 +170,8 @@ class Method:
         """
         del weight, seed
         return tf.abs(gradient)
+
+    grow_score.magnitude_of = "gradient"
 
     @property
     def initial_sparsity(self) -> float:
@@ -282,45 +284,7 @@ class Method:
         """
         if type(self).update_masks is not Method.update_masks:
             return self._updated_by_lists(step, weights, dormant_compete)
-        return self._updated(step, weights, dormant_compete)
-
-    def _updated(self, step, weights, dormant_compete):
-        schedule = self.make_schedule()
-        # A schedule of one's own may say a plain True.
-        should_prune = tf.convert_to_tensor(schedule(step)[0])
-        layouts = {w.path: w.layout for w in weights}
-        paths, masks = [w.path for w in weights], [w.mask for w in weights]
-        groups = self._units_of(paths, masks, layouts)
-        seeds = self._seeds(paths, step)
-        kept = self._pooled("drop_score", groups, weights, seeds)
-        candidates = [
-            Candidates.of(
-                units,
-                score,
-                units.active.map(lambda a: a | should_prune) if dormant_compete else None,
-            )
-            for units, score in zip(groups, kept, strict=True)
-        ]
-        kept = SCOPES[self.scope](self, candidates, schedule.exact_sparsity(step))
-        # Where only regeneration is due, this is less to trace than a condition around it all.
-        pruned = [
-            k.map(lambda k, a: tf.where(should_prune, k, a), c.units.active)
-            for k, c in zip(kept, candidates, strict=True)
-        ]
-        new = pruned
-        if schedule.regenerates:
-            is_due, fraction = schedule.regenerate(step)
-            fraction = tf.where(is_due, tf.cast(fraction, tf.float64), 0.0)
-            growth = self._pooled("grow_score", groups, weights, seeds)
-            new = [
-                c.units.exchange(c.rankings, g, fraction, p)
-                for c, g, p in zip(candidates, growth, pruned, strict=True)
-            ]
-        # Units are active or not as a whole.
-        survived = [n & p for n, p in zip(new, pruned, strict=True)]
-        if dormant_compete:  # Else what pruning leaves was active before.
-            survived = [s & u.active for s, u in zip(survived, groups, strict=True)]
-        return updated(*flat(groups, new, survived))
+        return prune_and_regenerate(self, step, weights, dormant_compete=dormant_compete)
 
     def _updated_by_lists(self, step, weights, dormant_compete):
         """What an `update_masks` of one's own makes of the weights."""
@@ -335,29 +299,6 @@ class Method:
                 layouts={w.path: w.layout for w in weights},
             )
         )
-
-    def _pooled(self, score, groups, weights, seeds):
-        """The scores of the units of each group, by the name of the function."""
-        if score == "drop_score" and any(units.given.judge for units in groups):
-            values = [
-                [getattr(w, name) for w in weights] for name in ("weight", "gradient", "scale")
-            ]
-            return [
-                units.judged(*values)
-                if units.given.judge
-                else self._pooled_by_method(score, [units], weights, seeds)[0]
-                for units in groups
-            ]
-        return self._pooled_by_method(score, groups, weights, seeds)
-
-    def _pooled_by_method(self, score, groups, weights, seeds):
-        if getattr(type(self), score) is getattr(Method, score):
-            # A magnitude, of all weights in one operation.
-            values = [getattr(w, _MAGNITUDE_OF[score]) for w in weights]
-            return [units.pool_magnitudes(values) for units in groups]
-        each = [(w.weight, w.gradient, seed) for w, seed in zip(weights, seeds, strict=True)]
-        scores = [getattr(self, score)(*values) for values in each]
-        return [units.pool(scores) for units in groups]
 
     def dense_gradients(self, steps: int, updates: int) -> float:
         """In how many of `steps` training steps a dense gradient was computed, to count FLOPs.
@@ -441,23 +382,7 @@ class Method:
                 last axis but one and outputs in the last.
         """
         self.check_fits(shapes, layouts)
-        everything = [tf.ones(shape, tf.bool) for shape in shapes.values()]
-        groups = self._units_of(list(shapes), everything, layouts)
-        entries = {path: shapes[path] for path in paths_of(groups)}
-        initial = sparsities.initial(self, entries, layouts)
-        if not any(initial.values()):
-            return dict(zip(shapes, everything, strict=True))
-        seeds = self._seeds(shapes, 0)
-        masks = []
-        for units in groups:
-            drawn = [
-                tf.random.stateless_uniform(shape, seeds[units.places[i]], alg="philox")
-                for i, shape in zip(units.leaders, units.parts.shapes, strict=True)
-            ]
-            wanted = tf.constant([initial[path] for path in units.paths], tf.float64)
-            kept = whole(units, units_of_each_to_keep(units.capacities, wanted))
-            masks.append(units.choose(units.parts.join(drawn), kept, units.active))
-        return dict(zip(shapes, expanded(groups, masks), strict=True))
+        return random_masks(self, shapes, layouts or {})
 
     def update_masks(
         self,
@@ -492,7 +417,8 @@ class Method:
         snapshots = [
             Snapshot(path, *values, layout=layouts.get(path, Layout())) for path, *values in each
         ]
-        new = shaped(self._updated(step, snapshots, dormant_compete), snapshots)
+        new = prune_and_regenerate(self, step, snapshots, dormant_compete=dormant_compete)
+        new = shaped(new, snapshots)
         return [n.mask for n in new], [n.survivors for n in new]
 
     def is_due(self, step: tf.Tensor) -> tf.Tensor:
@@ -521,27 +447,19 @@ class Method:
 
     def units_of(self, weights: Sequence[Snapshot]) -> list[Units]:
         """The units of all weights, by the pattern."""
-        layouts = {w.path: w.layout for w in weights}
-        return self._units_of(list(layouts), [w.mask for w in weights], layouts)
-
-    def _units_of(self, paths, masks, layouts):
-        own = [(layouts or {}).get(path, Layout()) for path in paths]
-        return Units.of(paths, [self.patterns_of(each) for each in own], masks, own)
+        return Units.of(
+            [w.path for w in weights],
+            [self.patterns_of(w.layout) for w in weights],
+            [w.mask for w in weights],
+            [w.layout for w in weights],
+        )
 
     def seeded(
         self, weights: Sequence[Snapshot], step: tf.Tensor
     ) -> list[tuple[Snapshot, tf.Tensor]]:
         """Each weight with a seed of its own at this step."""
-        seeds = self._seeds([w.path for w in weights], step)
+        seeds = seeds_of([w.path for w in weights], self.seed, step)
         return list(zip(weights, seeds, strict=True))
-
-    def _seeds(self, paths, step):
-        """A seed for each weight, from `seed`, its path and the step."""
-        # The odd factor keeps neighbouring seeds from sharing streams.
-        own = self.seed * 0x9E3779B1 % 2**32
-        keys = [(zlib.crc32(name.encode()) ^ own) - 2**31 for name in _lasting(paths)]
-        steps = tf.broadcast_to(tf.cast(step, tf.int32), [len(keys)])
-        return tf.unstack(tf.stack([tf.constant(keys, tf.int32), steps], 1))
 
     def check_fits(
         self, shapes: Mapping[str, tuple[int, ...]], layouts: Mapping[str, Layout] | None = None
@@ -581,13 +499,3 @@ class Method:
             if name in config:
                 config[name] = dict(config[name])
         return cls(**config)
-
-
-def _lasting(paths):
-    """Names for `paths` that stay when Keras numbers the same layers differently: the order counts,
-    not that this dense layer is the seventh of the process."""
-    seen = {}
-    for path in paths:
-        name = re.sub(r"_\d+(?=/|$)", "", path)
-        seen[name] = seen.get(name, 0) + 1
-        yield f"{name}#{seen[name]}"

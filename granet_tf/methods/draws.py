@@ -3,8 +3,37 @@
 from __future__ import annotations
 
 import math
+import re
+import zlib
+from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
+
+
+def seeds_of(paths: Iterable[str], seed: int, step: int | tf.Tensor) -> list[tf.Tensor]:
+    """A seed for each weight, int32 of shape (2,), from `seed`, its path and the step.
+
+    Example:
+
+    >>> first, second = seeds_of(["kernel", "kernel"], 0, 3)
+    >>> bool(first[0] == second[0]), int(first[1])
+    (False, 3)
+    """
+    # The odd factor keeps neighbouring seeds from sharing streams.
+    own = seed * 0x9E3779B1 % 2**32
+    keys = [(zlib.crc32(name.encode()) ^ own) - 2**31 for name in _lasting(paths)]
+    steps = tf.broadcast_to(tf.cast(step, tf.int32), [len(keys)])
+    return tf.unstack(tf.stack([tf.constant(keys, tf.int32), steps], 1))
+
+
+def _lasting(paths: Iterable[str]) -> Iterator[str]:
+    """Names for `paths` that stay when Keras numbers the same layers differently: the order counts,
+    not that this dense layer is the seventh of the process."""
+    seen: dict[str, int] = {}
+    for path in paths:
+        name = re.sub(r"_\d+(?=/|$)", "", path)
+        seen[name] = seen.get(name, 0) + 1
+        yield f"{name}#{seen[name]}"
 
 
 def uniform(weight: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
