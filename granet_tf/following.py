@@ -9,8 +9,7 @@ import keras
 
 from granet_tf.compiling import sparse_part
 from granet_tf.ending import training_steps
-from keras_layers.carrier import carries_masks
-from keras_layers.keras_internals import layers_of
+from keras_layers.carrier import wrapped_models
 
 
 class FollowTraining(keras.callbacks.Callback):
@@ -44,15 +43,10 @@ def resolve_for(trainer: keras.Model, params: Mapping[str, Any], initial_epoch: 
     >>> model.method.total_steps
     20
     """
-    for sparse in _wrapped_models(trainer):
+    for sparse in wrapped_models(trainer):
         given, part = sparse.method.total_steps, sparse_part(getattr(trainer, "optimizer", None))
         done = 0 if part is None else part.steps
         if given is None and "epochs" in params:
             sparse.resolve(training_steps(params, trainer.optimizer, done, initial_epoch))
         elif given is not None and done == 0:
             sparse.resolve(given)
-
-
-def _wrapped_models(model):
-    """The SparseModels in it; wrapped layers know their steps."""
-    return [x for x in layers_of(model) if carries_masks(x) and isinstance(x, keras.Model)]

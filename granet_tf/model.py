@@ -24,46 +24,42 @@ from granet_tf.ending import warn_of_short_training
 from granet_tf.following import FollowTraining, resolve_for
 from granet_tf.groups import count_active
 from granet_tf.masks.patterns import Pattern
-from granet_tf.methods import GraNet, Method
-from granet_tf.optimizer import SparseOptimizer
-from granet_tf.own_classes import Pickled, check_keras, is_built, own_class
+from granet_tf.methods import Method
+from granet_tf.model_files import SavedWithMasks
+from granet_tf.own_classes import Pickled, own_class
 from granet_tf.own_methods import taken_names, warn_of_taken_names, with_methods_of
 from granet_tf.schedules import PACKAGE
+from granet_tf.showing_inside import ShowsInside
 from granet_tf.spared import spare_outputs
 from granet_tf.states import add_states, snapshot
 from granet_tf.stripping import masked_weights, pruned_weights
 from granet_tf.structured.coupled_weights import CoupledWeights, coupled_weights
-from granet_tf.structured.history import Shrinking, Shrunk
+from granet_tf.structured.history import Shrinking
+from granet_tf.structured.shrinkable import Shrinkable
+from granet_tf.wrap_checks import (
+    check_model,
+    checked_mask,
+    checked_mask_only,
+    checked_method,
+    nothing_to_prune,
+)
 from keras_layers.carrier import CarriesMasks
 from keras_layers.held import hold
 from keras_layers.keras_internals import (
-    COMPILED,
-    Functional,
-    functional_of,
     in_stateless_scope,
     is_called_in_training,
-    layers_of,
 )
-from keras_layers.masked_layers import mask_calls
-from keras_layers.masking import PrunedWeight, add_masks, forget, masked_value, track
+from keras_layers.masking import PrunedWeight, add_masks, masked_value, track
 from keras_layers.prunable import Weight, as_decided, weights_of
-from keras_layers.saved_masks import place_of, places, quantizations, quantize_again, without_masks
 from keras_layers.settling import (
     check_mode,
     check_trains,
     is_settled,
     is_watched,
-    leave_alone,
     settle_when_changed,
     settled,
 )
 from keras_layers.transparent import with_signature
-
-# What Keras keeps in a model when it is compiled and trained.
-_TRAINING = (
-    *COMPILED,
-    *("stop_training", "history", "_eval_epoch_iterator"),
-)
 
 
 def wrap(
@@ -118,8 +114,9 @@ def wrap(
     >>> model.nonzeros, granet_tf.strip(model) is keras_model
     (8, True)
     """
-    _check_model(model)
-    method = _checked_method(method)
+    check_model(model)
+    warn_of_taken_names(model, SparseModel)
+    method = checked_method(method)
     if pattern is not None:
         method = dataclasses.replace(method, pattern=pattern)
     with model.distribute_strategy.scope():
@@ -132,7 +129,9 @@ def wrap(
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
+class SparseModel(
+    Pickled, ShowsInside, SavedWithMasks, Shrinkable, SparseCompile, CarriesMasks, keras.Model
+):
     """A Keras model and the masks of its weights; made by `granet_tf.wrap`.
 
     Attributes:
@@ -177,8 +176,8 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         kwargs.setdefault("name", f"sparse_{model.name}")
         self.call = with_signature(self.call, model.call)
         super().__init__(**kwargs)
-        self.method = _checked_method(method)
-        self.mask_only = _mask_only(self.method, mask_only)
+        self.method = checked_method(method)
+        self.mask_only = checked_mask_only(self.method, mask_only)
         self.track_explored = track_explored
         weights = weights_of(model, prunable) if _verdicts is None else _verdicts
         if prunable is None and _verdicts is None:
@@ -187,13 +186,12 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         weights, self.method = coupled.weights, coupled.method
         none = not any(w.prunable for w in weights) and not pruned_weights(model)
         if none and _verdicts is None:
-            raise ValueError(_nothing_to_prune(model, weights))
+            raise ValueError(nothing_to_prune(model, weights))
         self._shrinking = Shrinking() if _shrunk is None else _shrunk
         self._put_inside(model, coupled)
         for metric in model._metrics:
             self._tracker.add_to_store("metrics", metric)
         self._emptied: set[str] = set()
-        self._gave_layers = False
         self._begin()
         self.built = True
 
@@ -212,82 +210,6 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         own = {id(v) for v in model.non_trainable_weights}
         states = [v for v in model.non_trainable_variables if id(v) not in own]
         track(self, "_random_state", states)
-
-    def replace_inside(self, model: keras.Model, shrinking: Shrinking) -> None:
-        """Makes `model`, which has the same weights but maybe smaller ones, the one inside.
-
-        It gets masks, all true. What `compile` has set stays.
-        """
-        verdicts = [
-            as_decided(now, before.decision)
-            for now, before in zip(weights_of(model), self.weight_verdicts, strict=True)
-        ]
-        leave_alone(self)
-        is_locked = self._tracker.locked
-        self._tracker.unlock()
-        forget(self, ("_mask", "_state", "_random_state"))
-        self._tracker.untrack(self.model)
-        self._shrinking = shrinking
-        self._put_inside(model, coupled_weights(model, verdicts, self.method))
-        if is_locked:
-            self._tracker.lock()
-        if self.train_function is not None:
-            self.make_train_function(force=True)
-        self.test_function = self.predict_function = None
-
-    @property
-    def shape_history(self) -> tuple[Shrunk, ...]:
-        """What each call of `shrink` has left of the model, the first one first."""
-        return self._shrinking.history
-
-    def shrink(
-        self,
-        optimizer: SparseOptimizer | None = None,
-        *,
-        kept: Mapping[str, Sequence[int]] | None = None,
-        step: int | None = None,
-    ) -> Shrunk | None:
-        """Removes what coupled filters have pruned so far; training goes on in a smaller model.
-
-        The next step is the one that the larger model would make with the same masks, to rounding:
-        weights, masks, optimizer slots, moving averages, iterations, schedules and random states go
-        on. Sparsities stay fractions of the channels that there were at first, so that schedules
-        end with the same number. What is removed can't be grown again. A layer keeps at least one
-        channel.
-
-        This object, its `compile` and its optimizers stay the same, but not their variables: a
-        compiled function of a custom loop must be made anew, and variables be asked for again.
-        `strip` returns the smaller model from then on; the one that was wrapped stays as it is now.
-        `fit` does all this by `granet_tf.Shrink`.
-
-        Args:
-            optimizer: What trains the model in a custom loop; None is what `compile` was given.
-            kept: {path of a coupled weight: its outputs that stay, as numbered at the beginning},
-                in place of those that are alive, to give a model the shape of another one before
-                its checkpoint is restored; as in `shape_history[-1].kept`.
-            step: Number of updates to note in `shape_history`, that of the other model; None is
-                what the optimizer has done.
-
-        Returns:
-            A `granet_tf.structured.Shrunk`, also the last one of `shape_history`; None if nothing
-            is to be removed.
-
-        Raises:
-            ValueError: If no filters are coupled, if another model trains this one, if `kept` has
-                an unknown path, or if an optimizer keeps what can't be made smaller.
-
-        Example:
-
-        >>> import granet_tf
-        >>> layers = [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)]
-        >>> method = granet_tf.StaticSparse(0.5, pattern="coupled_filter")
-        >>> model = granet_tf.wrap(keras.Sequential(layers), method)
-        >>> model.shrink().parameters, granet_tf.strip(model).layers[0].units
-        ((58, 30), 4)
-        """
-        from granet_tf.structured.shrinking import shrink  # Few programs have a use for it.
-
-        return shrink(self, optimizer, kept, step)
 
     @property
     def weight_verdicts(self) -> tuple[Weight, ...]:
@@ -343,7 +265,7 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         (2, 2)
         """
         by_path = {p.path: p for p in self.pruned}
-        checked = {path: _checked_mask(path, mask, by_path) for path, mask in masks.items()}
+        checked = {path: checked_mask(path, mask, by_path) for path, mask in masks.items()}
         for path, mask in checked.items():
             pruned = by_path[path]
             pruned.mask.assign(mask)
@@ -434,72 +356,6 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         explored = [p.explored.numpy() for p in self.pruned]
         return sum(int(np.count_nonzero(e)) for e in explored) / sum(e.size for e in explored)
 
-    def __getattr__(self, name: str) -> Any:
-        return (
-            getattr(self.model, name) if self._is_inside(name) else super().__getattribute__(name)
-        )
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Each optimizer is one that knows the masks, which the model inside must not keep.
-        is_optimizer = isinstance(value, keras.optimizers.Optimizer)
-        if is_optimizer or name in vars(self) or not self._is_inside(name):
-            super().__setattr__(name, value)
-        elif name in vars(self.model) or hasattr(type(self.model), name):
-            setattr(self.model, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    def _is_inside(self, name):
-        """Whether an attribute that this model lacks may be one of the model inside."""
-        ours = (
-            name in _TRAINING or name in SparseModel.__annotations__ or hasattr(SparseModel, name)
-        )
-        return "model" in vars(self) and not ours and not name.startswith(("__", "_self_"))
-
-    @property
-    def input(self):
-        return self._graph.input if self._has_graph else super().input
-
-    @property
-    def output(self):
-        return self._graph.output if self._has_graph else super().output
-
-    @property
-    def _graph(self):
-        """A sequential model has no tensors of its own before it is called, but its layers do."""
-        return functional_of(self.model) if self._gave_layers else self.model
-
-    @property
-    def _has_graph(self):
-        """Whether inputs and outputs are those of the graph inside, as plain Keras has it."""
-        uncalled = isinstance(self.model, keras.Sequential) and not self._inbound_nodes
-        return uncalled or isinstance(self.model, Functional)
-
-    def get_layer(self, name: str | None = None, index: int | None = None) -> keras.Layer:
-        """The model inside, or the layer of it that has this name."""
-        if name in (None, self.model.name):
-            return super().get_layer(name=name, index=index)
-        # Whoever takes a layer out, as distillation of features does, may make a model of it.
-        self._gave_layers = True
-        if self.mask_only:
-            mask_calls(self)
-        return self.model.get_layer(name=name, index=index)
-
-    def summary(self, *args: Any, **kwargs: Any) -> None:
-        """As `keras.Model.summary`, of the model inside, and a line on nonzeros.
-
-        `granet_tf.summarize` tells them of each weight. With `print_fn` it is Keras's text only.
-        """
-        keras.Model.summary(self.model, *args, **kwargs)
-        if not _has_print_fn(*args, **kwargs):
-            active, size = count_active(self)
-            share = f"sparsity {1 - active / size:.4f}"
-            print(f" Nonzero params: {active:,} of {size:,} prunable ({share})")
-
-    def count_params(self) -> int:
-        """Number of parameters of the model inside, without masks."""
-        return self.model.count_params()
-
     def call(self, *args, **kwargs):
         is_training = is_called_in_training(self)
         # Nothing is trained in a stateless scope, as of a model that is being built.
@@ -573,16 +429,6 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         self.start(batches)
         return arguments
 
-    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """As `keras.Model.save`, to a `.keras` file: method, masks and optimizer are in it."""
-        if str(filepath).endswith((".h5", ".hdf5")):
-            raise ValueError(
-                "`filepath` must end in '.keras', as HDF5 holds functional and sequential models "
-                "only; or save granet_tf.strip(model). "
-                f"Received: filepath={str(filepath)!r}"
-            )
-        return super().save(filepath, *args, **kwargs)
-
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.export`, of the model that was wrapped, its weights masked."""
         with masked_weights(self) as plain:
@@ -627,133 +473,3 @@ class SparseModel(Pickled, SparseCompile, CarriesMasks, keras.Model):
         if not is_watched(self):  # strip() ends that, and training may go on.
             self.watch_layers()
         return super().make_train_function(force)
-
-    def get_config(self):
-        self.pruned = without_masks(self, self.pruned, self.model.variables)
-        # By place, as a loaded model's paths may differ. Pins and seeds go on with those here.
-        place = place_of(self.model)
-        shrunk = (
-            {
-                "shrunk": self._shrinking.get_config(
-                    {p.path: place[id(p.variable)] for p in self.pruned}
-                )
-            }
-            if self.shape_history
-            else {}
-        )
-        return shrunk | {
-            "name": self.name,
-            "trainable": self.trainable,
-            "model": _serialized(self.model),
-            "method": keras.saving.serialize_keras_object(self.method),
-            "mask_only": self.mask_only,
-            "track_explored": self.track_explored,
-            "decided": {place[id(w.variable)]: w.decision for w in self.weight_verdicts},
-            "quantizations": quantizations(self.model),
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        for name in ("model", "method"):
-            config[name] = keras.saving.deserialize_keras_object(
-                config[name], custom_objects=custom_objects
-            )
-        model = config["model"]
-        quantize_again(model, config.pop("quantizations", {}))
-        shrunk = Shrinking.from_config(config.pop("shrunk", {}), _paths(model))
-        decided = _decided(model, config)
-        verdicts = [as_decided(w, decided.get(id(w.variable))) for w in weights_of(model)]
-        return cls(**config, _verdicts=verdicts, _shrunk=shrunk)
-
-
-def _paths(model) -> dict[str, str]:
-    """{place of a weight: its path}."""
-    path = {id(w.variable): w.path for w in weights_of(model)}
-    return {place: path[id(v)] for place, v in places(model).items() if id(v) in path}
-
-
-def _has_print_fn(line_length=None, positions=None, print_fn=None, *args, **kwargs):
-    return print_fn is not None
-
-
-def _serialized(model):
-    if model.compiled:
-        return keras.saving.serialize_keras_object(model)
-    model.get_compile_config = lambda: None  # One of the user's own may count on being compiled.
-    try:
-        return keras.saving.serialize_keras_object(model)
-    finally:
-        del model.get_compile_config
-
-
-def _decided(model, config):
-    """{id of a weight: the decision about it}, which is not in `config` any more then."""
-    if "weights" in config:  # Of version 0.1, by position.
-        names = ("path", "prunable", "reason")
-        old = config.pop("weights")
-        return {id(model.weights[i]): dict(zip(names, of, strict=True)) for i, *of in old}
-    here, decided = places(model), config.pop("decided")
-    # Keras's files have adapters merged into kernels, so that a copy may have fewer weights.
-    return {id(here[place]): decision for place, decision in decided.items() if place in here}
-
-
-def _checked_method(method):
-    if method is None:
-        return GraNet()
-    if not isinstance(method, Method):
-        raise TypeError(
-            "`method` must be a method such as granet_tf.GraNet(0.9), or None. "
-            f"Received: method={method!r}"
-        )
-    return method
-
-
-def _mask_only(method, mask_only):
-    if mask_only and method.keeps_values is False:
-        raise ValueError(
-            f"{type(method).__name__} sets dormant weights to zero, so `mask_only` must be False. "
-            f"Received: mask_only={mask_only}, method={method}"
-        )
-    return bool(mask_only or method.keeps_values)
-
-
-def _check_model(model):
-    check_keras(model)
-    wrapped = [layer for layer in layers_of(model) if isinstance(layer, SparseModel)]
-    if wrapped:
-        raise ValueError(
-            "`model` is wrapped already, or has a wrapped model inside. To change the method, wrap "
-            f"granet_tf.strip(model). Received: model={model}, with {wrapped}"
-        )
-    if not is_built(model) or not model.weights:
-        raise ValueError(
-            "`model` must be built before it is wrapped, as masks need the weights' shapes: start "
-            "it with keras.Input(shape), or call it once on a batch of data. "
-            f"Received: model={model}, which {'has no weights' if model.built else 'is not built'}"
-        )
-    warn_of_taken_names(model, SparseModel)
-
-
-def _checked_mask(path, mask, pruned) -> tf.Tensor:
-    if path not in pruned:
-        raise ValueError(
-            f"Each key of `masks` must be the path of a pruned weight, one of {list(pruned)}. "
-            f"Received: {path!r}"
-        )
-    mask, shape = tf.convert_to_tensor(mask), tuple(pruned[path].variable.shape)
-    if mask.dtype != tf.bool or tuple(mask.shape) != shape:
-        raise ValueError(
-            f"`masks[{path!r}]` must be a bool array of shape {shape}. "
-            f"Received: {mask.dtype.name} of shape {tuple(mask.shape)}"
-        )
-    return mask
-
-
-def _nothing_to_prune(model: keras.Model, weights: list[Weight]) -> str:
-    reasons = sorted({f"{w.path}: {w.reason}" for w in weights})
-    return (
-        "`model` must have a weight to prune. Name some with `prunable`, or let a custom layer "
-        f"name them in get_prunable_weights(). Received: model={model}, whose weights are not "
-        f"pruned because {reasons}"
-    )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
+import keras
+
+from keras_layers.keras_internals import layers_of
 from keras_layers.masking import PrunedWeight, masked_call
 from keras_layers.transparent import Transparent, scope_outside
 
@@ -58,3 +61,16 @@ def carries_masks(layer: Any) -> bool:
     (False, True)
     """
     return isinstance(layer, CarriesMasks)
+
+
+def wrapped_models(model: keras.Layer) -> list[keras.Model]:
+    """The models in `model`, or it itself, that keep masks; wrapped layers are none.
+
+    Example:
+
+    >>> import granet_tf
+    >>> sparse = granet_tf.wrap(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]))
+    >>> wrapped_models(sparse) == [sparse]
+    True
+    """
+    return [x for x in layers_of(model) if carries_masks(x) and isinstance(x, keras.Model)]
