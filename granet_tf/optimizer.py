@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -11,29 +10,18 @@ import tensorflow as tf
 from granet_tf.beginning import begin_as_saved, begin_of, count_of
 from granet_tf.groups import Group, groups_in
 from granet_tf.masks.traced import by_itself, when
-from granet_tf.methods.draws import normal
-from granet_tf.methods.records import Needed, Snapshot
+from granet_tf.methods.records import Needed
+from granet_tf.replicas import replicas, snapshots, summed
 from granet_tf.schedules import PACKAGE
 from granet_tf.slots import check_slots, parts_of, record_slots
+from granet_tf.structured.channels_held import begin_channels, hold_channels
 from granet_tf.variables import assign, read, reset, settle, where
+from granet_tf.wrapping_optimizer import WrapsOptimizer
 from keras_layers.keras_internals import variables_trained_by
-
-# What a wrapper must show of the optimizer inside: Keras's trainer and callbacks look at these.
-_DELEGATED = (
-    "weight_decay",
-    "clipnorm",
-    "global_clipnorm",
-    "clipvalue",
-    "use_ema",
-    "ema_momentum",
-    "ema_overwrite_frequency",
-    "loss_scale_factor",
-    "gradient_accumulation_steps",
-)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SparseOptimizer(keras.optimizers.Optimizer):
+class SparseOptimizer(WrapsOptimizer):
     """Wraps a Keras optimizer so that a model's masks hold and are updated when due.
 
     `SparseModel.compile` does the wrapping for `fit`; in a custom training loop, make one of these
@@ -308,12 +296,12 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 _if(strategy, group, step > before, self._follow, gradients, step, rates)
             due = (step > before) & group.method().is_due(step)
             _if(strategy, group, due, self._update, gradients, step)
-            _hold(strategy, group)
+            hold_channels(strategy, group)
 
     def _zero_dormant(self, strategy, group, masks):
         # Most optimizers leave a dormant weight at 0 by themselves; those that mix entries (Muon),
         # add noise or apply constraints do not.
-        for own in _replicas(strategy, group.pruned[0].variable.value):
+        for own in replicas(strategy, group.pruned[0].variable.value):
             zeros = {}
             for pruned in group.pruned:
                 averages = (slot.variable for slot in pruned.slots if slot.is_average)
@@ -325,7 +313,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
     def _follow(self, strategy, group, gradients, step, rates):
         """What the method changes after each step."""
         looks = group.method().dense_gradient is Needed.AT_EVERY_STEP
-        gradients = _summed(strategy, group, gradients if looks else {})
+        gradients = summed(strategy, group, gradients if looks else {})
         for part, rate in zip(parts_of(self.inner_optimizer), rates, strict=True):
             # Each with the learning rate of its own optimizer.
             some = group.trained_by(variables_trained_by(part), alone=True)
@@ -333,8 +321,8 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 self._follow_part(strategy, some, gradients, step, rate)
 
     def _follow_part(self, strategy, group, gradients, step, rate):
-        for own in _replicas(strategy, group.pruned[0].variable.value):
-            before = _snapshots(group, own, gradients)
+        for own in replicas(strategy, group.pruned[0].variable.value):
+            before = snapshots(group, own, gradients)
             after = group.method().after_step(step, before, rate)
             for pruned, old, new in zip(group.pruned, before, after, strict=True):
                 if new.weight is not old.weight:
@@ -342,13 +330,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 _assign_state(pruned, own, old.state, new.state)
 
     def _update(self, strategy, group, gradients, step):
-        gradients = _summed(strategy, group, gradients)
-        for own in _replicas(strategy, group.pruned[0].variable.value):
+        gradients = summed(strategy, group, gradients)
+        for own in replicas(strategy, group.pruned[0].variable.value):
             with tf.device(own(group.pruned[0].variable.value).device):
                 by_itself(self._update_replica)(group, own, gradients, step)
 
     def _update_replica(self, group, own, gradients, step):
-        before = _snapshots(group, own, gradients)
+        before = snapshots(group, own, gradients)
         method = group.method()
         updates = method.update(step, before, dormant_compete=group.mask_only)
         for pruned, old, new in zip(group.pruned, before, updates, strict=True):
@@ -364,39 +352,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):
                 if not slot.starts_at_zero:
                     reset(own(slot.variable.value), new.survivors, slot.initial_value())
         if group.held is not None and method.regenerates:
-            _begin_channels(group, own, method.seeded(before, step), updates)
-
-    # What a wrapper delegates.
-
-    @property
-    def variables(self):
-        return self.inner_optimizer.variables
-
-    @property
-    def iterations(self):
-        return self.inner_optimizer.iterations
-
-    @property
-    def learning_rate(self):
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate):
-        self.inner_optimizer.learning_rate = learning_rate
-
-    @property
-    def _model_variables_moving_average(self):
-        return self.inner_optimizer._model_variables_moving_average
-
-    def apply_gradients(self, grads_and_vars):
-        super().apply_gradients(grads_and_vars)
-        return self.iterations
-
-    def scale_loss(self, loss):
-        return self.inner_optimizer.scale_loss(loss)
-
-    def finalize_variable_values(self, var_list):
-        self.inner_optimizer.finalize_variable_values(var_list)
+            begin_channels(group, own, method.seeded(before, step), updates)
 
     def get_config(self):
         inner = keras.saving.serialize_keras_object(self.inner_optimizer)
@@ -425,38 +381,6 @@ def _if(strategy, group, condition, function, *args):
     when(condition, lambda: function(strategy, group, *args), apart=apart)
 
 
-def _hold(strategy, group):
-    """Holds what belongs to channels that are pruned."""
-    for own in _replicas(strategy, group.pruned[0].variable.value) if group.held else ():
-        group.held.hold(own)
-
-
-# Size of the weights of a filter that begins, relative to those that go on.
-_BEGINS_WITH = 0.1
-
-
-def _begin_channels(group, own, seeded, updates):
-    """What channels begin with that have just been grown."""
-    fresh = {}
-    for pruned, (old, seed), new in zip(group.pruned, seeded, updates, strict=True):
-        mask, survivors = (tf.reshape(each, old.mask.shape) for each in (new.mask, new.survivors))
-        fresh[id(pruned.variable)] = grown = mask & ~(old.mask if group.mask_only else survivors)
-        if id(pruned.variable) in group.held.normalized and not group.mask_only:
-            # Not 0, by whose variance the batch normalisation behind would divide; but small, so
-            # that what has just been grown is dropped before what is established.
-            seed += tf.constant([0, 2**29])
-            size = _BEGINS_WITH * _root_mean_square(old.weight, survivors)
-            drawn = normal(old.weight, seed) * size
-            variable = own(pruned.variable.value)
-            assign(variable, tf.where(grown, drawn, read(variable)))
-    group.held.begin(own, fresh, rescale=not group.mask_only)
-
-
-def _root_mean_square(values, chosen):
-    chosen = tf.cast(chosen, values.dtype)
-    return tf.sqrt(tf.math.divide_no_nan(tf.reduce_sum(values**2 * chosen), tf.reduce_sum(chosen)))
-
-
 def _dense(gradient, shape):
     if gradient is None:
         return tf.zeros(shape)
@@ -465,56 +389,7 @@ def _dense(gradient, shape):
     return gradient if gradient.shape.is_fully_defined() else tf.ensure_shape(gradient, shape)
 
 
-def _summed(strategy, group, gradients):
-    """The gradients, summed over replicas."""
-    if not gradients:
-        return {}
-    pairs = [(gradients[id(p.variable)], p.variable.value) for p in group.pruned]
-    summed = strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, pairs)
-    return {id(p.variable): total for p, total in zip(group.pruned, summed, strict=True)}
-
-
-def _snapshots(group, own, gradients) -> list[Snapshot]:
-    """One replica's weights and what belongs to them."""
-    return [
-        Snapshot(
-            p.path,
-            read(own(p.variable.value)),
-            read(own(p.mask.value)),
-            own(gradients[id(p.variable)]) if gradients else None,
-            {name: read(own(v.value)) for name, v in p.state.items()},
-            p.layout,
-            None if p.scale is None else read(own(p.scale.value)),
-        )
-        for p in group.pruned
-    ]
-
-
 def _assign_state(pruned, own, old, new):
     for name, value in new.items():
         if value is not old[name]:
             assign(own(pruned.state[name].value), value)
-
-
-def _replicas(strategy, variable) -> list[Callable]:
-    """A function for each replica that runs here, from a distributed value to the replica's own."""
-    if isinstance(strategy, tf.distribute.TPUStrategy):
-        return [lambda value: value]  # One program, which every core runs.
-    local = strategy.experimental_local_results
-    return [lambda value, i=i: local(value)[i] for i in range(len(local(variable)))]
-
-
-def _delegate(name):
-    def read(self):
-        return getattr(self.inner_optimizer, name)
-
-    def write(self, value):
-        # Keras's own constructor assigns its defaults before there is an inner optimizer.
-        if "inner_optimizer" in self.__dict__:
-            setattr(self.inner_optimizer, name, value)
-
-    return property(read, write)
-
-
-for _name in _DELEGATED:
-    setattr(SparseOptimizer, _name, _delegate(_name))
