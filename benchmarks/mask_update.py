@@ -45,8 +45,8 @@ with without_notes():
     import tensorflow as tf
 
     import granet_tf
+    from granet_tf.masks.counts import keep_count
     from granet_tf.masks.selection import count, select
-    from granet_tf.masks.units import keep_count
     from granet_tf.reports.table import aligned
 
 MUST = 30  # Times faster than top_k.

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from granet_tf.masks.counts import units_of_each_to_keep
 from granet_tf.masks.joined import Joined
 from granet_tf.masks.scopes import match
 from granet_tf.masks.selection import count_all, count_each
-from granet_tf.masks.units import Units, paths_of, units_of_each_to_keep
+from granet_tf.masks.units import Units, paths_of
 
 if TYPE_CHECKING:
     from granet_tf.methods.base import Method

@@ -13,19 +13,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from granet_tf.masks.counts import units_of_each_to_keep, units_to_keep
 from granet_tf.masks.joined import Joined
 from granet_tf.masks.selection import count_all, count_each
-from granet_tf.masks.units import (
-    Tiers,
-    Units,
-    best,
-    best_of_each,
-    in_order,
-    paths_of,
-    ranked,
-    units_of_each_to_keep,
-    units_to_keep,
-)
+from granet_tf.masks.units import Tiers, Units, best, best_of_each, in_order, paths_of, ranked
 
 
 @dataclasses.dataclass(frozen=True)

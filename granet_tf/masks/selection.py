@@ -8,23 +8,26 @@ histograms do, together or one after the other. For XLA see `bisection`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from granet_tf.masks.bisection import WIDTH
+from granet_tf.masks.counts import count
+from granet_tf.masks.histograms import (
+    count_segments,
+    exchange_one,
+    exchange_segments,
+    rank_flat,
+    sortable,
+    top_of_ranked,
+    top_of_segments,
+    top_of_several,
+    top_of_small,
+)
 from granet_tf.masks.joined import Joined, Parts
-from granet_tf.masks.traced import is_compiled, shared
-
-_BINS = 1 << 16
-_ROW = 256
-# The small histograms are of these bits, (lowest bit, number of bits).
-_DIGITS = (20, 12), (10, 10), (0, 10)
-# A negative NaN, which orders below all else.
-_INELIGIBLE = -1
-# Ties are located first by block and then inside one block, which spares a long cumulative sum.
-_BLOCK = 4096
+from granet_tf.masks.traced import is_compiled
 
 
 class Ranking(NamedTuple):
@@ -104,7 +107,7 @@ def top(ranking: Ranking, k: int | tf.Tensor) -> Joined:
     flat = list(
         zip(ranking.bits.tensors, ranking.histograms, ranking.eligible.tensors, strict=True)
     )
-    masks = _top_of_several(flat, k) if len(flat) > 1 else [top_of_ranked(*flat[0], k)]
+    masks = top_of_several(flat, k) if len(flat) > 1 else [top_of_ranked(*flat[0], k)]
     return Joined(ranking.bits.parts, tuple(masks))
 
 
@@ -120,19 +123,22 @@ def top_of_each(ranking: Ranking, k: tf.Tensor) -> Joined:
         if len(sizes) == 1 and ranking.histograms:
             masks.append(top_of_ranked(bits, ranking.histograms[i], eligible, k[first]))
         else:
-            masks.append(_top_of_segments(bits, eligible, sizes, k[first:end]))
+            masks.append(top_of_segments(bits, eligible, sizes, k[first:end]))
     return Joined(parts, tuple(masks))
 
 
-BITS, HISTOGRAM, MASK = ([None], tf.int32), ([_BINS], tf.int32), ([None], tf.bool)
-SCORE, SIZES, NUMBERS = ([None], tf.float32), ([None], tf.int32), ([None], tf.int64)
-_COUNTS = ([_BINS], tf.int64)
-_KEY, _NUMBER, _BOOL = ([], tf.int32), ([], tf.int64), ([], tf.bool)
-
-
-def count(mask: tf.Tensor) -> tf.Tensor:
-    """Number of True entries, int64 (a float32 count is wrong from 2**24 on)."""
-    return tf.cast(tf.reduce_sum(tf.cast(mask, tf.int32)), tf.int64)
+def exchange(ranking: Ranking, grow_score: Joined, fraction: tf.Tensor, active: Joined) -> Joined:
+    """Mask after each weight has exchanged its weakest share; see `Units.exchange`."""
+    parts = active.parts
+    exchanged = []
+    for i, sizes in enumerate(parts.sizes):
+        bits, growth, mask = (of.tensors[i] for of in (ranking.bits, grow_score, active))
+        if len(sizes) == 1 and ranking.histograms:
+            histogram = ranking.histograms[i]
+            exchanged.append(exchange_one(bits, histogram, growth, mask, fraction))
+        else:
+            exchanged.append(exchange_segments(bits, growth, mask, sizes, fraction))
+    return Joined(parts, tuple(exchanged))
 
 
 def count_all(mask: Joined) -> tf.Tensor:
@@ -154,221 +160,13 @@ def count_each(mask: Joined) -> tf.Tensor:
     if is_compiled():
         return mask.parts.rows.count(tf.reshape(mask.tensors[0], [-1, WIDTH]))
     counts = [
-        count(tensor)[tf.newaxis] if len(sizes) == 1 else _count_segments(tensor, sizes)
+        count(tensor)[tf.newaxis] if len(sizes) == 1 else count_segments(tensor, sizes)
         for tensor, sizes in zip(mask.tensors, mask.parts.sizes, strict=True)
     ]
     return tf.concat(counts, 0)
 
 
-# By two histograms.
-
-
-@shared(SCORE, MASK)
-def rank_flat(score, eligible):
-    """Bits and histogram of one part, to be called in functions that are `shared`."""
-    bits = tf.where(eligible, tf.bitcast(score, tf.int32), _INELIGIBLE)
-    # A logical shift leaves the negative scores in the upper half of the bins: one pass less.
-    halves = tf.bitwise.right_shift(tf.bitcast(bits, tf.uint32), 16)
-    return bits, _histogram(tf.bitcast(halves, tf.int32))
-
-
-@shared(BITS, HISTOGRAM, MASK, _NUMBER)
-def top_of_ranked(bits, histogram, eligible, k):
-    """`top` of one part, to be called in functions that are `shared`."""
-    base, k_in_bin, signed = _upper(histogram, k)
-    lower, wanted, ties = _bin_of_kth(_lower(bits, signed, base), k_in_bin)
-    return _cut(bits, signed, base + lower, wanted, ties)
-
-
-@shared(BITS, MASK, _NUMBER)
-def top_of_small(bits, eligible, k):
-    """`top` of what is not ranked, to be called in functions that are `shared`."""
-    lowest = tf.int32.min
-    keys = tf.where(eligible, _sortable(bits), lowest)
-    wanted = tf.cast(tf.minimum(k, count(keys > lowest)), tf.int32)
-    # As unsigned numbers, whose upper bits can be looked at alone.
-    keys = tf.bitcast(tf.bitwise.bitwise_xor(keys, lowest), tf.uint32)
-    kth, ties = tf.constant(0), wanted
-    for lowest_bit, number in _DIGITS:
-        kth, wanted, ties = _digit(keys, kth, wanted, lowest_bit, number)
-    kth = tf.bitcast(kth, tf.uint32)
-    return _cut_off(keys, kth, tf.cast(wanted, tf.int64), tf.cast(ties, tf.int64))
-
-
-def _digit(keys, kth, wanted, lowest_bit, number):
-    """The k-th largest with some bits more, how many of those that begin so are wanted, and all."""
-    bins = 1 << number
-    kth = tf.bitwise.left_shift(kth, number)
-    # What has other upper bits than the k-th largest comes out beyond the last bin.
-    offsets = tf.bitwise.right_shift(keys, lowest_bit) - tf.bitcast(kth, tf.uint32)
-    offsets = tf.minimum(offsets, bins)
-    digit, wanted, here = _place_of_kth(_histogram(tf.bitcast(offsets, tf.int32), bins), wanted)
-    return tf.bitwise.bitwise_or(kth, digit), wanted, here
-
-
-@shared(BITS, MASK, SIZES, NUMBERS)
-def _top_of_segments(bits, eligible, sizes, k):
-    return each_segment(top_of_small, sizes, [bits, eligible], [k])
-
-
-@shared(MASK, SIZES)
-def _count_segments(mask, sizes):
-    up_to = tf.cumsum(tf.cast(mask, tf.int64))
-    at_ends = tf.gather(tf.concat([[0], up_to], 0), tf.cumsum(sizes))
-    return at_ends - tf.concat([[0], at_ends[:-1]], 0)
-
-
-def each_segment(
-    function: Callable[..., tf.Tensor],
-    sizes: tf.Tensor,
-    flat: Sequence[tf.Tensor],
-    numbers: Sequence[tf.Tensor] = (),
-) -> tf.Tensor:
-    """Applies `function` to one segment after the other, and joins the masks that it returns.
-
-    Args:
-        function: Takes a segment of each flat tensor, then one of each of the `numbers`.
-        sizes: int32 vector, the sizes of the segments.
-        flat: Flat tensors, as long as all segments together.
-        numbers: Vectors, as long as there are segments.
-
-    Example:
-
-    >>> flat = tf.constant([1, 5, 2, 3])
-    >>> largest = lambda values: values == tf.reduce_max(values)
-    >>> each_segment(largest, tf.constant([2, 2]), [flat]).numpy().tolist()
-    [False, True, False, True]
-    """
-    starts = tf.cumsum(sizes, exclusive=True)
-    masks = tf.TensorArray(tf.bool, tf.size(sizes), infer_shape=False, element_shape=[None])
-
-    # Slices at vectors of one element, as what Python's indexing adds takes long to trace.
-    def one(i, masks):
-        begin, size = tf.slice(starts, i, [1]), tf.slice(sizes, i, [1])
-        segments = [tf.slice(tensor, begin, size) for tensor in flat]
-        own = [tf.reshape(tf.slice(vector, i, [1]), []) for vector in numbers]
-        return i + 1, masks.write(tf.reshape(i, []), function(*segments, *own))
-
-    def is_left(i, _):
-        return tf.reduce_all(i < tf.size(sizes))
-
-    return tf.while_loop(is_left, one, [tf.constant([0]), masks])[1].concat()
-
-
-def _top_of_several(flat, k):
-    all_bits, histograms, _ = zip(*flat, strict=True)
-    base, k_in_bin, signed = _upper(_sum(histograms), k)
-    histograms = [_lower(bits, signed, base) for bits in all_bits]
-    lower, wanted, _ = _bin_of_kth(_sum(histograms), k_in_bin)
-    # How many of each are tied with the k-th largest, and how many of these are selected.
-    ties = tf.cast(tf.gather(tf.stack(histograms), lower, axis=1), tf.int64)
-    here = tf.clip_by_value(wanted - tf.cumsum(ties, exclusive=True), 0, ties)
-    each = zip(all_bits, tf.unstack(here), tf.unstack(ties), strict=True)
-    return [_cut(bits, signed, base + lower, n, of) for bits, n, of in each]
-
-
-def _sum(histograms: Sequence[tf.Tensor]) -> tf.Tensor:
-    # One tensor has less than 2**31 entries, all of them may have more.
-    return tf.add_n([tf.cast(h, tf.int64) for h in histograms])
-
-
-def _upper(histogram, k):
-    """Of the bin that holds the k-th largest: its least key, and k less what lies above it.
-
-    And whether there are negative scores.
-    """
-    upper, k_in_bin, _ = _bin_of_kth(_in_order(histogram), k)
-    base = tf.bitwise.left_shift(upper - _BINS // 2, 16)
-    return base, k_in_bin, tf.reduce_any(histogram[_BINS // 2 : -1] > 0)
-
-
-@shared(BITS, _BOOL, _KEY)
-def _lower(bits, signed, base):
-    keys = _keys(bits, signed)
-    # Whatever lies in other bins comes out beyond the last bin, and is not counted.
-    offsets = tf.bitcast(keys, tf.uint32) - tf.bitcast(base, tf.uint32)
-    return _histogram(tf.bitcast(tf.minimum(offsets, _BINS), tf.int32))
-
-
-@shared(BITS, _BOOL, _KEY, _NUMBER, _NUMBER)
-def _cut(bits, signed, kth, wanted, ties):
-    return _cut_off(_keys(bits, signed), kth, wanted, ties)
-
-
-def _cut_off(keys, kth, wanted, ties):
-    """What is above the k-th largest, and as many as are `wanted` of the `ties` with it."""
-    return tf.cond(
-        ties == wanted,
-        lambda: keys >= kth,
-        lambda: (keys > kth) | _first(keys == kth, wanted),
-    )
-
-
-def _keys(bits, signed):
-    # Most scores are magnitudes, which order as their bits do.
-    return tf.cond(signed, lambda: _sortable(bits), lambda: bits)
-
-
-def _sortable(bits):
-    """int32 keys that order as the float32 scores do."""
-    # Of the negative, the one that is further from 0 is less.
-    signs = tf.bitwise.right_shift(bits, 31)
-    return tf.bitwise.bitwise_xor(bits, tf.bitwise.bitwise_and(signs, tf.int32.max))
-
-
-def _histogram(values: tf.Tensor, bins: int = _BINS) -> tf.Tensor:
-    """int32 counts of the `values` in [0, bins); `tf.math.bincount` adds a pass for a maximum."""
-    return tf.raw_ops.Bincount(arr=values, size=bins, weights=tf.constant([], tf.int32))
-
-
-def _in_order(histogram: tf.Tensor) -> tf.Tensor:
-    """The bins of the upper halves, those of negative scores first and nothing ineligible."""
-    negative, positive = histogram[_BINS // 2 : -1], histogram[: _BINS // 2]
-    return tf.concat([tf.zeros_like(negative[:1]), tf.reverse(negative, [0]), positive], 0)
-
-
-def _bin_of_kth(histogram: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The bin (int32) that holds the k-th largest, k less what lies above it, and its count."""
-    return _bin_of_kth_int64(tf.cast(histogram, tf.int64), k)
-
-
-@shared(_COUNTS, _NUMBER)
-def _bin_of_kth_int64(histogram, k):
-    # First the row, then the bin in it: a cumulative sum over all bins takes longer.
-    rows = tf.reshape(histogram, [-1, _ROW])
-    row, k, _ = _place_of_kth(tf.reduce_sum(rows, 1), k)
-    bin, k, here = _place_of_kth(tf.gather(rows, row), k)
-    return row * _ROW + bin, k, here
-
-
-def _place_of_kth(counts, k):
-    from_here_up = tf.cumsum(counts, reverse=True)
-    k = tf.minimum(k, tf.reduce_max(from_here_up))
-    reached = from_here_up >= k
-    above = tf.reduce_max(tf.where(reached, tf.zeros_like(from_here_up), from_here_up))
-    place = tf.cast(count(reached), tf.int32) - 1
-    return place, k - above, tf.gather(counts, place)
-
-
-@shared(MASK, _NUMBER)
-def _first(mask, k):
-    """Keeps the first `k` True entries of `mask`, in order of index."""
-    size = tf.size(mask)
-    flat = tf.pad(mask, [[0, -size % _BLOCK]])
-    blocks = tf.cast(tf.reshape(flat, [-1, _BLOCK]), tf.int32)
-    up_to = tf.cumsum(tf.cast(tf.reduce_sum(blocks, axis=1), tf.int64))
-    before = up_to < k
-    block = count(before)
-    above = tf.reduce_max(tf.where(before, up_to, tf.zeros_like(up_to)))
-    short = tf.cast(tf.cumsum(tf.gather(blocks, block)), tf.int64) < k - above
-    end = block * _BLOCK + count(short) + 1
-    return mask & (tf.range(tf.cast(size, tf.int64)) < end) & (k > 0)
-
-
-# For XLA.
-
-
 def _bisected(ranking, k):
     [bits], [eligible] = ranking.bits.tensors, ranking.eligible.tensors
     parts = ranking.bits.parts
-    return Joined(parts, (parts.rows.top(_sortable(bits), eligible, k),))
+    return Joined(parts, (parts.rows.top(sortable(bits), eligible, k),))

@@ -10,31 +10,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
 import tensorflow as tf
 
+from granet_tf.masks.counts import nearest_share, share
 from granet_tf.masks.joined import Joined, Parts, flat_each
 from granet_tf.masks.patterns import Capacity, Pattern
 from granet_tf.masks.patterns.coupling import Coupling
 from granet_tf.masks.selection import (
-    BITS,
-    HISTOGRAM,
-    MASK,
-    SCORE,
-    SIZES,
     Ranking,
-    count,
     count_all,
     count_each,
-    each_segment,
+    exchange,
     rank,
-    rank_flat,
     top,
     top_of_each,
-    top_of_ranked,
-    top_of_small,
 )
-from granet_tf.masks.traced import is_compiled, shared
+from granet_tf.masks.traced import is_compiled
 from keras_layers.layouts import Layout
 
 # Rankings of the same units, in the order in which they may be chosen; see `Pattern.tiers`.
@@ -303,7 +294,7 @@ class Units:
         [True, False, True]
         """
         if self.given.is_free and self.coupling is None and not is_compiled():
-            return _exchange(tiers[0], grow_score, fraction, active)
+            return exchange(tiers[0], grow_score, fraction, active)
         alive = count_each(active)
         dropped = self.exchanged(fraction, alive)
         return self.add(grow_score, dropped, best_of_each(tiers, alive - dropped))
@@ -393,104 +384,3 @@ def flat(groups: Sequence[Units], *masks: Sequence[Joined]) -> list[list[tf.Tens
     by_group = zip(groups, zip(*masks, strict=True), strict=True)
     pieces = [units.flat(own) for units, own in by_group]
     return [_of_weights(groups, of_groups) for of_groups in zip(*pieces, strict=True)]
-
-
-def _exchange(ranking, grow_score, fraction, active):
-    parts = active.parts
-    exchanged = []
-    for i, sizes in enumerate(parts.sizes):
-        bits, growth, mask = (of.tensors[i] for of in (ranking.bits, grow_score, active))
-        if len(sizes) == 1 and ranking.histograms:
-            histogram = ranking.histograms[i]
-            exchanged.append(_exchange_one(bits, histogram, growth, mask, fraction))
-        else:
-            exchanged.append(_exchange_segments(bits, growth, mask, sizes, fraction))
-    return Joined(parts, tuple(exchanged))
-
-
-@shared(BITS, HISTOGRAM, SCORE, MASK, ([], tf.float64))
-def _exchange_one(bits, histogram, grow_score, active, fraction):
-    alive = count(active)
-    dropped = share(fraction, alive)
-    kept = top_of_ranked(bits, histogram, active, alive - dropped)
-    return kept | top_of_ranked(*rank_flat(grow_score, ~kept), ~kept, dropped)
-
-
-@shared(BITS, SCORE, MASK, SIZES, ([], tf.float64))
-def _exchange_segments(bits, grow_score, active, sizes, fraction):
-    def one(bits, grow_score, active):
-        alive = count(active)
-        dropped = share(fraction, alive)
-        kept = top_of_small(bits, active, alive - dropped)
-        return kept | top_of_small(tf.bitcast(grow_score, tf.int32), ~kept, dropped)
-
-    return each_segment(one, sizes, [bits, grow_score, active])
-
-
-def share(fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
-    """ceil(fraction · alive), int64, as in Eq. 2.
-
-    Example:
-
-    >>> share(tf.constant(0.3, tf.float64), tf.constant([10, 11], tf.int64)).numpy().tolist()
-    [3, 4]
-    """
-    # What rounding adds to a whole number is not a reason to drop one more.
-    return tf.cast(tf.math.ceil(fraction * tf.cast(alive, tf.float64) - 1e-9), tf.int64)
-
-
-def nearest_share(fraction: tf.Tensor, alive: tf.Tensor) -> tf.Tensor:
-    """fraction · alive, rounded half to even, int64.
-
-    Example:
-
-    >>> nearest_share(tf.constant(0.1, tf.float64), tf.constant([4, 8], tf.int64)).numpy().tolist()
-    [0, 1]
-    """
-    return tf.cast(tf.round(fraction * tf.cast(alive, tf.float64)), tf.int64)
-
-
-def keep_count(size: int | Sequence[int], sparsity: float | tf.Tensor) -> tf.Tensor:
-    """k = max(1, round_half_even(size · (1 − sparsity))): int64, computed in float64.
-
-    Args:
-        size: A number of units, or several.
-        sparsity: Fraction of zeros, one for all or one for each.
-
-    Example:
-
-    >>> [int(keep_count(100, s)) for s in (0.0, 0.1, 0.9999)]
-    [100, 90, 1]
-    """
-    kept = tf.cast(size, tf.float64) * (1.0 - tf.cast(sparsity, tf.float64))
-    # TensorFlow's graph optimizer reorders sums, which moves a half off by a rounding error; in
-    # steps of 2**-20 it is a half again, in graphs as in eager execution.
-    kept = tf.round(kept * 2.0**20) / 2.0**20
-    return tf.maximum(tf.cast(tf.round(kept), tf.int64), 1)
-
-
-def units_to_keep(capacities: Sequence[Capacity], sparsity: float | tf.Tensor) -> tf.Tensor:
-    """How many units of all these weights stay at `sparsity`, which is one of slots.
-
-    Example:
-
-    >>> from granet_tf.masks.patterns import NM
-    >>> capacity = NM(2, 4).capacity((3, 1))  # One group of 3, and a zero that fills it up.
-    >>> [int(units_to_keep([capacity], s)) for s in (0.25, 0.5, 0.75)]
-    [3, 2, 1]
-    """
-    whole = Capacity(*(sum(numbers) for numbers in _numbers(capacities)))
-    return units_of_each_to_keep([whole], sparsity)[0]
-
-
-def units_of_each_to_keep(capacities: Sequence[Capacity], sparsity: float | tf.Tensor) -> tf.Tensor:
-    """How many units of each weight stay at `sparsity`, one for all or one for each."""
-    slots, open_slots, fitting = (np.array(n, np.int64) for n in _numbers(capacities))
-    k = keep_count(slots, sparsity)
-    # Slots that are open, and have nothing but what fills up to take them.
-    empty = open_slots - fitting
-    return k - tf.clip_by_value(k - fitting, 0, empty) if empty.any() else k
-
-
-def _numbers(capacities):
-    return zip(*((c.slots, c.open, c.fitting) for c in capacities), strict=True)

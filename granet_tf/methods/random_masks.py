@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from granet_tf.masks.counts import units_of_each_to_keep
 from granet_tf.masks.scopes import whole
-from granet_tf.masks.units import Units, expanded, paths_of, units_of_each_to_keep
+from granet_tf.masks.units import Units, expanded, paths_of
 from granet_tf.methods import sparsities
 from granet_tf.methods.draws import seeds_of
 from keras_layers.layouts import Layout

@@ -9,9 +9,10 @@ import tensorflow as tf
 
 import granet_tf
 from granet_tf import GMP, NM, Block, ByKind, Element, Filter, GraNet, RigL
+from granet_tf.masks.counts import units_to_keep
 from granet_tf.masks.joined import Parts
 from granet_tf.masks.patterns.names import PATTERNS
-from granet_tf.masks.units import best, ranked, units_to_keep
+from granet_tf.masks.units import best, ranked
 from keras_layers.known_layers import ROWS, layout_of
 from keras_layers.layouts import KINDS, Layout
 from tests.support import slow_patterns
