@@ -10,10 +10,8 @@ from __future__ import annotations
 import dataclasses
 import glob
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from typing import Any, ClassVar
 
-import keras
 import tensorflow as tf
 
 from granet_tf.masks.patterns import Capacity, Element, Pattern
@@ -25,13 +23,15 @@ from granet_tf.methods.draws import seeds_of
 from granet_tf.methods.parameters import check, parameter
 from granet_tf.methods.random_masks import random_masks
 from granet_tf.methods.records import Needed, Snapshot, State, Updated, shaped, updated
+from granet_tf.methods.saving import Record
+from granet_tf.methods.timed import Timed
 from granet_tf.methods.updating import prune_and_regenerate
-from granet_tf.schedules import ConstantSparsity, PruningSchedule
+from granet_tf.schedules import PruningSchedule
 from keras_layers.layouts import Layout
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Method:
+class Method(Record, Timed):
     """Base class of all methods. Fields are parameters; three short methods are the algorithm.
 
     A new method overrides `make_schedule`, and `drop_score` or `grow_score` where it ranks
@@ -123,22 +123,6 @@ class Method:
     total_steps: int | None = parameter(
         None, "Length of training; by default as long as fit trains.", above=0, unit="steps"
     )
-
-    # For all methods, as what a dataclass generates for each takes time whenever it is imported.
-
-    def __eq__(self, other):
-        if type(other) is not type(self):
-            return NotImplemented
-        return self._values() == other._values()
-
-    __hash__ = None  # Pins and caps are dicts.
-
-    def __repr__(self):
-        values = ", ".join(f"{name}={value!r}" for name, value in self._values().items())
-        return f"{type(self).__qualname__}({values})"
-
-    def _values(self):
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __post_init__(self):
         check(self)
@@ -333,44 +317,6 @@ class Method:
         """Raises RuntimeError if masks are still to be drawn; see `AtInitialization.draw_masks`."""
         del pruned  # AutoGraph warns of a function that has no statement.
 
-    def resolve(self, total_steps: int) -> Method:
-        """The same method for a training of `total_steps`; a length given before stays."""
-        if self.total_steps is not None:
-            return self
-        return dataclasses.replace(self, total_steps=total_steps)
-
-    def steps(self, name: str) -> int:
-        """The duration `name` in optimizer steps; a float is a fraction of training."""
-        value = getattr(self, name)
-        return int(value) if isinstance(value, Integral) else round(value * self.training_length)
-
-    def last_worthwhile(self, frequency: int, end_step: int | None = None) -> int | None:
-        """The last step, up to `end_step`, that leaves a whole period for what it grows to train.
-
-        A connection that is new at the very end has a trained one's place. None is no limit, where
-        the length of training is not known.
-        """
-        limits = [end_step] if end_step is not None else []
-        limits += [self.total_steps - frequency] if self.total_steps is not None else []
-        return min(limits, default=None)
-
-    def throughout(self, frequency: int, begin_step: int = 0) -> PruningSchedule:
-        """The final sparsity from `begin_step` on, as long as a whole period is left to train."""
-        last = self.last_worthwhile(frequency)
-        end = -1 if last is None else max(last, begin_step)
-        return ConstantSparsity(self.final_sparsity, begin_step, end, frequency)
-
-    @property
-    def training_length(self) -> int:
-        """`total_steps`, where something depends on it."""
-        if self.total_steps is None:
-            raise ValueError(
-                "The length of training is not known yet, and durations given as fractions, or the "
-                "drop fraction's cosine, depend on it: call fit(), or give the method "
-                f"`total_steps`. Received: {self}"
-            )
-        return self.total_steps
-
     def initial_masks(
         self, shapes: Mapping[str, tuple[int, ...]], layouts: Mapping[str, Layout] | None = None
     ) -> dict[str, tf.Tensor]:
@@ -482,20 +428,3 @@ class Method:
                 sparsity. Before, it holds from there on: a method may start denser.
         """
         return sparsities.distribute(self, shapes, sparsity, floors or {})
-
-    def get_config(self) -> dict[str, Any]:
-        fields = (f.name for f in dataclasses.fields(self) if f.init)
-        config = {name: getattr(self, name) for name in fields}
-        # JSON has no integer keys, so that maps travel as lists of pairs.
-        for name in ("pinned", "capped"):
-            if name in config:
-                config[name] = [list(pair) for pair in config[name].items()]
-        return {k: keras.saving.serialize_keras_object(v) for k, v in config.items()}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Method:
-        config = {k: keras.saving.deserialize_keras_object(v) for k, v in config.items()}
-        for name in ("pinned", "capped"):
-            if name in config:
-                config[name] = dict(config[name])
-        return cls(**config)

@@ -180,6 +180,34 @@ def test_more_errors(make, text):
 # What is declared.
 
 
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (
+            lambda: granet_tf.GMP(0.5, patern="filter"),
+            "`patern` is no parameter of GMP. Did you mean"
+            " `pattern`? It has `begin_step`, `capped`, .*. Received: patern='filter'",
+        ),
+        (
+            lambda: granet_tf.STR(xyzzy=1),
+            "`xyzzy` is no parameter of STR. It has `seed`, "
+            "`threshold_decay`, `threshold_init`, `total_steps`. Received: xyzzy=1",
+        ),
+    ],
+)
+def test_a_mistyped_parameter_is_answered_with_the_nearest(make, text):
+    with pytest.raises(TypeError, match=text):
+        make()
+
+
+def test_a_constructor_of_ones_own_takes_what_it_likes():
+    class Own(granet_tf.RigL):
+        def __init__(self, percent):
+            super().__init__(percent / 100)
+
+    assert Own(percent=80).final_sparsity == 0.8
+
+
 def test_the_tables_above_name_every_parameter():
     assert {field for _, field in NUMBERS} == set(RANGES)
     everything = {field for method in METHODS.values() for field in taken(method)}
