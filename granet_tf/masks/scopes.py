@@ -221,7 +221,7 @@ def _targets(method, groups, sparsity):
     """Sparsity of each weight at the overall `sparsity`, a scalar tensor.
 
     Linear between the distributions at the initial and the final sparsity, and beyond that towards
-    1, which keeps the overall sparsity exact.
+    what each may be pruned to, which keeps the overall sparsity exact.
     """
     units = [c.units for c in groups]
     paths = paths_of(units)
@@ -235,7 +235,22 @@ def _targets(method, groups, sparsity):
     # Written so that a share of 1 gives `last` itself, not its neighbour in float64.
     targets = last - (1.0 - share) * (last - first)
     # A schedule of one's own may go further than the method says.
-    further = last + (sparsity - final) / (1.0 - final) * (1.0 - last)
+    bounds = _bounds(method, paths)
+    sizes = np.array([c.slots for c in capacities], np.float64)
+    beyond = (sparsity - final) / (1.0 - final)
+    if abs(sizes @ last - final * sizes.sum()) <= len(sizes):
+        # The others make up for pins and caps.
+        room = sizes @ (bounds - last)
+        further = last + beyond * (sizes @ (1.0 - last)) / max(room, 1.0) * (bounds - last)
+    else:
+        further = tf.minimum(last + beyond * (1.0 - last), bounds)
     targets = tf.where((sparsity > final) & (first != last), further, targets)
-    targets = tf.clip_by_value(targets, 0.0, 1.0)
-    return tf.where((first == initial) & (last == final), sparsity, targets)
+    targets = tf.clip_by_value(targets, 0.0, tf.maximum(bounds, last))
+    return tf.where((first == initial) & (last == final), tf.minimum(sparsity, bounds), targets)
+
+
+def _bounds(method, paths):
+    """The most that each weight may be pruned to."""
+    paths = dict.fromkeys(paths)
+    found = match(method.capped, paths, "capped") | match(method.pinned, paths, "pinned")
+    return np.array([found.get(path, 1.0) for path in paths])

@@ -142,6 +142,24 @@ def test_pins_and_caps_in_global_scope_leave_the_total_as_asked():
     assert sum(found.values()) == 153
 
 
+@pytest.mark.parametrize("options", [{}, {"scope": "global"}, {"distribution": "uniform"}])
+def test_pins_and_caps_hold_where_a_schedule_goes_further_than_the_method(options):
+    schedule = granet_tf.ConstantSparsity(0.9, 0, frequency=1)
+    found = nonzeros(GMP(0.8, schedule=schedule, pinned={0: 0.5}, capped={-1: 0.85}, **options))
+    assert found["first"] == 108
+    assert found["last"] >= 24
+    if "distribution" in options:
+        assert (found["middle"], found["last"]) == (115, 24)  # Each by itself.
+    else:
+        assert abs(sum(found.values()) - 153) <= 1  # The others make up for them.
+
+
+def test_a_cap_that_only_a_schedule_of_ones_own_reaches_holds():
+    schedule = granet_tf.ConstantSparsity(0.9, 0, frequency=1)
+    method = GMP(0.5, distribution="uniform", schedule=schedule, capped={-1: 0.6})
+    assert nonzeros(method) == {"first": 22, "middle": 115, "last": 64}
+
+
 def test_a_schedule_that_goes_further_than_the_method_says_is_met_overall():
     schedule = granet_tf.ConstantSparsity(0.98, 0, frequency=1)
     found = nonzeros(GMP(0.8, schedule=schedule, end_step=1, frequency=1))

@@ -186,7 +186,7 @@ def test_more_errors(make, text):
         (
             lambda: granet_tf.GMP(0.5, patern="filter"),
             "`patern` is no parameter of GMP. Did you mean"
-            " `pattern`? It has `begin_step`, `capped`, .*. Received: patern='filter'",
+            r" `pattern`\? It has `begin_step`, `capped`, .*. Received: patern='filter'",
         ),
         (
             lambda: granet_tf.STR(xyzzy=1),
