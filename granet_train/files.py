@@ -35,15 +35,15 @@ ALL = (
 # How runs went that were begun before there was a flag for it.
 _BEFORE = {"prune_outputs": True, "round_to": 1, "shrink_at": []}
 
-# A run notes which defaults were in force when it began, by this number.
+# A run notes how often defaults had been changed when it began.
 _DEFAULTS, _IN_FORCE = "defaults", 2
 
-# {what runs did not note then: {method: {flag: what it was where it was not given}}}, where that is
-# another value today.
+# {how often, with this change: {method: {flag: what it was where it was not given}}}; None is any.
 _UNIFORM = {"distribution": "uniform"}
-_DEFAULTS_BEFORE = {
-    "shrink_at": {"top_kast": _UNIFORM},
-    _DEFAULTS: {"gmp": _UNIFORM, "dpf": _UNIFORM},
+_DEFAULTS_BEFORE: dict[int, dict[str | None, dict[str, Any]]] = {
+    0: {None: {"prune_outputs": True}},
+    1: {"top_kast": _UNIFORM},
+    2: {"gmp": _UNIFORM, "dpf": _UNIFORM},
 }
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -88,19 +88,55 @@ def settings_of(workdir: Path) -> dict[str, Any]:
         FileNotFoundError: If it is none's.
         UsageError: If that cannot be told.
     """
+    saved = _read(workdir / RUN)
+    unsaid = _unsaid(saved, _changes(saved))
+    saved.pop(_DEFAULTS, None)
+    return {**_BEFORE, **saved, **unsaid}
+
+
+def _changes(saved: Mapping[str, Any]) -> int:
+    """How often defaults had been changed when a run began."""
+    # Before it was noted, new flags came with the changes.
+    earlier = 1 if "shrink_at" in saved else 0 if "prune_outputs" in saved else -1
+    return saved.get(_DEFAULTS, earlier)
+
+
+def _unsaid(flags: Mapping[str, Any], changes: int) -> dict[str, Any]:
+    """Values of flags that are not given, where their default was another after so many changes."""
+    return {
+        name: value
+        for number, of_methods in _DEFAULTS_BEFORE.items()
+        for method in (None, flags.get("method"))
+        for name, value in of_methods.get(method, {}).items()
+        if number > changes and flags.get(name) is None
+    }
+
+
+def unsaid_in_study(flags: Mapping[str, Any], study: Path) -> dict[str, Any]:
+    """Values of flags that a new cell of a study has, as earlier cells had them by default.
+
+    Args:
+        flags: Those of the cell.
+        study: The directory of the study.
+
+    Example:
+
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     _ = (Path(directory) / RUN).write_text('{"prune_outputs": null, "shrink_at": []}')
+    ...     unsaid_in_study({"method": "gmp", "distribution": None}, Path(directory))
+    {'distribution': 'uniform'}
+    """
+    return _unsaid(flags, _changes(_read(study / RUN)))
+
+
+def _read(noted: Path) -> dict[str, Any]:
     try:
-        saved = json.loads((workdir / RUN).read_text(encoding="utf-8"))
+        return json.loads(noted.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(
             f"Cannot tell whose run this is: {error}. Start again with --overwrite. "
-            f"Received: {workdir / RUN}"
+            f"Received: {noted}"
         ) from error
-    defaults: dict[str, Any] = {}
-    for noted, of_methods in _DEFAULTS_BEFORE.items():
-        defaults |= {} if noted in saved else of_methods.get(saved.get("method"), {})
-    unsaid = {name: value for name, value in defaults.items() if saved.get(name) is None}
-    saved.pop(_DEFAULTS, None)
-    return {**_BEFORE, **saved, **unsaid}
 
 
 def left_unsaid(flags: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,6 +186,8 @@ def begin(
 ) -> None:
     """Notes whose directory this is, and removes what a killed run left unfinished.
 
+    Where a run goes on, the defaults that it began with stay noted.
+
     Args:
         workdir: The directory.
         flags: As for `prepare`.
@@ -161,8 +199,12 @@ def begin(
     for name in (RUN, *names):
         for left in unfinished(workdir / name):
             remove(left)
+    try:
+        began = _IN_FORCE if overwrite else _changes(_read(workdir / RUN))
+    except FileNotFoundError:
+        began = _IN_FORCE
     with replacing(workdir / RUN) as beside:
-        noted = {**flags, _DEFAULTS: _IN_FORCE}
+        noted = {**flags, _DEFAULTS: began}
         beside.write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
 
 

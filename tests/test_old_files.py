@@ -168,7 +168,9 @@ def test_a_work_directory_of_gmp_keeps_all_layers_as_sparse(tmp_path, method):
     (tmp_path / "run.json").write_text(json.dumps(now))
     earlier = files.earlier(tmp_path, overwrite=False)
     assert files.left_unsaid(now, earlier) == {"distribution": "uniform"}
-    files.begin(tmp_path, now, overwrite=False)
+    files.begin(tmp_path, now, overwrite=False)  # It goes on, and is still an old one.
+    assert files.earlier(tmp_path, overwrite=False)["distribution"] == "uniform"
+    files.begin(tmp_path, now, overwrite=True)
     earlier = files.earlier(tmp_path, overwrite=False)
     assert files.left_unsaid(now, earlier) == {}
     assert earlier["distribution"] is None

@@ -1,6 +1,7 @@
 """granet-compare: every method, sparsity and seed once, and a table that says what they came to."""
 
 import csv
+import json
 import statistics
 
 import pytest
@@ -77,16 +78,22 @@ def test_the_table_has_means_and_deviations(finished):
     assert "<svg" in (finished / "comparison.svg").read_text()
 
 
-def test_it_goes_on_with_what_is_new(finished, monkeypatch):
-    results = {path: path.stat().st_mtime_ns for path in finished.rglob("result.json")}
-    begun = []
-    monkeypatch.setattr(run.main, "main", lambda values, listeners: begun.append(values))
+@pytest.fixture
+def begun(monkeypatch):
+    """The flags of the trainings that were begun; none of them is carried out."""
+    values = []
+    monkeypatch.setattr(run.main, "main", lambda of_cell, listeners: values.append(of_cell))
     monkeypatch.setattr(
         run, "result", lambda workdir, cell: dict.fromkeys(
             ("test_accuracy", "epoch", "sparsity", "weights", "nonzeros", "inference_flops",
              "training_flops", "flops_dense", "seconds"), 1,
         ),
     )  # fmt: skip
+    return values
+
+
+def test_it_goes_on_with_what_is_new(finished, begun):
+    results = {path: path.stat().st_mtime_ns for path in finished.rglob("result.json")}
     main.main(settings(finished, "--methods=dense,gmp"))
     assert [(v.method, v.seed, v.final_sparsity) for v in begun] == [
         ("gmp", 0, 0.9), ("gmp", 1, 0.9),
@@ -94,6 +101,30 @@ def test_it_goes_on_with_what_is_new(finished, monkeypatch):
     assert {p: p.stat().st_mtime_ns for p in results} == results
     with pytest.raises(UsageError, match=r"--epochs=3 instead of 2"):
         main.main(settings(finished, "--epochs=3"))
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ((), (None, None)),
+        (("defaults",), ("uniform", None)),
+        (("defaults", "shrink_at", "prune_outputs"), ("uniform", True)),
+    ],
+)
+def test_new_trainings_of_an_old_study_have_the_defaults_of_then(
+    tmp_path, begun, missing, expected
+):
+    workdir = tmp_path / "study"
+    main.main(settings(workdir, "--methods=gmp", "--seeds=0"))
+    noted = json.loads((workdir / files.RUN).read_text())
+    (workdir / files.RUN).write_text(
+        json.dumps({name: value for name, value in noted.items() if name not in missing})
+    )
+    for seed in (1, 2):  # What the first of these sessions notes is not to hide it.
+        main.main(settings(workdir, "--methods=gmp", f"--seeds={seed}"))
+    assert [(v.distribution, v.prune_outputs) for v in begun] == [(None, None), expected, expected]
+    main.main(settings(workdir, "--methods=gmp:distribution=er", "--seeds=0"))
+    assert begun[-1].distribution == "er"
 
 
 def test_a_smaller_network_is_compared_with_the_whole_one(tmp_path):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
 
-from granet_train import csv_log, data, files, main
+from granet_train import csv_log, data, files, flags, main
 from granet_train.data import facts
 from granet_train.data.preparation import prepared
 from granet_train.errors import TrainingStopped, UsageError
@@ -42,6 +43,8 @@ def open_run(
         folder = grid.folder(cell)
         folder.mkdir(parents=True, exist_ok=True)
         values = settings.of_cell(cell, folder / RUN)
+        unsaid = files.unsaid_in_study(flags.as_dict(values), grid.directory)
+        values = dataclasses.replace(values, **unsaid)
         keras.backend.clear_session()
         with (
             open(folder / LOG, "a", encoding="utf-8") as output,
