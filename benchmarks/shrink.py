@@ -61,7 +61,7 @@ def sizes(network: str) -> list[tuple[str, ...]]:
         small = granet_tf.compact(model)
         after = small.count_params(), granet_tf.count_flops(small).dense
         image = np.random.default_rng(1).normal(size=(2, *SHAPE)).astype("float32")
-        with granet_tf.stripping.masked_weights(model) as plain:
+        with granet_tf.wrapping.stripping.masked_weights(model) as plain:
             a, b = (m(image, training=False).numpy() for m in (plain, small))
         left = sum(each.channels for each in granet_tf.compaction.explain(small).left)
         kind = "coupled filters" if coupled else "filters"

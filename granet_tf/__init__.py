@@ -21,10 +21,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from granet_tf import sparsity as sparsity
-from granet_tf.hard_sigmoid import keras2_hard_sigmoid as _keras2_hard_sigmoid  # noqa: F401
-from granet_tf.held_rate import HeldRate as _HeldRate  # noqa: F401
 from granet_tf.int8 import FakeQuantize as _FakeQuantize  # noqa: F401
-from granet_tf.linear_warmup import LinearWarmup as LinearWarmup
 from granet_tf.masks import distributions as distributions
 from granet_tf.masks.patterns import NM as NM
 from granet_tf.masks.patterns import Block as Block
@@ -56,14 +53,17 @@ from granet_tf.methods import SynFlow as SynFlow
 from granet_tf.methods import TopKAST as TopKAST
 from granet_tf.model import SparseModel as SparseModel
 from granet_tf.model import wrap as wrap
-from granet_tf.narrow_attention import TransformerEncoder as _TransformerEncoder  # noqa: F401
 from granet_tf.optimizer import SparseOptimizer as SparseOptimizer
+from granet_tf.registered.hard_sigmoid import keras2_hard_sigmoid as _keras2_hard_sigmoid  # noqa: F401
+from granet_tf.registered.held_rate import HeldRate as _HeldRate  # noqa: F401
+from granet_tf.registered.linear_warmup import LinearWarmup as LinearWarmup
+from granet_tf.registered.narrow_attention import TransformerEncoder as _TransformerEncoder  # noqa: F401
 from granet_tf.schedules import ConstantSparsity as ConstantSparsity
 from granet_tf.schedules import GraNetSchedule as GraNetSchedule
 from granet_tf.schedules import PolynomialDecay as PolynomialDecay
 from granet_tf.schedules import PruningSchedule as PruningSchedule
 from granet_tf.schedules import Shifted as Shifted
-from granet_tf.stripping import strip as strip
+from granet_tf.wrapping.stripping import strip as strip
 from keras_layers import PruneLowMagnitude as PruneLowMagnitude
 from keras_layers import default_prunable as default_prunable
 

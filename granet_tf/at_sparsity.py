@@ -6,11 +6,11 @@ import dataclasses
 
 import tensorflow as tf
 
-from granet_tf.groups import Group
 from granet_tf.methods import GMP
 from granet_tf.methods.records import shaped
+from granet_tf.optimization.groups import Group
 from granet_tf.schedules import ConstantSparsity
-from granet_tf.states import snapshot
+from granet_tf.wrapping.states import snapshot
 
 _SETTINGS = ("scope", "distribution", "pinned", "capped", "pattern")
 
@@ -27,7 +27,7 @@ def masks_at(group: Group, sparsity: float, *, is_final: bool = False) -> list[t
     Example:
 
     >>> import granet_tf
-    >>> from granet_tf.groups import groups_of
+    >>> from granet_tf.optimization.groups import groups_of
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
     >>> [group] = groups_of(granet_tf.wrap(model))
     >>> [int(tf.math.count_nonzero(mask)) for mask in masks_at(group, 0.75)]

@@ -14,12 +14,12 @@ import numpy as np
 from granet_tf.at_sparsity import masks_at
 from granet_tf.export.engines import compare_engines
 from granet_tf.export.tflite import converted
-from granet_tf.groups import groups_of
 from granet_tf.methods import Method
 from granet_tf.model import wrap
-from granet_tf.own_classes import check_keras
+from granet_tf.optimization.groups import groups_of
 from granet_tf.reports.flops import count_flops
-from granet_tf.stripping import masked_weights, pruned_weights, strip
+from granet_tf.wrapping.own_classes import check_keras
+from granet_tf.wrapping.stripping import masked_weights, pruned_weights, strip
 
 # The highest sparsity that is tried.
 _MOST = 0.999

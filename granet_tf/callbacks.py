@@ -5,7 +5,7 @@ put together of wrapped layers; `PruningSummaries` writes each weight's sparsity
 `Shrink` removes in the middle of training what coupled filters have pruned.
 """
 
-from granet_tf.log_sparsity import LogSparsity as LogSparsity
 from granet_tf.sparsity.keras.callbacks import PruningSummaries as PruningSummaries
 from granet_tf.sparsity.keras.callbacks import UpdatePruningStep as UpdatePruningStep
 from granet_tf.structured.shrink_callback import Shrink as Shrink
+from granet_tf.wrapping.log_sparsity import LogSparsity as LogSparsity

@@ -11,8 +11,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf import first_batches
-from granet_tf.compiling import (
+from granet_tf.masks.patterns import Pattern
+from granet_tf.methods import Method
+from granet_tf.optimization.groups import count_active
+from granet_tf.schedules import PACKAGE
+from granet_tf.structured.coupled_weights import CoupledWeights, coupled_weights
+from granet_tf.structured.history import Shrinking
+from granet_tf.structured.shrinkable import Shrinkable
+from granet_tf.wrapping import first_batches
+from granet_tf.wrapping.checks import (
+    check_model,
+    checked_mask,
+    checked_mask_only,
+    checked_method,
+    nothing_to_prune,
+)
+from granet_tf.wrapping.compiling import (
     SparseCompile,
     arguments_of_fit,
     optimizers_of,
@@ -20,29 +34,15 @@ from granet_tf.compiling import (
     sparse_part,
     with_callback,
 )
-from granet_tf.ending import warn_of_short_training
-from granet_tf.following import FollowTraining, resolve_for
-from granet_tf.groups import count_active
-from granet_tf.masks.patterns import Pattern
-from granet_tf.methods import Method
-from granet_tf.model_files import SavedWithMasks
-from granet_tf.own_classes import Pickled, own_class
-from granet_tf.own_methods import taken_names, warn_of_taken_names, with_methods_of
-from granet_tf.schedules import PACKAGE
-from granet_tf.showing_inside import ShowsInside
-from granet_tf.spared import spare_outputs
-from granet_tf.states import add_states, snapshot
-from granet_tf.stripping import masked_weights, pruned_weights
-from granet_tf.structured.coupled_weights import CoupledWeights, coupled_weights
-from granet_tf.structured.history import Shrinking
-from granet_tf.structured.shrinkable import Shrinkable
-from granet_tf.wrap_checks import (
-    check_model,
-    checked_mask,
-    checked_mask_only,
-    checked_method,
-    nothing_to_prune,
-)
+from granet_tf.wrapping.ending import warn_of_short_training
+from granet_tf.wrapping.files import SavedWithMasks
+from granet_tf.wrapping.following import FollowTraining, resolve_for
+from granet_tf.wrapping.own_classes import Pickled, own_class
+from granet_tf.wrapping.own_methods import taken_names, warn_of_taken_names, with_methods_of
+from granet_tf.wrapping.showing_inside import ShowsInside
+from granet_tf.wrapping.spared import spare_outputs
+from granet_tf.wrapping.states import add_states, snapshot
+from granet_tf.wrapping.stripping import masked_weights, pruned_weights
 from keras_layers.carrier import CarriesMasks
 from keras_layers.held import hold
 from keras_layers.keras_internals import (

@@ -7,16 +7,16 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from granet_tf.beginning import begin_as_saved, begin_of, count_of
-from granet_tf.groups import Group, groups_in
 from granet_tf.masks.traced import by_itself, when
 from granet_tf.methods.records import Needed
-from granet_tf.replicas import replicas, snapshots, summed
+from granet_tf.optimization.beginning import begin_as_saved, begin_of, count_of
+from granet_tf.optimization.groups import Group, groups_in
+from granet_tf.optimization.replicas import replicas, snapshots, summed
+from granet_tf.optimization.slots import check_slots, parts_of, record_slots
+from granet_tf.optimization.variables import assign, read, reset, settle, where
+from granet_tf.optimization.wrapper import WrapsOptimizer
 from granet_tf.schedules import PACKAGE
-from granet_tf.slots import check_slots, parts_of, record_slots
 from granet_tf.structured.channels_held import begin_channels, hold_channels
-from granet_tf.variables import assign, read, reset, settle, where
-from granet_tf.wrapping_optimizer import WrapsOptimizer
 from keras_layers.keras_internals import variables_trained_by
 
 

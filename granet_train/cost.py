@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import granet_tf
 from granet_tf.reports.flops import FlopsReport, LayerFlops
-from granet_tf.stripping import pruned_weights
+from granet_tf.wrapping.stripping import pruned_weights
 
 Nonzeros = Mapping[str, int]
 """Active elements by weight path; a weight that is not in it counts as dense."""

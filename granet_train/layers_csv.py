@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 
 import granet_tf
-from granet_tf.spared import REASON
+from granet_tf.wrapping.spared import REASON
 from granet_train import files
 from granet_train.cost import Cost, active_weights
 

@@ -79,7 +79,7 @@ def _step(course: Course) -> Any:
     schedule = PiecewiseConstantDecay(boundaries, rates)
     if not course.warmup:
         return schedule
-    from granet_tf.linear_warmup import LinearWarmup
+    from granet_tf.registered.linear_warmup import LinearWarmup
 
     return LinearWarmup(schedule, course.warmup)
 

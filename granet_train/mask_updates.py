@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.stripping import pruned_weights
+from granet_tf.wrapping.stripping import pruned_weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 import granet_tf
 from granet_tf.reasons import reason_of
-from granet_tf.spared import REASON
+from granet_tf.wrapping.spared import REASON
 from granet_train import files, flags, models
 from granet_train.errors import UsageError
 from granet_train.training_options import Options

@@ -14,10 +14,10 @@ import keras
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.compiling import prune_at_start
 from granet_tf.methods import Method
 from granet_tf.methods.parameters import parameters_of
-from granet_tf.spared import spare_outputs
+from granet_tf.wrapping.compiling import prune_at_start
+from granet_tf.wrapping.spared import spare_outputs
 from granet_train import data as data_sets
 from granet_train import (
     distillation,

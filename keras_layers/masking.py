@@ -42,7 +42,7 @@ class PrunedWeight:
             w · mask.
         was_frozen: Whether it was not trainable when it got its mask, which somebody asked for.
         slots: What the optimizer that updates the mask keeps for the weight and is to reset, each a
-            `granet_tf.slots.Slot`; only that optimizer knows them.
+            `granet_tf.optimization.slots.Slot`; only that optimizer knows them.
         scale: What the batch normalisation behind multiplies each output by, where that is ranked.
     """
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.compiling import sparse_part
+from granet_tf.wrapping.compiling import sparse_part
 from tests.support import models
 from tests.support.cases import MODES, uniform_gmp
 
@@ -173,7 +173,7 @@ def before_first_step(model):
     seen = []
     note = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs: seen.append(
-            [int(p.mask.numpy().sum()) for p in granet_tf.stripping.pruned_weights(model)]
+            [int(p.mask.numpy().sum()) for p in granet_tf.wrapping.stripping.pruned_weights(model)]
         )
     )
     fit(model, callbacks=[note])

@@ -6,7 +6,7 @@ import pytest
 from keras import layers as L
 
 import granet_tf
-from granet_tf.stripping import pruned_weights
+from granet_tf.wrapping.stripping import pruned_weights
 from tests.support import models
 from tests.support.cases import MODES
 

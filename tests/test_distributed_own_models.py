@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import granet_tf as tfmot
-from granet_tf.stripping import pruned_weights
+from granet_tf.wrapping.stripping import pruned_weights
 from tests.support.cases import MODES
 from tests.support.replicas import assert_replicas_agree
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.stripping import pruned_weights
+from granet_tf.wrapping.stripping import pruned_weights
 from granet_train import files
 from tests.support import models, short_runs
 from tests.support.keras_versions import LOADS_FILES_OF_3_15

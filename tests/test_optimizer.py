@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.slots import record_slots
+from granet_tf.optimization.slots import record_slots
 
 opt = keras.optimizers
 OPTIMIZERS = {

@@ -13,7 +13,7 @@ import pytest
 from tensorflow.lite.tools import flatbuffer_utils
 
 import granet_tf
-from granet_tf.stripping import pruned_weights
+from granet_tf.wrapping.stripping import pruned_weights
 from tests.support import real_models
 from tests.support.cases import uniform_gmp
 

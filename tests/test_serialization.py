@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf.stripping import masked_weights, pruned_weights
+from granet_tf.wrapping.stripping import masked_weights, pruned_weights
 from tests.support import models
 from tests.support.cases import HALF, MODES
 from tests.support.processes import run_python

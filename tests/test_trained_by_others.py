@@ -224,7 +224,9 @@ def test_files_know_when_a_weight_was_frozen(tmp_path, make, first):
     loaded.run_eagerly = True
     for each in (model, loaded):
         fit(each)
-        counts = [int(p.mask.numpy().sum()) for p in granet_tf.stripping.pruned_weights(each)]
+        counts = [
+            int(p.mask.numpy().sum()) for p in granet_tf.wrapping.stripping.pruned_weights(each)
+        ]
         assert counts == [64 if first else 128, 32]
 
 

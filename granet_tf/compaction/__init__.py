@@ -22,8 +22,8 @@ from granet_tf.compaction.report import LeftChannels as LeftChannels
 from granet_tf.compaction.report import report_of
 from granet_tf.compaction.resizing import resized
 from granet_tf.compaction.rules import register as register
-from granet_tf.own_classes import check_keras
-from granet_tf.stripping import masked_weights
+from granet_tf.wrapping.own_classes import check_keras
+from granet_tf.wrapping.stripping import masked_weights
 from keras_layers.keras_internals import Functional
 
 

@@ -23,7 +23,7 @@ from granet_tf.compaction.attention import (
 )
 from granet_tf.compaction.channelwise import is_elementwise, keeps_zero
 from granet_tf.compaction.rules import Member, Opaque, Resized, register, values_of
-from granet_tf.narrow_attention import narrow_encoder
+from granet_tf.registered.narrow_attention import narrow_encoder
 from keras_layers.keras_internals import layers_of
 
 UNITS = "hidden units"

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from granet_tf.hard_sigmoid import keras2_hard_sigmoid
+from granet_tf.registered.hard_sigmoid import keras2_hard_sigmoid
 
 
 class NoCounterpart(ValueError):

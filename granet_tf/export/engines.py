@@ -16,10 +16,10 @@ import numpy as np
 from granet_tf.export import mnn, tflite
 from granet_tf.export.mnn_running import MNNRunner
 from granet_tf.export.running import Latency, Runner, machine, measure_within
-from granet_tf.own_classes import check_keras
 from granet_tf.reasons import reason_of
 from granet_tf.reports.table import aligned
-from granet_tf.stripping import masked_weights
+from granet_tf.wrapping.own_classes import check_keras
+from granet_tf.wrapping.stripping import masked_weights
 
 # Makes a loaded file, given how many threads compute it.
 Load = Callable[[int], Callable[[dict], Mapping[str, np.ndarray]]]

@@ -6,7 +6,7 @@ import os
 
 import keras
 
-from granet_tf.stripping import masked_weights
+from granet_tf.wrapping.stripping import masked_weights
 from granet_tf.writing import check_suffix, writing
 
 

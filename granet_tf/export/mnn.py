@@ -24,8 +24,8 @@ from granet_tf.export.mnn_conversion import (
 from granet_tf.export.mnn_file import DEPTHWISE, MNNWeight, read_mnn_weights, taken_in_blocks
 from granet_tf.export.mnn_running import MNNRunner
 from granet_tf.export.samples import Inputs
-from granet_tf.own_classes import check_keras
-from granet_tf.stripping import masked_weights
+from granet_tf.wrapping.own_classes import check_keras
+from granet_tf.wrapping.stripping import masked_weights
 from granet_tf.writing import check_suffix, writing
 
 # {format: {flag of the converter: value}}

@@ -29,10 +29,10 @@ from granet_tf.export.formats import FORMATS
 from granet_tf.export.mnn import ConvertedMNN
 from granet_tf.export.running import Latency, Runner, machine, measure_within
 from granet_tf.export.tflite import Converted, TFLiteReport, converted
-from granet_tf.own_classes import check_keras
 from granet_tf.reports.flops import count_flops
 from granet_tf.reports.table import aligned
-from granet_tf.stripping import masked_weights
+from granet_tf.wrapping.own_classes import check_keras
+from granet_tf.wrapping.stripping import masked_weights
 from granet_tf.writing import check_suffix, writing
 
 # Seconds that measuring latency may take, about.

@@ -19,8 +19,8 @@ from granet_tf.export.formats import FORMATS, Format, format_named
 from granet_tf.export.running import DEFAULT, WITHOUT_DELEGATE, Runner
 from granet_tf.export.samples import Inputs
 from granet_tf.int8.folding import is_fake_quantized
-from granet_tf.own_classes import check_keras
-from granet_tf.stripping import masked_weights
+from granet_tf.wrapping.own_classes import check_keras
+from granet_tf.wrapping.stripping import masked_weights
 from granet_tf.writing import check_suffix, writing
 
 

@@ -14,8 +14,8 @@ from granet_tf.int8.ranges import check_momentum, measuring
 from granet_tf.int8.simulation import check_known, simulated
 from granet_tf.methods import StaticSparse
 from granet_tf.model import SparseModel, wrap
-from granet_tf.own_classes import check_keras, is_built
-from granet_tf.stripping import masked_weights, pruned_weights, strip
+from granet_tf.wrapping.own_classes import check_keras, is_built
+from granet_tf.wrapping.stripping import masked_weights, pruned_weights, strip
 from keras_layers.keras_internals import layers_of
 
 

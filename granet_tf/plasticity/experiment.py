@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 import keras
 import tensorflow as tf
 
-from granet_tf.compiling import innermost
-from granet_tf.held_rate import HeldRate
 from granet_tf.model import SparseModel
 from granet_tf.plasticity.one_shot import OneShot, prune_once
+from granet_tf.registered.held_rate import HeldRate
+from granet_tf.wrapping.compiling import innermost
 from keras_layers.keras_internals import given_learning_rate
 
 # {measure: until which step the learning rate follows its schedule, when pruned after `step` steps}

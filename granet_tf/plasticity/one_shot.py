@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
-from granet_tf.compiling import sparse_part
 from granet_tf.masks.counts import keep_count
 from granet_tf.masks.patterns import Element
 from granet_tf.masks.scopes import Candidates, match
@@ -16,7 +15,8 @@ from granet_tf.masks.selection import count, count_all, count_each
 from granet_tf.masks.units import expanded
 from granet_tf.methods.records import updated
 from granet_tf.model import SparseModel
-from granet_tf.states import snapshot
+from granet_tf.wrapping.compiling import sparse_part
+from granet_tf.wrapping.states import snapshot
 from keras_layers.masking import PrunedWeight
 
 

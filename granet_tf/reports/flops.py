@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.groups import groups_of
 from granet_tf.int8 import FakeQuantized
+from granet_tf.optimization.groups import groups_of
 from granet_tf.reports.table import aligned
 from keras_layers.carrier import carries_masks
 from keras_layers.input_specs import input_specs

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from granet_tf.log_sparsity import KEY
 from granet_tf.reports.figures import COLORS, DENSE_COLOR, Path, new_figure, saved, tidy
 from granet_tf.reports.summary import Summary, summarize
+from granet_tf.wrapping.log_sparsity import KEY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,14 +10,14 @@ import keras
 import numpy as np
 
 from granet_tf.at_sparsity import masks_at
-from granet_tf.groups import Group, groups_of
 from granet_tf.masks.patterns import Pattern
 from granet_tf.methods import GMP
 from granet_tf.model import wrap
-from granet_tf.own_classes import check_keras
+from granet_tf.optimization.groups import Group, groups_of
 from granet_tf.reports.figures import COLORS, DENSE_COLOR, Path, new_figure, saved, tidy
 from granet_tf.reports.table import aligned
-from granet_tf.stripping import pruned_weights, strip
+from granet_tf.wrapping.own_classes import check_keras
+from granet_tf.wrapping.stripping import pruned_weights, strip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.groups import groups_of
 from granet_tf.masks.patterns import Element, Pattern
 from granet_tf.masks.patterns.coupling import Coupling
 from granet_tf.model import SparseModel
+from granet_tf.optimization.groups import groups_of
 from granet_tf.reports.table import aligned
-from granet_tf.spared import REASON, outputs_removed
+from granet_tf.wrapping.spared import REASON, outputs_removed
 from keras_layers.carrier import carries_masks
 from keras_layers.keras_internals import layers_of
 from keras_layers.prunable import Weight, weights_of

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from granet_tf.groups import Group
 from granet_tf.methods.draws import normal
 from granet_tf.methods.records import Snapshot, Updated
-from granet_tf.replicas import replicas
-from granet_tf.variables import assign, read
+from granet_tf.optimization.groups import Group
+from granet_tf.optimization.replicas import replicas
+from granet_tf.optimization.variables import assign, read
 
 # Size of the weights of a filter that begins, relative to those that go on.
 _BEGINS_WITH = 0.1
@@ -55,7 +55,7 @@ def hold_channels(strategy: tf.distribute.Strategy, group: Group) -> None:
 
     Example:
 
-    >>> from granet_tf.groups import groups_of
+    >>> from granet_tf.optimization.groups import groups_of
     >>> layers = [keras.Input((2,)), keras.layers.Dense(2), keras.layers.Dense(1)]
     >>> model = granet_tf.wrap(
     ...     keras.Sequential(layers), granet_tf.StaticSparse(0.5, pattern="coupled_filter")

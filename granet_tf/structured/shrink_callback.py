@@ -9,8 +9,8 @@ from pathlib import Path
 
 import keras
 
-from granet_tf.compiling import sparse_part
 from granet_tf.structured.history import Shrunk
+from granet_tf.wrapping.compiling import sparse_part
 from granet_tf.writing import replacing
 from keras_layers.carrier import CarriesMasks
 

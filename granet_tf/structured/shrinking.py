@@ -17,11 +17,11 @@ import tensorflow as tf
 
 from granet_tf.compaction.resizing import Move, moved
 from granet_tf.compaction.rules import values_of
-from granet_tf.compiling import sparse_parts
 from granet_tf.masks.patterns.coupling import Coupling
-from granet_tf.slots import parts_of, record_slots
+from granet_tf.optimization.slots import parts_of, record_slots
 from granet_tf.structured.coupled_weights import removable
 from granet_tf.structured.history import Shrinking, Shrunk
+from granet_tf.wrapping.compiling import sparse_parts
 from keras_layers.held import alive_outputs
 from keras_layers.keras_internals import variables_trained_by
 from keras_layers.masking import PrunedWeight

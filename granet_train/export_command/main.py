@@ -15,7 +15,7 @@ import granet_tf
 from granet_tf.export import keras_files
 from granet_tf.export.report import check_saves_as
 from granet_tf.export.samples import Inputs
-from granet_tf.stripping import masked_weights
+from granet_tf.wrapping.stripping import masked_weights
 from granet_train import command_line
 from granet_train.errors import UsageError
 from granet_train.export_command import data, models

@@ -8,7 +8,7 @@ import pytest
 
 import granet_tf
 from granet_tf import compaction
-from granet_tf.narrow_attention import narrow_encoder
+from granet_tf.registered.narrow_attention import narrow_encoder
 from granet_tf.structured.dependency_groups import dependencies
 from tests.support.compacting import (
     check_compacted,
@@ -399,7 +399,7 @@ def test_a_file_with_fewer_heads_says_that_it_needs_keras_hub(monkeypatch):
     saved = {"class_name": "TransformerEncoder", "registered_name": "granet_tf>TransformerEncoder"}
     with pytest.raises(ImportError, match=r"`pip install keras-hub`. Received: .*keras_hub"):
         keras.saving.deserialize_keras_object(
-            saved | {"module": "granet_tf.narrow_attention", "config": config}
+            saved | {"module": "granet_tf.registered.narrow_attention", "config": config}
         )
 
 

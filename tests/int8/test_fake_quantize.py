@@ -8,7 +8,7 @@ import tensorflow as tf
 import granet_tf
 from granet_tf.int8 import FakeQuantize, FakeQuantized
 from granet_tf.int8.simulation import RULES
-from granet_tf.stripping import pruned_weights
+from granet_tf.wrapping.stripping import pruned_weights
 from tests.support import models
 
 L = keras.layers

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import granet_tf
-from granet_tf.stripping import masked_weights, pruned_weights
+from granet_tf.wrapping.stripping import masked_weights, pruned_weights
 from tests.support import models
 from tests.support.cases import HALF, MODES
 

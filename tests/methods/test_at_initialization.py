@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 import granet_tf
-from granet_tf import first_batches
 from granet_tf.methods.at_initialization import (
     grasp_saliency,
     magnitude_saliency,
@@ -19,6 +18,7 @@ from granet_tf.methods.at_initialization import (
 )
 from granet_tf.methods.at_initialization.linearized import linearized
 from granet_tf.methods.at_initialization.temperature import at_temperature
+from granet_tf.wrapping import first_batches
 from tests.support import short_runs
 from tests.support.processes import environment, free_ports
 from tests.support.reference import MLP, keep_count, top_k

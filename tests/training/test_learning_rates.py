@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from granet_tf.linear_warmup import LinearWarmup
+from granet_tf.registered.linear_warmup import LinearWarmup
 from granet_train import learning_rates, optimizers
 from granet_train.learning_rates import Course, make
 

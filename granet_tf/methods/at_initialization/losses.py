@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from granet_tf.own_classes import own_class
+from granet_tf.wrapping.own_classes import own_class
 from keras_layers.keras_internals import CompileLoss, layers_of
 from keras_layers.masking import masked_value
 

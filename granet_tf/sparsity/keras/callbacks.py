@@ -10,7 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from granet_tf.compiling import (
+from granet_tf.optimization.groups import groups_of
+from granet_tf.reports.events import write_scalars
+from granet_tf.wrapping.compiling import (
     SparseFit,
     make_optimizers_sparse,
     optimizers_of,
@@ -18,12 +20,10 @@ from granet_tf.compiling import (
     sparse_part,
     sparse_parts,
 )
-from granet_tf.ending import warn_of_dense_end
-from granet_tf.following import resolve_for
-from granet_tf.groups import groups_of
-from granet_tf.log_sparsity import log_sparsity
-from granet_tf.reports.events import write_scalars
-from granet_tf.stripping import pruned_weights
+from granet_tf.wrapping.ending import warn_of_dense_end
+from granet_tf.wrapping.following import resolve_for
+from granet_tf.wrapping.log_sparsity import log_sparsity
+from granet_tf.wrapping.stripping import pruned_weights
 from keras_layers.keras_internals import variables_trained_by
 
 

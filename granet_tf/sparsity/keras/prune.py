@@ -11,9 +11,7 @@ import keras
 from granet_tf.graphs import rebuilt
 from granet_tf.masks.patterns import Pattern
 from granet_tf.masks.patterns.names import as_pattern
-from granet_tf.own_classes import is_built, is_own_class
 from granet_tf.schedules import ConstantSparsity, PolynomialDecay
-from granet_tf.spared import outputs_removed
 from granet_tf.sparsity.keras.policy import PruningPolicy
 from granet_tf.sparsity.keras.prunable_layer import has_prunable_weights
 from granet_tf.sparsity.keras.pruned_model import (
@@ -22,8 +20,10 @@ from granet_tf.sparsity.keras.pruned_model import (
     PrunedSequential,
     with_layers,
 )
-from granet_tf.stripping import pruned_weights, strip
 from granet_tf.wrapped_layers import DEFAULT_SCHEDULE
+from granet_tf.wrapping.own_classes import is_built, is_own_class
+from granet_tf.wrapping.spared import outputs_removed
+from granet_tf.wrapping.stripping import pruned_weights, strip
 from keras_layers.carrier import carries_masks
 from keras_layers.keras_internals import Functional, layers_of
 from keras_layers.layouts import KINDS, Layout

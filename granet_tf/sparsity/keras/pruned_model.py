@@ -9,16 +9,22 @@ from collections.abc import Callable, Iterator
 
 import keras
 
-from granet_tf.compiling import OwnCompile, SparseCompile, has_masks, made_sparse, sparse_part
 from granet_tf.graphs import rebuilt
-from granet_tf.own_classes import (
+from granet_tf.schedules import PACKAGE
+from granet_tf.wrapping.compiling import (
+    OwnCompile,
+    SparseCompile,
+    has_masks,
+    made_sparse,
+    sparse_part,
+)
+from granet_tf.wrapping.own_classes import (
     Pickled,
     forget_training,
     is_own_class,
     named_in_files_as,
     replaced,
 )
-from granet_tf.schedules import PACKAGE
 from keras_layers.carrier import carries_masks
 from keras_layers.keras_internals import Functional, children_of, layers_of
 from keras_layers.prune_low_magnitude import PruneLowMagnitude

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from granet_tf.ending import warn_of_dense_end
-from granet_tf.log_sparsity import with_sparsity
 from granet_tf.optimizer import SparseOptimizer
+from granet_tf.wrapping.ending import warn_of_dense_end
+from granet_tf.wrapping.log_sparsity import with_sparsity
 from keras_layers.carrier import carries_masks
 from keras_layers.keras_internals import layers_of
 

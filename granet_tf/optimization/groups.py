@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from granet_tf.methods import Method
-from granet_tf.slots import Slot
+from granet_tf.optimization.slots import Slot
 from keras_layers.carrier import CarriesMasks, carries_masks
 from keras_layers.held import HeldVectors
 from keras_layers.keras_internals import layers_of

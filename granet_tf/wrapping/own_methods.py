@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
-from granet_tf.compiling import OwnCompile, SparseCompile
-from granet_tf.own_classes import named_in_files_as, own_class
+from granet_tf.wrapping.compiling import OwnCompile, SparseCompile
+from granet_tf.wrapping.own_classes import named_in_files_as, own_class
 from keras_layers.keras_internals import Functional
 from keras_layers.masked_layers import computing_masked, mask_calls
 from keras_layers.transparent import Transparent

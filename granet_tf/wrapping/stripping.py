@@ -8,10 +8,16 @@ from collections.abc import Iterator
 
 import keras
 
-from granet_tf.compiling import innermost, optimizers_of
 from granet_tf.graphs import rebuilt
-from granet_tf.own_classes import check_keras, forget_training, is_own_class, own_class, replaced
-from granet_tf.states import make_neutral
+from granet_tf.wrapping.compiling import innermost, optimizers_of
+from granet_tf.wrapping.own_classes import (
+    check_keras,
+    forget_training,
+    is_own_class,
+    own_class,
+    replaced,
+)
+from granet_tf.wrapping.states import make_neutral
 from keras_layers.carrier import carries_masks
 from keras_layers.held import hold
 from keras_layers.keras_internals import Functional, layers_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from granet_tf.groups import count_active
+from granet_tf.optimization.groups import count_active
 
 KEY = "sparsity"
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from granet_tf.methods import GraNet, Method
-from granet_tf.own_classes import check_keras, is_built
+from granet_tf.wrapping.own_classes import check_keras, is_built
 from keras_layers.carrier import wrapped_models
 from keras_layers.masking import PrunedWeight
 from keras_layers.prunable import Weight

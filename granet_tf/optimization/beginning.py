@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from granet_tf.groups import Group
+from granet_tf.optimization.groups import Group
 from keras_layers.masking import some_are_dormant
 
 

@@ -9,8 +9,8 @@ import functools
 
 import keras
 
-from granet_tf.own_classes import named_in_files_as
 from granet_tf.schedules import PACKAGE
+from granet_tf.wrapping.own_classes import named_in_files_as
 
 
 class HeadsOfSize(int):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from granet_tf.groups import Group
 from granet_tf.methods.records import Snapshot
-from granet_tf.variables import read
+from granet_tf.optimization.groups import Group
+from granet_tf.optimization.variables import read
 
 
 def replicas(strategy: tf.distribute.Strategy, variable: tf.Variable) -> list[Callable]:

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from granet_tf.at_sparsity import masks_at
-from granet_tf.groups import Group
 from granet_tf.methods import Method
+from granet_tf.optimization.groups import Group
 from granet_tf.optimizer import SparseOptimizer
 
 

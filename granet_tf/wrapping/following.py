@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from granet_tf.compiling import sparse_part
-from granet_tf.ending import training_steps
+from granet_tf.wrapping.compiling import sparse_part
+from granet_tf.wrapping.ending import training_steps
 from keras_layers.carrier import wrapped_models
 
 

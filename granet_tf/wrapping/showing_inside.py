@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from granet_tf.groups import count_active
+from granet_tf.optimization.groups import count_active
 from keras_layers.keras_internals import COMPILED, Functional, functional_of
 from keras_layers.masked_layers import mask_calls
 
