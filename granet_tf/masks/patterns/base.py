@@ -158,15 +158,10 @@ class Pattern:
         return cls(**config)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-@dataclasses.dataclass(frozen=True)
-class Element(Pattern):
-    """Each weight is its own unit: unstructured sparsity."""
+class SingleWeights(Pattern):
+    """Base class: each weight is its own unit, whichever of them may be active together."""
 
     is_single = True
-
-    def __str__(self):
-        return "weights"
 
     def pool(self, score):
         return score
@@ -181,3 +176,12 @@ class Element(Pattern):
     def capacity(self, shape):
         size = math.prod(shape)
         return Capacity(size, size, size)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class Element(SingleWeights):
+    """Unstructured sparsity: any weights may be active."""
+
+    def __str__(self):
+        return "weights"

@@ -10,13 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from granet_tf.masks.patterns.axes import Axes, Matrices, check_rank, checked_axes, positive
-from granet_tf.masks.patterns.base import Capacity, Pattern
+from granet_tf.masks.patterns.base import Capacity, SingleWeights
 from granet_tf.schedules import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
-class NM(Pattern):
+class NM(SingleWeights):
     """N:M sparsity: at most `n` nonzeros in every `m` consecutive inputs, such as 2:4.
 
     Groups run along the inputs of each output, at each position of a convolution's window, as
@@ -72,16 +72,6 @@ class NM(Pattern):
 
     def bound(self, layout):
         return self if self.axis is not None else NM(self.n, self.m, layout.inputs)
-
-    def pool(self, score):
-        return score
-
-    def units(self, mask):
-        return mask
-
-    def expand(self, units, shape):
-        del shape
-        return units
 
     def tiers(self, score, eligible, kept=None):
         matrices = self._matrices(score.shape)
