@@ -36,13 +36,14 @@ EVERY = {
     "test_budgets.py::test_the_file_is_as_large_as_asked_for": 2,
     "test_distribution.py::test_replicas_agree_to_the_bit_and_with_one_device": 3,
     "test_optimizer.py::test_dormant_weights_are_zero_with_fresh_slots_after_every_step": 3,
-    "test_own_methods.py"
+    "wrapping/test_own_methods.py"
     "::test_every_method_is_called_and_all_figures_are_those_of_the_plain_model": 5,
-    "test_own_methods.py::test_it_is_pruned_saved_copied_and_stripped": 5,
-    "test_own_methods.py::test_two_replicas_do_as_one_device": 2,
+    "wrapping/test_own_methods.py::test_it_is_pruned_saved_copied_and_stripped": 5,
+    "wrapping/test_own_methods.py::test_two_replicas_do_as_one_device": 2,
     "test_real_models.py::test_small_models": 2,
     "test_semantics.py::test_the_same_however_it_is_executed": 3,
-    "test_serialization.py::test_a_model_in_any_state_loads_and_computes_as_the_plain_one": 5,
+    "wrapping/test_serialization.py"
+    "::test_a_model_in_any_state_loads_and_computes_as_the_plain_one": 5,
     "test_trained_by_others.py::test_its_masks_are_updated_by_the_optimizer_of_that_one": 5,
     "training/test_checkpoints.py::test_the_best_epoch_is_the_result": 2,
     # Each way to start the command, and each answer.
