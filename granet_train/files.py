@@ -96,9 +96,12 @@ def settings_of(workdir: Path) -> dict[str, Any]:
 
 def _changes(saved: Mapping[str, Any]) -> int:
     """How often defaults had been changed when a run began."""
-    # Before it was noted, new flags came with the changes.
-    earlier = 1 if "shrink_at" in saved else 0 if "prune_outputs" in saved else -1
-    return saved.get(_DEFAULTS, earlier)
+    if _DEFAULTS in saved:
+        return saved[_DEFAULTS]
+    # New flags came with the changes. Studies of tables note none, and are not older than these.
+    if "shrink_at" in saved or "table" in saved:
+        return 1
+    return 0 if "prune_outputs" in saved else -1
 
 
 def _unsaid(flags: Mapping[str, Any], changes: int) -> dict[str, Any]:

@@ -253,3 +253,11 @@ def test_table_6_from_end_to_end(tmp_path):
     assert [float(line["sparsity"]) for line in found] == pytest.approx([0.9] * 3, abs=1e-3)
     cells = tmp_path / "study" / "cells"
     assert all((folder / run.RUN / files.SPARSE).exists() for folder in cells.iterdir())
+
+
+def test_new_trainings_of_an_old_study_have_the_defaults_of_then(tmp_path):
+    flags_of_cell = {"method": "gmp", "distribution": None, "prune_outputs": None}
+    (tmp_path / files.RUN).write_text('{"table": "table2"}')
+    assert files.unsaid_in_study(flags_of_cell, tmp_path) == {"distribution": "uniform"}
+    (tmp_path / files.RUN).write_text('{"table": "table2", "defaults": 2}')
+    assert files.unsaid_in_study(flags_of_cell, tmp_path) == {}
