@@ -225,7 +225,9 @@ def _targets(method, groups, sparsity):
     """
     units = [c.units for c in groups]
     paths = paths_of(units)
-    shapes = dict(zip(paths, in_order(units, [u.full_shapes for u in units]), strict=True))
+    shapes = dict(
+        zip(paths, in_order(units, [[e.full_shape for e in u.entries] for u in units]), strict=True)
+    )
     capacities = in_order(units, [u.capacities for u in units])
     floors = {p: c.least_sparsity for p, c in zip(paths, capacities, strict=True)}
     initial, final = method.initial_sparsity, method.final_sparsity

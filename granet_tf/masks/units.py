@@ -64,23 +64,43 @@ def _best(tiers, k, top, count):
 
 
 @dataclasses.dataclass(frozen=True)
+class Bound:
+    """A weight and its pattern.
+
+    Attributes:
+        path: Its name.
+        place: Its place among all weights that the method has.
+        pattern: The pattern with the weight's axes.
+        shape: Its shape.
+        layout: What a pattern that couples units needs to know.
+    """
+
+    path: str
+    place: int
+    pattern: Pattern
+    shape: tuple[int, ...]
+    layout: Layout
+
+    @property
+    def full_shape(self) -> tuple[int, ...]:
+        """Its shape with all channels that it ever had."""
+        return self.layout.full_shape or self.shape
+
+
+@dataclasses.dataclass(frozen=True)
 class Units:
     """What is active of the weights of one pattern, and what may become so, counted in units.
 
-    Weights whose units are coupled count as one here, an entry, with the path and the shape of the
-    first of them. Without coupling, each weight is an entry.
+    Weights whose units are coupled count as one here, an entry, which is named by the first of
+    them. Without coupling, each weight is an entry.
 
     Attributes:
-        paths: Paths of the entries.
         given: The pattern as it was given, without axes: units of equal ones may be ranked together
             and exchanged.
-        patterns: The pattern with the axes of each weight.
-        shapes: Shapes of the weights.
-        places: Places of the weights among all that the method has.
-        indices: Places of the entries among all entries.
-        leaders: The first weight of each entry, by its place among these weights.
+        weights: The weights.
+        entries: The first weight of each entry.
+        indices: Places of the entries among all entries that the method has.
         active: Which units are active.
-        layouts: Those of the entries.
         coupling: Which units of several weights are one; None if there are none such.
 
     Example:
@@ -94,15 +114,11 @@ class Units:
     ([False, True, False, False], [3])
     """
 
-    paths: tuple[str, ...]
     given: Pattern
-    patterns: tuple[Pattern, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    places: tuple[int, ...]
+    weights: tuple[Bound, ...]
+    entries: tuple[Bound, ...]
     indices: tuple[int, ...]
-    leaders: tuple[int, ...]
     active: Joined
-    layouts: tuple[Layout, ...]
     coupling: Coupling | None = None
 
     @classmethod
@@ -123,72 +139,58 @@ class Units:
             patterns: The pattern of each weight, as it was given and with the weight's axes, as
                 from `Method.patterns_of`.
             masks: The weights' masks.
-            layouts: Their layouts, which say what a pattern that couples units needs to know.
+            layouts: Their layouts.
         """
         layouts = [Layout()] * len(paths) if layouts is None else layouts
-        groups = alike([given for given, _ in patterns])
-        couplings = [
-            _coupling_of(patterns[places[0]][0], [layouts[i] for i in places]) for places in groups
+        each = zip(paths, patterns, masks, layouts, strict=True)
+        bound = [
+            Bound(path, i, pattern, tuple(mask.shape), layout)
+            for i, (path, (_, pattern), mask, layout) in enumerate(each)
         ]
-        leaders = [
-            tuple(range(len(places))) if c is None else tuple(own[0] for own in c.members)
-            for c, places in zip(couplings, groups, strict=True)
+        groups = [
+            cls._of_group(patterns[places[0]][0], [bound[i] for i in places], masks)
+            for places in alike([given for given, _ in patterns])
         ]
-        first = sorted(places[i] for i_s, places in zip(leaders, groups, strict=True) for i in i_s)
-        rank = {place: i for i, place in enumerate(first)}
-        made = []
-        for places, coupling, own in zip(groups, couplings, leaders, strict=True):
-            bound = tuple(patterns[i][1] for i in places)
-            units = [pattern.units(masks[i]) for pattern, i in zip(bound, places, strict=True)]
-            units = units if coupling is None else coupling.any(map(_in_a_row, units))
-            parts = Parts.of([tuple(each.shape) for each in units])
-            made.append(
-                cls(
-                    paths=tuple(paths[places[i]] for i in own),
-                    given=patterns[places[0]][0],
-                    patterns=bound,
-                    shapes=tuple(tuple(masks[i].shape) for i in places),
-                    places=tuple(places),
-                    indices=tuple(rank[places[i]] for i in own),
-                    leaders=own,
-                    active=parts.join(units),
-                    layouts=tuple(layouts[places[i]] for i in own),
-                    coupling=coupling,
-                )
-            )
-        return made
+        ordered = sorted(entry.place for units in groups for entry in units.entries)
+        index = {place: i for i, place in enumerate(ordered)}
+        return [
+            dataclasses.replace(units, indices=tuple(index[e.place] for e in units.entries))
+            for units in groups
+        ]
+
+    @classmethod
+    def _of_group(cls, given, weights, masks):
+        units, entries = [w.pattern.units(masks[w.place]) for w in weights], weights
+        coupling = _coupling_of(given, weights)
+        if coupling is not None:
+            units = coupling.any(map(_in_a_row, units))
+            entries = [weights[first] for first, *_ in coupling.members]
+        active = Parts.of([tuple(each.shape) for each in units]).join(units)
+        return cls(given, tuple(weights), tuple(entries), (), active, coupling)
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the entries."""
+        return [entry.path for entry in self.entries]
 
     @property
     def parts(self) -> Parts:
         return self.active.parts
 
     @property
-    def full_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the entries, with all channels that they ever had."""
-        return [
-            layout.full_shape or self.shapes[i]
-            for i, layout in zip(self.leaders, self.layouts, strict=True)
-        ]
-
-    @property
     def capacities(self) -> list[Capacity]:
         """How many units the pattern has room for, of each entry."""
         if self.coupling is not None:
             # What has been removed counts as pruned.
-            full = [
-                size + layout.removed
-                for size, layout in zip(self.coupling.sizes, self.layouts, strict=True)
-            ]
-            return list(map(Capacity, full, full, self.coupling.sizes))
-        return [p.capacity(shape) for p, shape in zip(self.patterns, self.shapes, strict=True)]
+            each = zip(self.coupling.sizes, self.entries, strict=True)
+            sizes = [(size + entry.layout.removed, size) for size, entry in each]
+            return [Capacity(full, full, size) for full, size in sizes]
+        return [w.pattern.capacity(w.shape) for w in self.weights]
 
     def pool(self, scores: Sequence[tf.Tensor]) -> Joined:
         """Scores of single weights, of all weights that the method has -> float32 of units."""
-        return self._joined([scores[i] for i in self.places])
-
-    def _joined(self, scores: Sequence[tf.Tensor]) -> Joined:
-        each = zip(self.patterns, scores, strict=True)
-        return self._summed([tf.cast(p.pool(score), tf.float32) for p, score in each])
+        pooled = [w.pattern.pool(scores[w.place]) for w in self.weights]
+        return self._summed([tf.cast(score, tf.float32) for score in pooled])
 
     def _summed(self, pooled: Sequence[tf.Tensor]) -> Joined:
         """Scores of the units of each weight -> of each entry."""
@@ -200,43 +202,45 @@ class Units:
         """`pool` of their absolute values."""
         if not self.given.is_single:
             return self.pool([tf.abs(value) for value in values])
-        return self.parts.join([tf.cast(values[i], tf.float32) for i in self.places]).map(tf.abs)
+        own = [tf.cast(values[w.place], tf.float32) for w in self.weights]
+        return self.parts.join(own).map(tf.abs)
 
-    def judged(self, weights: Sequence, gradients: Sequence, scales: Sequence) -> Joined:
+    def judged(self, snapshots: Sequence) -> Joined:
         """The scores of the pattern's criterion, see `Pattern.judge`.
 
         Args:
-            weights: Values of all weights that the method has.
-            gradients: Their dense gradients, or None for each.
-            scales: What multiplies each output of them, or None for each.
+            snapshots: All weights that the method has, each with `weight`, `gradient` and `scale`;
+                the latter two may be None.
 
         Raises:
             ValueError: If the criterion needs what is not there.
         """
         judge, parts = self.given.judge, []
-        for pattern, i in zip(self.patterns, self.places, strict=True):
-            for needed, values in {"gradient": gradients, "scale": scales}.items():
-                if getattr(judge, f"needs_{needed}") and values[i] is None:
+        for bound in self.weights:
+            now = snapshots[bound.place]
+            for needed in ("gradient", "scale"):
+                if getattr(judge, f"needs_{needed}") and getattr(now, needed) is None:
                     raise ValueError(
                         f"`criterion` needs the {needed} of each weight, which is not to be had "
                         f"here. Received: criterion={self.given.criterion!r}"
                     )
-            parts.append(pattern.judged(weights[i], gradients[i], scales[i]))
+            parts.append(bound.pattern.judged(now.weight, now.gradient, now.scale))
         summed = self._summed(parts)
         return summed if judge.total is None else summed.map(judge.total)
 
     def mean(self, pooled: Joined) -> Joined:
         """What has been pooled, for one weight of each unit: comparable between filters, or blocks,
         of different sizes."""
-        return pooled.map(tf.divide, self._joined([tf.ones(shape) for shape in self.shapes]))
+        sizes = self._summed([w.pattern.pool(tf.ones(w.shape)) for w in self.weights])
+        return pooled.map(tf.divide, sizes)
 
     def expand(self, units: Joined) -> list[tf.Tensor]:
         """Mask of units -> masks of these weights."""
         masks = units.split()
         if self.coupling is not None:
             masks = self.coupling.spread(masks)
-        each = zip(self.patterns, masks, self.shapes, strict=True)
-        return [pattern.expand(mask, shape) for pattern, mask, shape in each]
+        each = zip(self.weights, masks, strict=True)
+        return [weight.pattern.expand(mask, weight.shape) for weight, mask in each]
 
     def flat(self, units: Sequence[Joined]) -> list[list[tf.Tensor]]:
         """As `expand` for each, or flat where that is an operation less for each weight."""
@@ -249,17 +253,16 @@ class Units:
         if self.given.is_free:
             return (eligible,)
         of_weights = [each.split() for each in (score, eligible, kept) if each is not None]
-        each = zip(self.patterns, *of_weights, strict=True)
-        tiers = [pattern.tiers(*values) for pattern, *values in each]
+        each = zip(self.weights, *of_weights, strict=True)
+        tiers = [weight.pattern.tiers(*values) for weight, *values in each]
         return tuple(self.parts.join(tier) for tier in zip(*tiers, strict=True))
 
     def comparable(self, score: Joined, eligible: Joined) -> Joined:
         """`Pattern.comparable` of all weights."""
         if self.given.is_comparable:
             return score
-        own = [self.patterns[i] for i in self.leaders]
-        each = zip(own, score.split(), eligible.split(), strict=True)
-        return self.parts.join([pattern.comparable(s, e) for pattern, s, e in each])
+        each = zip(self.entries, score.split(), eligible.split(), strict=True)
+        return self.parts.join([entry.pattern.comparable(s, e) for entry, s, e in each])
 
     def choose(self, score: Joined, k: tf.Tensor, eligible: Joined) -> Joined:
         """Mask of the best of the `eligible` units, as many of each weight as the vector says."""
@@ -313,10 +316,10 @@ class Units:
         return count_each(self.tiers(anything, ~kept, kept)[0])
 
 
-def _coupling_of(given, layouts) -> Coupling | None:
+def _coupling_of(given, weights) -> Coupling | None:
     if not given.coupled:
         return None
-    own = [layout.channels for layout in layouts]
+    own = [weight.layout.channels for weight in weights]
     if None in own:
         raise ValueError(
             "`pattern` couples units of several weights, and only a model tells which: prune with "
@@ -360,7 +363,7 @@ def in_order(groups: Sequence[Units], values: Sequence[Sequence]) -> list:
 
 def _of_weights(groups, values):
     """What each group has for its weights, in the order of all weights."""
-    return _sorted([units.places for units in groups], values)
+    return _sorted([[w.place for w in units.weights] for units in groups], values)
 
 
 def _sorted(places, values):

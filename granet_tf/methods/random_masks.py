@@ -39,8 +39,8 @@ def random_masks(
     masks = []
     for units in groups:
         drawn = [
-            tf.random.stateless_uniform(shape, seeds[units.places[i]], alg="philox")
-            for i, shape in zip(units.leaders, units.parts.shapes, strict=True)
+            tf.random.stateless_uniform(shape, seeds[entry.place], alg="philox")
+            for entry, shape in zip(units.entries, units.parts.shapes, strict=True)
         ]
         wanted = tf.constant([initial[path] for path in units.paths], tf.float64)
         kept = whole(units, units_of_each_to_keep(units.capacities, wanted))

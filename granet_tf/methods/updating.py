@@ -67,10 +67,9 @@ def prune_and_regenerate(
 
 def _drop_scores(method, groups: Sequence[Units], weights, seeds) -> list[Joined]:
     """By the method, or by the criterion of the pattern, where it has one."""
-    values = [[getattr(w, name) for w in weights] for name in ("weight", "gradient", "scale")]
     of_method = [units for units in groups if not units.given.judge]
     pooled = iter(_pooled(method.drop_score, of_method, weights, seeds) if of_method else ())
-    return [units.judged(*values) if units.given.judge else next(pooled) for units in groups]
+    return [units.judged(weights) if units.given.judge else next(pooled) for units in groups]
 
 
 def _pooled(score, groups: Sequence[Units], weights, seeds) -> list[Joined]:
