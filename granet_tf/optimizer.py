@@ -113,6 +113,22 @@ class SparseOptimizer(WrapsOptimizer):
     # AutoGraph, which converts what a user's tf.function calls, takes long and is not needed.
     @tf.autograph.experimental.do_not_convert
     def apply(self, grads, trainable_variables=None):
+        self._get_ready(trainable_variables)
+        context = tf.distribute.get_replica_context()
+        # A compiled step is traced once, and asks at each run.
+        if not (self.has_stepped and tf.executing_eagerly()) and self._prunes_at_start():
+            context.merge_call(self._prune_if_new)
+        self.has_stepped = True
+        variables = trainable_variables or variables_trained_by(self.inner_optimizer)
+        gradients = dict(zip(map(id, variables), grads, strict=True))
+        dense = self._dense_gradients(gradients)
+        masks = self._mask_gradients(gradients)
+        before, rates = tf.identity(self.iterations), self._learning_rates()
+        self.inner_optimizer.apply([gradients[id(v)] for v in variables], trainable_variables)
+        # Unconditionally: a replica may not meet the others inside a condition.
+        context.merge_call(self._after_step, args=(before, rates, dense, masks))
+
+    def _get_ready(self, trainable_variables):
         if not self.built:
             if trainable_variables is None:
                 raise ValueError(
@@ -128,28 +144,14 @@ class SparseOptimizer(WrapsOptimizer):
                 "SparseOptimizer(optimizer.inner_optimizer, model). "
                 "Received: no masks"
             )
-        if not self.has_stepped:
-            for group in self._groups:
-                group.method().check_drawn(group.pruned)
-        context = tf.distribute.get_replica_context()
-        # A compiled step is traced once, and asks at each run.
-        if not (self.has_stepped and tf.executing_eagerly()) and self._prunes_at_start():
-            context.merge_call(self._prune_if_new)
-        self.has_stepped = True
-        variables = trainable_variables or variables_trained_by(self.inner_optimizer)
-        gradients = dict(zip(map(id, variables), grads, strict=True))
-        dense = self._dense_gradients(gradients)
-        masks = self._mask_gradients(gradients)
-        for group in self._groups:
-            if group.held is not None:
-                group.held.mask_gradients(gradients)
-        before = tf.identity(self.iterations)
+        for group in () if self.has_stepped else self._groups:
+            group.method().check_drawn(group.pruned)
+
+    def _learning_rates(self):
+        """Those of the optimizers at work, if a method follows their steps."""
         follows = any(group.method().follows_steps for group in self._groups)
         parts = parts_of(self.inner_optimizer) if follows else ()
-        rates = [tf.identity(part.learning_rate) for part in parts]
-        self.inner_optimizer.apply([gradients[id(v)] for v in variables], trainable_variables)
-        # Unconditionally: a replica may not meet the others inside a condition.
-        context.merge_call(self._after_step, args=(before, rates, dense, masks))
+        return [tf.identity(part.learning_rate) for part in parts]
 
     def _check_several(self):
         # Keras builds only the one that compile() was given, and TensorFlow can't build several
@@ -268,6 +270,8 @@ class SparseOptimizer(WrapsOptimizer):
                 mask = group.method().gradient_mask(masks[key], pruned.state)
                 if gradient is not None and mask is not None:
                     gradients[key] = where(mask, gradient, zeros)
+            if group.held is not None:
+                group.held.mask_gradients(gradients)
         return masks
 
     def _dense_gradients(self, gradients):
