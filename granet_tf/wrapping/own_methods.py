@@ -169,7 +169,7 @@ def warn_of_taken_names(model: keras.Model, base: type[keras.Model]) -> None:
             f"{', '.join(f'`{n}`' for n in sorted(taken))}, which wrapped models have. Rename it, "
             "or compile your model with granet_tf.SparseOptimizer(optimizer, granet_tf.wrap("
             "model)) and fit that.",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

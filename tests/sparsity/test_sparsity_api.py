@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import granet_tf as tfmot
+from granet_tf.optimization.groups import groups_of
 from granet_tf.sparsity.keras import callbacks
 from tests.support import models
 from tests.support.cases import HALF
@@ -529,7 +530,7 @@ def test_layers_of_the_same_settings_share_a_group():
         api.prune_low_magnitude(L.Dense(8), HALF),
     ]
     model = keras.Sequential([keras.Input((8,)), *layers])
-    groups = list(tfmot.groups.groups_of(model))
+    groups = list(groups_of(model))
     assert [len(group.pruned) for group in groups] == [2, 2, 1, 1]
     assert [group.method().pattern for group in groups] == [
         tfmot.Block((4, 1), "avg"),

@@ -208,7 +208,7 @@ def test_a_file_loads_in_another_process(tmp_path):
     model = subclassed()
     granet_tf.wrap(model, granet_tf.StaticSparse(0.5)).save(tmp_path / "model.keras")
     out = run_python(
-        "import keras, granet_tf, tests.test_own_methods as t\n"
+        "import keras, granet_tf, tests.wrapping.test_own_methods as t\n"
         f"model = keras.models.load_model({str(tmp_path / 'model.keras')!r})\n"
         "t.used(model, eager=True)\n"
         "print(isinstance(model, t.Subclassed), model.sparsity, 'test_step' in model.model.calls)",
