@@ -41,7 +41,7 @@ _DEFAULTS, _IN_FORCE = "defaults", 2
 # {how often, with this change: {method: {flag: what it was where it was not given}}}; None is any.
 _UNIFORM = {"distribution": "uniform"}
 _DEFAULTS_BEFORE: dict[int, dict[str | None, dict[str, Any]]] = {
-    0: {None: {"prune_outputs": True}},
+    0: {None: {"prune_outputs": _BEFORE["prune_outputs"]}},
     1: {"top_kast": _UNIFORM},
     2: {"gmp": _UNIFORM, "dpf": _UNIFORM},
 }

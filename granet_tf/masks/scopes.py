@@ -225,9 +225,7 @@ def _targets(method, groups, sparsity):
     """
     units = [c.units for c in groups]
     paths = paths_of(units)
-    shapes = dict(
-        zip(paths, in_order(units, [[e.full_shape for e in u.entries] for u in units]), strict=True)
-    )
+    shapes = {e.path: e.full_shape for e in in_order(units, [u.entries for u in units])}
     capacities = in_order(units, [u.capacities for u in units])
     floors = {p: c.least_sparsity for p, c in zip(paths, capacities, strict=True)}
     initial, final = method.initial_sparsity, method.final_sparsity
@@ -237,7 +235,8 @@ def _targets(method, groups, sparsity):
     # Written so that a share of 1 gives `last` itself, not its neighbour in float64.
     targets = last - (1.0 - share) * (last - first)
     # A schedule of one's own may go further than the method says.
-    bounds = _bounds(method, paths)
+    most = _matched(method, groups, "capped") | _matched(method, groups, "pinned")
+    bounds = np.array([most.get(i, 1.0) for i in range(len(paths))])
     sizes = np.array([c.slots for c in capacities], np.float64)
     beyond = (sparsity - final) / (1.0 - final)
     if abs(sizes @ last - final * sizes.sum()) <= len(sizes):
@@ -249,10 +248,3 @@ def _targets(method, groups, sparsity):
     targets = tf.where((sparsity > final) & (first != last), further, targets)
     targets = tf.clip_by_value(targets, 0.0, tf.maximum(bounds, last))
     return tf.where((first == initial) & (last == final), tf.minimum(sparsity, bounds), targets)
-
-
-def _bounds(method, paths):
-    """The most that each weight may be pruned to."""
-    paths = dict.fromkeys(paths)
-    found = match(method.capped, paths, "capped") | match(method.pinned, paths, "pinned")
-    return np.array([found.get(path, 1.0) for path in paths])

@@ -10,6 +10,7 @@ import tensorflow as tf
 from granet_tf.masks.joined import Joined
 from granet_tf.masks.scopes import SCOPES, Candidates
 from granet_tf.masks.units import Units, flat
+from granet_tf.methods.draws import seeds_of
 from granet_tf.methods.records import Snapshot, Updated, updated
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def prune_and_regenerate(
     # A schedule of one's own may say a plain True.
     should_prune = tf.convert_to_tensor(schedule(step)[0])
     groups = method.units_of(weights)
-    seeds = [seed for _, seed in method.seeded(weights, step)]
+    seeds = seeds_of([w.path for w in weights], method.seed, step)
     candidates = [
         Candidates.of(
             units,
