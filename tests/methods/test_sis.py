@@ -11,7 +11,8 @@ from granet_tf.methods.sis import sis_solution
 from granet_tf.methods.sis.inclusion import RESIDUALS, Inclusion, of_relu
 from granet_tf.methods.sis.problems import Problem, problems_of, rows_of
 from granet_tf.methods.sis.recording import uses_of
-from granet_tf.methods.sis.splitting import projected, sparsest
+from granet_tf.methods.sis.splitting import sparsest
+from tests.support import haugazeau
 
 SAMPLES, INPUTS, OUTPUTS = 200, 20, 5
 
@@ -95,20 +96,60 @@ def test_each_batch_has_a_bound_of_its_own():
     assert reached[1] <= 8.0 * 1.01
 
 
-def test_projection_onto_an_ellipse():
+def test_the_solver_of_the_paper_comes_to_the_same():
+    x, w, u = problem(offset=-0.5)
+    scale, shift = np.linspace(0.5, 2.0, OUTPUTS), np.linspace(-0.5, 0.5, OUTPUTS)
+    u = u * scale + shift
+
+    def off(v, u):
+        return np.where(u > 0, v - u, np.maximum(v, 0.0))
+
+    batches = [(x[part], u[part]) for part in (slice(80), slice(80, 200))]
+    inclusions = [Inclusion(*batch, off, scale, shift) for batch in batches]
+    bounds = [0.4 * haugazeau.distance(each, np.zeros_like(w)) for each in inclusions]
+    expected = haugazeau.sparsest(
+        w, inclusions, bounds, threshold=0.2, iterations=200, projections=100
+    )
+    inclusions = [Inclusion(*batch, of_relu, scale, shift) for batch in batches]
+    found = sparsest(tf.constant(w), inclusions, [tf.constant(b) for b in bounds]).numpy()
+    assert abs(found).sum() == pytest.approx(abs(expected).sum(), rel=1e-3)
+    np.testing.assert_array_equal(found != 0.0, expected != 0.0)
+    np.testing.assert_allclose(found, expected, atol=0.01)
+    assert 0.3 < np.mean(expected == 0.0) < 0.9
+    for inclusion, bound in zip(inclusions, bounds, strict=True):
+        assert haugazeau.distance(inclusion, found) <= bound * 1.001
+
+
+def test_the_solver_of_the_paper_projects_onto_an_ellipse():
     # 4 a² + b² ≤ 1 from (2, 2): at the nearest point (2, 2) − p is λ (4 a, b), λ by Newton.
     x = np.sqrt(2.0) * np.diag([2.0, 1.0])
     inclusion = Inclusion(x, np.zeros((2, 1)))
-    found = projected(
-        tf.constant([[2.0], [2.0]], tf.float64), [inclusion], [tf.constant(1.0, tf.float64)], 500
-    )
+    found = haugazeau.projected(np.array([[2.0], [2.0]]), [inclusion], [1.0], 500)
     lam = 1.0
     for _ in range(100):
         f = 4 * (2 / (1 + 4 * lam)) ** 2 + (2 / (1 + lam)) ** 2 - 1
         slope = -32 * 4 / (1 + 4 * lam) ** 3 - 8 / (1 + lam) ** 3
         lam -= f / slope
     expected = [2 / (1 + 4 * lam), 2 / (1 + lam)]
-    np.testing.assert_allclose(found.numpy()[:, 0], expected, atol=2e-3)
+    np.testing.assert_allclose(found[:, 0], expected, atol=2e-3)
+
+
+def test_the_solution_meets_its_conditions_whatever_normalization_scales_by():
+    # Of an output that batch normalization scales by 0, no weight is needed.
+    x, w, u = problem()
+    scale = np.array([1.0, -2.0, 1e-3, 0.0, 5.0])
+    inclusion = Inclusion(x, u * scale, scale=scale)
+    bound = 0.1 * haugazeau.distance(inclusion, np.zeros_like(w))
+    found = sparsest(tf.constant(w), [inclusion], [tf.constant(bound)]).numpy()
+    assert haugazeau.distance(inclusion, found) == pytest.approx(bound, rel=1e-3)
+    assert not found[:, 3].any()
+    # Its conditions: where a weight is active, the gradient is the same but for its sign.
+    slope = haugazeau.gradient(inclusion, found)
+    active = found != 0.0
+    most = abs(slope[active]).mean()
+    np.testing.assert_allclose(slope[active], -most * np.sign(found[active]), rtol=0.02)
+    assert abs(slope[~active]).max() <= 1.02 * most
+    assert 0.1 < np.mean(active) < 0.6
 
 
 @pytest.mark.parametrize("activation", RESIDUALS, ids=lambda each: each.__name__)
@@ -178,7 +219,7 @@ def test_what_follows_a_layer_is_found():
     assert float(inclusion.distance(first.start)) == 0.0
 
 
-def test_gradients_are_those_of_the_distance():
+def test_gradients_of_the_solver_of_the_paper_are_those_of_the_distance():
     rng = np.random.default_rng(4)
     x, u, w = (rng.normal(size=size) for size in ((30, 4), (30, 3), (4, 3)))
     scale, shift = tf.constant([0.5, -2.0, 1.0], tf.float64), tf.constant([0.1, 0, 0], tf.float64)
@@ -188,7 +229,7 @@ def test_gradients_are_those_of_the_distance():
             variable = tf.Variable(w)
             distance = inclusion.distance(variable)
         expected = tape.gradient(distance, variable)
-        np.testing.assert_allclose(inclusion.gradient(tf.constant(w)), expected, atol=1e-12)
+        np.testing.assert_allclose(haugazeau.gradient(inclusion, w), expected, atol=1e-12)
 
 
 def test_masks_are_those_of_the_solution_and_stay(float64):
@@ -256,3 +297,29 @@ def test_eta_is_a_share():
     sparse = granet_tf.wrap(network(), granet_tf.SIS())
     with pytest.raises(ValueError, match=r"`eta` must be in \[0, 1\]. Received: eta=1.5"):
         sis_solution(sparse, [], 1.5)
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_in_scope_layer_each_layer_has_an_eta_of_its_own(float64, scope):
+    # Two layers of the same size, of which one needs fewer weights for the same η.
+    rng = np.random.default_rng(6)
+    x, size = rng.normal(size=(SAMPLES, INPUTS)), (INPUTS, OUTPUTS)
+    kernels = {"even": rng.uniform(-2.0, 2.0, size), "uneven": rng.normal(size=size) ** 5}
+    inputs = keras.Input((INPUTS,))
+    layers = [keras.layers.Dense(OUTPUTS, use_bias=False, name=name) for name in kernels]
+    model = keras.Model(inputs, [layer(inputs) for layer in layers])
+    model.set_weights(list(kernels.values()))
+    sparse = granet_tf.wrap(model, granet_tf.SIS(0.6, scope=scope))
+    sparse.start([(x, None)])
+    masks = {p.path.split("/")[0]: np.asarray(p.mask) for p in sparse.pruned}
+    left = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+    assert sum(left.values()) == 80
+    assert left["even"] == 40 if scope == "layer" else left["even"] > 45
+    for name, kernel in kernels.items():  # As the Lasso that leaves about as many has it.
+        found = {}
+        for alpha in np.geomspace(1e-2, 100.0, 200):
+            lasso = Lasso(alpha, fit_intercept=False, tol=1e-6, max_iter=100_000)
+            columns = (x @ kernel).T
+            expected = np.stack([lasso.fit(x, column).coef_ for column in columns], 1) != 0.0
+            found[abs(int(np.count_nonzero(expected)) - left[name])] = expected
+        assert min(found) <= 2 and np.count_nonzero(masks[name] ^ found[min(found)]) <= 3

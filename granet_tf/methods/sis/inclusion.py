@@ -104,9 +104,3 @@ class Inclusion:
         2.5
         """
         return tf.reduce_mean(tf.reduce_sum(self.off(weights) ** 2, -1))
-
-    def gradient(self, weights: tf.Tensor) -> tf.Tensor:
-        """Of `distance`, which is differentiable, as a squared distance to a convex set is."""
-        samples = tf.cast(tf.shape(self.inputs)[0], self.inputs.dtype)
-        off = self.off(weights) * self.scale
-        return tf.matmul(self.inputs, off, transpose_a=True) * (2.0 / samples)

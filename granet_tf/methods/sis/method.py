@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -25,8 +26,9 @@ class SIS(FromBatches):
         min Σ |W|  with  mean of d(Wx + b − y, ∂f(y))² ≤ η · (the same of W = 0)
 
     over samples of what goes into the layer in the trained network, by Douglas-Rachford splitting.
-    η is found by halving, such that as many weights are not 0 as `final_sparsity` leaves; these are
-    the masks. They stay, and the network's own weights are trained on with them.
+    η is such that as many weights are not 0 as `final_sparsity` leaves: in scope "global" one for
+    all layers, in scope "layer" one for each, by its share of the sparsity. The weights that are
+    not 0 are the masks. These stay, and the network's own weights are trained on with them.
 
     Known are dense layers and convolutions of two dimensions, alone or with batch normalization
     after them, with ReLU, ReLU6, sigmoid, tanh, softmax or no activation.
@@ -35,7 +37,7 @@ class SIS(FromBatches):
         final_sparsity: The sparsity, in (0, 1).
         batches: How many of the first batches to look at, each with a constraint of its own.
         samples: The most samples of a batch for a layer; of a convolution, each position is one.
-        iterations: How many of Douglas-Rachford.
+        iterations: The most of Douglas-Rachford; it stops when the weights are found.
         **kwargs: See `AtInitialization` and `Method`.
 
     Raises:
@@ -54,7 +56,7 @@ class SIS(FromBatches):
     samples: int = parameter(
         1000, "The most samples of a batch by which a layer is pruned.", at_least=1
     )
-    iterations: int = parameter(60, "Iterations of the solver.", at_least=1)
+    iterations: int = parameter(500, "The most iterations of the solver.", at_least=1)
 
     def saliency(self, model, batches=(), loss=None, masks=None):
         # Imported here, as `import granet_tf` takes every method in.
@@ -62,10 +64,30 @@ class SIS(FromBatches):
 
         del loss, masks  # All is still active.
         problems = problems_of(model, batches, self.samples, self.seed)
-        size = sum(problem.weights.shape.num_elements() for problem in problems)
-        wanted = max(1, round(size * (1.0 - self.final_sparsity)))
-        kernels = solutions_of_number(problems, wanted, self.iterations)
+        kernels = [
+            kernel
+            for together, wanted in _WANTED[self.scope](self, problems)
+            for kernel in solutions_of_number(together, wanted, self.iterations)
+        ]
         return dict(zip([p.path for p in problems], scores(kernels, problems), strict=True))
+
+
+def _of_all(method, problems):
+    size = sum(problem.weights.shape.num_elements() for problem in problems)
+    return [(problems, max(1, round(size * (1.0 - method.final_sparsity))))]
+
+
+def _of_each(method, problems):
+    shapes = {problem.path: tuple(problem.weights.shape) for problem in problems}
+    sparsities = method.distribute(shapes, method.final_sparsity)
+    return [
+        ([problem], max(1, round(math.prod(shape) * (1.0 - sparsities[path]))))
+        for problem, (path, shape) in zip(problems, shapes.items(), strict=True)
+    ]
+
+
+# {scope: (method, problems) -> those that have one η, and how many weights it leaves}
+_WANTED: dict[str, Callable] = {"global": _of_all, "layer": _of_each}
 
 
 def sis_solution(
@@ -74,7 +96,7 @@ def sis_solution(
     eta: float,
     *,
     samples: int = 1000,
-    iterations: int = 60,
+    iterations: int = 500,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """{path: the sparsest weights} of a `SparseModel` for a given η, zeros being exactly 0.
@@ -85,7 +107,7 @@ def sis_solution(
         eta: How far the layers may be off, in [0, 1]: the mean squared distance relative to that
             of weights that are all 0. The higher, the sparser.
         samples: The most samples of a batch for a layer.
-        iterations: Of the solver.
+        iterations: The most of the solver.
         seed: Which samples.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ from granet_tf.methods.sis.recording import Use, uses_of
 from granet_tf.methods.sis.splitting import sparsest
 from keras_layers.keras_internals import layers_of
 
-# Bounds between which the one of a wanted sparsity is looked for, and in how many halvings.
-_LOWEST, _HIGHEST, _HALVINGS = 1e-5, 1.0, 12
+# Shares between which the one of a wanted sparsity is looked for, and by how many solutions.
+_LOWEST, _HIGHEST, _MOST_SOLUTIONS = 1e-5, 1.0, 15
 # As many weights more than wanted are near enough: the smallest go.
 _NEAR = 1.02
 
@@ -154,34 +155,42 @@ def _(layer: keras.layers.Conv2D, inputs):
 
 
 def solutions_of_number(problems, wanted, iterations):
-    """The solutions for the highest η that leaves about `wanted` weights, and not fewer.
+    """The solutions for the η, one for all, that leaves about `wanted` weights and not fewer.
 
     Example:
 
     >>> rows = tf.constant(np.random.default_rng(0).normal(size=(50, 3)))
     >>> start = tf.constant([[1.0], [0.1], [-2.0]], tf.float64)
     >>> problem = Problem("kernel", start, start, (Inclusion(rows, rows @ start),))
-    >>> [kernel] = solutions_of_number([problem], 2, iterations=60)
+    >>> [kernel] = solutions_of_number([problem], 2, iterations=500)
     >>> tf.where(kernel[:, 0] != 0)[:, 0].numpy().tolist()
     [0, 2]
     """
 
-    def solved(eta):
-        return [problem.solved(eta, iterations) for problem in problems]
-
-    low, high = _LOWEST, _HIGHEST
+    low, high = math.log(_LOWEST), math.log(_HIGHEST)
     best = [problem.weights for problem in problems]
-    for _ in range(_HALVINGS):
-        eta = float(np.sqrt(low * high))
-        kernels = solved(eta)
+    most, least = sum(kernel.shape.num_elements() for kernel in best), 0
+    if wanted >= most:
+        return best
+    for turn in range(_MOST_SOLUTIONS):
+        # Halves, as the numbers at the ends tell little, and then where they let it expect.
+        share = 0.5 if turn % 2 == 0 else _share(most, math.sqrt(_NEAR) * wanted, least)
+        eta = low + share * (high - low)
+        kernels = [problem.solved(math.exp(eta), iterations) for problem in problems]
         left = sum(int(tf.math.count_nonzero(kernel)) for kernel in kernels)
         if left < wanted:
-            high = eta
+            high, least = eta, left
             continue
-        low, best = eta, kernels
+        low, most, best = eta, left, kernels
         if left <= _NEAR * wanted:
             break
     return best
+
+
+def _share(most, wanted, least):
+    """How far it is from `most` to `wanted`, of the way to `least`, in logarithms."""
+    most, wanted, least = (math.log1p(number) for number in (most, wanted, least))
+    return min(max((most - wanted) / (most - least), 0.02), 0.98)
 
 
 def scores(kernels, problems):
