@@ -11,6 +11,7 @@ that comes to the same weights, and takes far longer.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -53,33 +54,43 @@ def sparsest(
     """
     first, weights = inclusions[0], tf.convert_to_tensor(weights)
     columns, dtype = weights.shape[-1:], weights.dtype
-    penalized = tf.cast(penalized, dtype)
+    penalized = tf.broadcast_to(tf.cast(penalized, dtype), weights.shape)
     unbound = tf.add_n([each.distance(weights * (1.0 - penalized)) for each in inclusions])
     bound = tf.add_n(bounds)
     share = tf.where(bound < unbound, tf.math.divide_no_nan(bound, unbound), 1.0)
-    return _sparsest(
+    return _solver(first.residual, len(inclusions), dtype)(
         weights,
         tf.concat([each.inputs for each in inclusions], 0),
         [tf.convert_to_tensor(each.outputs) for each in inclusions],
-        first.residual,
         tf.broadcast_to(tf.cast(first.scale, dtype), columns),
         tf.broadcast_to(tf.cast(first.shift, dtype), columns),
-        bounds,
+        list(bounds),
         _THRESHOLD * tf.sqrt(share) * penalized,
-        iterations,
+        tf.constant(iterations),
     )
 
 
-# Traced once for all layers of equal shapes.
-@tf.function(autograph=False)
-def _sparsest(weights, inputs, outputs, residual, scale, shift, bounds, threshold, iterations):
+@functools.cache
+def _solver(residual, batches, dtype):
+    """One for layers of all sizes, so that it is traced once."""
+    matrix, row, number = (tf.TensorSpec([None] * rank, dtype) for rank in (2, 1, 0))
+    signature = matrix, matrix, [matrix] * batches, row, row, [number] * batches, matrix
+    return tf.function(
+        functools.partial(_sparsest, residual),
+        input_signature=(*signature, tf.TensorSpec((), tf.int32)),
+        autograph=False,
+    )
+
+
+def _sparsest(residual, weights, inputs, outputs, scale, shift, bounds, threshold, iterations):
     # In terms of W · scale, so that a change of an output counts the same in each.
     start = weights * scale
     unscale = tf.math.reciprocal_no_nan(scale)
     threshold *= tf.reduce_mean(tf.abs(start)) * tf.reduce_mean(tf.abs(scale)) * tf.abs(unscale)
     squares = tf.matmul(inputs, inputs, transpose_a=True)
     alpha = tf.math.reciprocal_no_nan(tf.reduce_mean(tf.linalg.diag_part(squares)))
-    factor = tf.linalg.cholesky(alpha * squares + tf.eye(squares.shape[0], dtype=squares.dtype))
+    identity = tf.eye(tf.shape(squares)[0], dtype=squares.dtype)
+    factor = tf.linalg.cholesky(identity + alpha * squares)
 
     def on_graph(w, v):
         w = tf.linalg.cholesky_solve(factor, w + alpha * tf.matmul(inputs, v, transpose_a=True))
@@ -115,11 +126,12 @@ def _within(v, outputs, residual: Residual, shift, bounds):
     >>> [round(float(x), 2) for x in within.numpy().ravel()]
     [0.6, 0.8]
     """
+    samples = [tf.shape(each)[0] for each in outputs]
     found = []
-    parts = tf.split(v, [each.shape[0] for each in outputs])
-    for part, before, bound in zip(parts, outputs, bounds, strict=True):
+    parts = tf.split(v, samples, num=len(samples))
+    for part, before, bound, number in zip(parts, outputs, bounds, samples, strict=True):
         off = residual(part + shift, before)
-        square, most = tf.reduce_sum(off**2), bound * before.shape[0]
+        square, most = tf.reduce_sum(off**2), bound * tf.cast(number, v.dtype)
         far = tf.where(square > most, 1.0 - tf.sqrt(most / tf.maximum(square, most)), 0.0)
         found.append(part - far * off)
-    return tf.concat(found, 0)
+    return tf.ensure_shape(tf.concat(found, 0), v.shape)
