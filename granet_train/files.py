@@ -36,7 +36,7 @@ ALL = (
 _BEFORE = {"prune_outputs": True, "round_to": 1, "shrink_at": []}
 
 # A run notes how often defaults had been changed when it began.
-_DEFAULTS, _IN_FORCE = "defaults", 2
+_DEFAULTS, _IN_FORCE = "defaults", 3
 
 # {how often, with this change: {method: {flag: what it was where it was not given}}}; None is any.
 _UNIFORM = {"distribution": "uniform"}
@@ -44,6 +44,7 @@ _DEFAULTS_BEFORE: dict[int, dict[str | None, dict[str, Any]]] = {
     0: {None: {"prune_outputs": _BEFORE["prune_outputs"]}},
     1: {"top_kast": _UNIFORM},
     2: {"gmp": _UNIFORM, "dpf": _UNIFORM},
+    3: {"sis": {"scope": "global", "distribution": "uniform"}},
 }
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

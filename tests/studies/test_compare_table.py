@@ -261,3 +261,7 @@ def test_new_trainings_of_an_old_study_have_the_defaults_of_then(tmp_path):
     assert files.unsaid_in_study(flags_of_cell, tmp_path) == {"distribution": "uniform"}
     (tmp_path / files.RUN).write_text('{"table": "table2", "defaults": 2}')
     assert files.unsaid_in_study(flags_of_cell, tmp_path) == {}
+    of_sis = {"method": "sis", "scope": None, "distribution": "er", "prune_outputs": False}
+    assert files.unsaid_in_study(of_sis, tmp_path) == {"scope": "global"}
+    (tmp_path / files.RUN).write_text('{"table": "table2", "defaults": 3}')
+    assert files.unsaid_in_study(of_sis, tmp_path) == {}

@@ -26,9 +26,9 @@ class SIS(FromBatches):
         min Σ |W|  with  mean of d(Wx + b − y, ∂f(y))² ≤ η · (the same of W = 0)
 
     over samples of what goes into the layer in the trained network, by Douglas-Rachford splitting.
-    η is such that as many weights are not 0 as `final_sparsity` leaves: in scope "global" one for
-    all layers, in scope "layer" one for each, by its share of the sparsity. The weights that are
-    not 0 are the masks. These stay, and the network's own weights are trained on with them.
+    η is such that as many weights are not 0 as `final_sparsity` leaves: in scope "layer" one for
+    each layer, by its share of the sparsity, in scope "global" one for all. Where these weights are
+    not 0 are the masks. They stay, and the network's own weights are trained on with them.
 
     Known are dense layers and convolutions of two dimensions, alone or with batch normalization
     after them, with ReLU, ReLU6, sigmoid, tanh, softmax or no activation.
@@ -38,7 +38,8 @@ class SIS(FromBatches):
         batches: How many of the first batches to look at, each with a constraint of its own.
         samples: The most samples of a batch for a layer; of a convolution, each position is one.
         iterations: The most of Douglas-Rachford; it stops when the weights are found.
-        **kwargs: See `AtInitialization` and `Method`.
+        **kwargs: See `AtInitialization` and `Method`. `scope` is "layer" here, and `distribution`
+            "erk"; the paper has one η, which at high sparsities leaves too little of small layers.
 
     Raises:
         ValueError: On a parameter out of range.
@@ -53,6 +54,8 @@ class SIS(FromBatches):
     """
 
     rounds: int = dataclasses.field(default=1, init=False)
+    scope: str = "layer"
+    distribution: str | Callable = "erk"
     samples: int = parameter(
         1000, "The most samples of a batch by which a layer is pruned.", at_least=1
     )
