@@ -184,6 +184,24 @@ def test_patches_meet_the_kernel_as_a_convolution_does(options):
     np.testing.assert_allclose(found, expected.reshape(-1, 4), atol=1e-5)
 
 
+def test_samples_are_rows_of_all_images_in_their_order():
+    layer = keras.layers.Conv2D(4, 3, use_bias=False)
+    model = keras.Sequential([keras.Input((6, 6, 2)), layer])
+    x = np.random.default_rng(0).normal(size=(5, 6, 6, 2)).astype("float32")
+    sparse = granet_tf.wrap(model, granet_tf.SIS(0.5))
+
+    def inputs(samples):
+        [problem] = problems_of(sparse, [(x,)], samples, seed=3)
+        return np.asarray(problem.inclusions[0].inputs)
+
+    rows = np.stack([x[n, i : i + 3, j : j + 3].ravel() for n, i, j in np.ndindex(5, 4, 4)])
+    np.testing.assert_array_equal(inputs(80), rows)
+    some = inputs(30)
+    places = [int(np.flatnonzero((rows == row).all(1))[0]) for row in some]
+    assert len(places) == 30 and places == sorted(set(places)) and places[-1] - places[0] > 48
+    np.testing.assert_array_equal(inputs(30), some)
+
+
 def network():
     keras.utils.set_random_seed(0)
     layers = keras.layers

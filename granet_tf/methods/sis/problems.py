@@ -94,14 +94,28 @@ def _problem(path, use: Use, samples, rng):
     scale, shift = _affine(use.normalization, start.dtype)
     inclusions = []
     for inputs in use.inputs:
-        rows = tf.cast(rows_of(layer, inputs), start.dtype)
-        if rows.shape[0] > samples:
-            rows = tf.gather(rows, np.sort(rng.choice(rows.shape[0], samples, replace=False)))
+        rows = tf.cast(_sampled(layer, inputs, samples, rng), start.dtype)
         if layer.use_bias:
             rows = tf.concat([rows, tf.ones((rows.shape[0], 1), rows.dtype)], 1)
         outputs = rows @ start * scale + shift
         inclusions.append(Inclusion(rows, outputs, use.residual, scale, shift))
     return Problem(path, kernel, start, tuple(inclusions))
+
+
+def _sampled(layer, inputs, most, rng):
+    """Some rows of `rows_of`, made image by image, as all patches may need gigabytes."""
+    images = inputs.shape[0]
+    of_one = rows_of(layer, inputs[:1]).shape[0]
+    if images * of_one <= most:
+        return rows_of(layer, inputs)
+    chosen = np.sort(rng.choice(images * of_one, most, replace=False))
+    each = [(image, chosen[chosen // of_one == image] % of_one) for image in range(images)]
+    parts = [
+        tf.gather(rows_of(layer, inputs[image : image + 1]), positions)
+        for image, positions in each
+        if positions.size
+    ]
+    return tf.concat(parts, 0)
 
 
 def _affine(normalization, dtype):
