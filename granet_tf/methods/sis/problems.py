@@ -70,10 +70,16 @@ def problems_of(model: Any, batches: Sequence[Any], samples: int, seed: int) -> 
     layers = [owners[id(p.variable)] for p in model.pruned]
     for pruned, layer in zip(model.pruned, layers, strict=True):
         _check_known(layer, pruned)
-    uses = uses_of(network, layers, [batch[0] for batch in batches])
+    draws = [np.random.default_rng((seed % 2**32, place)) for place in range(len(layers))]
+    inclusions = [[] for _ in layers]
+    for inputs, *_ in batches:  # One at a time, as what goes into all layers may need gigabytes.
+        for use, draw, found in zip(
+            uses_of(network, layers, [inputs]), draws, inclusions, strict=True
+        ):
+            found += _inclusions(use, samples, draw)
     return [
-        _problem(pruned.path, use, samples, np.random.default_rng((seed % 2**32, place)))
-        for place, (pruned, use) in enumerate(zip(model.pruned, uses, strict=True))
+        Problem(pruned.path, tf.convert_to_tensor(layer.kernel), _start(layer), tuple(found))
+        for pruned, layer, found in zip(model.pruned, layers, inclusions, strict=True)
     ]
 
 
@@ -85,21 +91,24 @@ def _check_known(layer, pruned):
         )
 
 
-def _problem(path, use: Use, samples, rng):
-    layer = use.layer
-    kernel = tf.convert_to_tensor(layer.kernel)
-    start = tf.reshape(kernel, (-1, kernel.shape[-1]))
+def _start(layer):
+    start = tf.reshape(layer.kernel, (-1, layer.kernel.shape[-1]))
     if layer.use_bias:
         start = tf.concat([start, tf.convert_to_tensor(layer.bias)[None]], 0)
+    return start
+
+
+def _inclusions(use: Use, samples, rng):
+    layer, start = use.layer, _start(use.layer)
     scale, shift = _affine(use.normalization, start.dtype)
-    inclusions = []
+    found = []
     for inputs in use.inputs:
         rows = tf.cast(_sampled(layer, inputs, samples, rng), start.dtype)
         if layer.use_bias:
             rows = tf.concat([rows, tf.ones((rows.shape[0], 1), rows.dtype)], 1)
         outputs = rows @ start * scale + shift
-        inclusions.append(Inclusion(rows, outputs, use.residual, scale, shift))
-    return Problem(path, kernel, start, tuple(inclusions))
+        found.append(Inclusion(rows, outputs, use.residual, scale, shift))
+    return found
 
 
 def _sampled(layer, inputs, most, rng):
