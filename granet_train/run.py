@@ -151,7 +151,7 @@ class Run:
                     "All workers must see the same work directory, to go on from its checkpoints. "
                     f"Received: --workdir={self.values.workdir}, here at step {position.batches:,}"
                 )
-            self._begin(model, position, stop)
+            self._begin(model, position, stop, chief)
             if chief and position.batches:
                 done, steps = position.batches, self.length.steps
                 print(f"{self.name}: going on after step {done:,} of {steps:,}")
@@ -193,11 +193,14 @@ class Run:
             keep = self.values.keep_checkpoints
             yield Checkpoints(own, loop.variables_of(model), position, keep, directory, shaped)
 
-    def _begin(self, model, position, stop):
+    def _begin(self, model, position, stop, chief):
         """Masks that are chosen before training, or by its first update."""
         if self.method is None or position.batches:
             return
         if not model.has_drawn:
+            if chief and self.method.needs_data:
+                images = self.method.batches * self.data.batch_size
+                print(f"{self.name}: choosing masks by {images:,} training images", flush=True)
             with stop.ends_at_once():
                 self._draw(model)
         prune_at_start(model)

@@ -359,6 +359,8 @@ def test_each_layer_that_is_pruned_away_gets_a_warning(tmp_path):
         # The library's own, in the words of Python, says the same again.
         warnings.filterwarnings("error", "All of .* has been pruned")
         printed = run(*argv, "--final_sparsity=0.9999", f"--workdir={tmp_path}")
+    [chosen] = [line for line in printed.splitlines() if "choosing" in line]
+    assert chosen == "snip: choosing masks by 256 training images"
     lines = [line for line in printed.splitlines() if line.startswith("warning: ")]
     told = [
         re.match(r"warning: (\w+): all of (\S+) has been pruned", line).groups() for line in lines
