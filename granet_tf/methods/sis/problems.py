@@ -14,13 +14,18 @@ import tensorflow as tf
 
 from granet_tf.methods.sis.inclusion import Inclusion
 from granet_tf.methods.sis.recording import Use, uses_of
-from granet_tf.methods.sis.splitting import sparsest
+from granet_tf.methods.sis.splitting import TOLERANCE, sparsest
 from keras_layers.keras_internals import layers_of
 
 # Shares between which the one of a wanted sparsity is looked for, and by how many solutions.
 _LOWEST, _HIGHEST, _MOST_SOLUTIONS = 1e-5, 1.0, 15
 # As many weights more than wanted are near enough: the smallest go.
 _NEAR = 1.02
+# A rough search, and one around the share that it finds: by so much in logarithms, in which the
+# number of weights is taken to change by a half.
+_TOLERANCES, _AROUND, _CHANGE = (1e-3, TOLERANCE), 0.3, 1.5
+# Nearer together, in logarithms, shares are the same.
+_CLOSE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +49,18 @@ class Problem:
         """Those of the kernel."""
         return self.weights.shape.num_elements() // self.weights.shape[-1]
 
-    def solved(self, eta: float, iterations: int) -> tf.Tensor:
+    def solved(self, eta: float, iterations: int, tolerance: float = TOLERANCE) -> tf.Tensor:
         """The sparsest kernel that is off by the share η of what zeros are off by."""
         is_kernel = tf.cast(tf.range(self.start.shape[0]) < self.rows, self.start.dtype)[:, None]
         nothing = self.start * (1.0 - is_kernel)
         bounds = [eta * each.distance(nothing) for each in self.inclusions]
         found = sparsest(
-            self.start, self.inclusions, bounds, penalized=is_kernel, iterations=iterations
+            self.start,
+            self.inclusions,
+            bounds,
+            penalized=is_kernel,
+            iterations=iterations,
+            tolerance=tolerance,
         )
         return tf.reshape(found[: self.rows], self.weights.shape)
 
@@ -189,25 +199,43 @@ def solutions_of_number(problems, wanted, iterations):
     >>> tf.where(kernel[:, 0] != 0)[:, 0].numpy().tolist()
     [0, 2]
     """
+    size = sum(problem.weights.shape.num_elements() for problem in problems)
+    if wanted >= size:
+        return [problem.weights for problem in problems]
+    rough, fine = (functools.partial(_solved, problems, iterations, t) for t in _TOLERANCES)
+    eta, _ = _searched(rough, wanted, (math.log(_LOWEST), math.log(_HIGHEST)), (size, 0))
+    around = eta - _AROUND, min(eta + _AROUND, math.log(_HIGHEST))
+    return _searched(fine, wanted, around, (_CHANGE * wanted, wanted / _CHANGE))[1]
 
-    low, high = math.log(_LOWEST), math.log(_HIGHEST)
-    best = [problem.weights for problem in problems]
-    most, least = sum(kernel.shape.num_elements() for kernel in best), 0
-    if wanted >= most:
-        return best
+
+def _solved(problems, iterations, tolerance, eta):
+    return [problem.solved(math.exp(eta), iterations, tolerance) for problem in problems]
+
+
+def _searched(solved, wanted, between, numbers):
+    """The highest η, in logarithms, of which the solutions leave `wanted` weights, and these.
+
+    Args:
+        solved: η -> kernels.
+        wanted: How many weights, or a few more.
+        between: The least and the highest η.
+        numbers: Of weights that these two leave, about.
+    """
+    (low, high), (most, least) = between, numbers
+    best = None
     for turn in range(_MOST_SOLUTIONS):
         # Halves, as the numbers at the ends tell little, and then where they let it expect.
         share = 0.5 if turn % 2 == 0 else _share(most, math.sqrt(_NEAR) * wanted, least)
         eta = low + share * (high - low)
-        kernels = [problem.solved(math.exp(eta), iterations) for problem in problems]
+        kernels = solved(eta)
         left = sum(int(tf.math.count_nonzero(kernel)) for kernel in kernels)
-        if left < wanted:
+        if left >= wanted:
+            low, most, best = eta, left, kernels
+        else:
             high, least = eta, left
-            continue
-        low, most, best = eta, left, kernels
-        if left <= _NEAR * wanted:
+        if wanted <= left <= _NEAR * wanted or high - low < _CLOSE:
             break
-    return best
+    return low, solved(low) if best is None else best
 
 
 def _share(most, wanted, least):

@@ -18,8 +18,7 @@ import tensorflow as tf
 
 from granet_tf.methods.sis.inclusion import Inclusion, Residual
 
-# The weights are found when an iteration moves them and the outputs by less than this share.
-_TOLERANCE = 1e-5
+TOLERANCE = 3e-5
 # The threshold, relative to the mean |W|, where the weights may be off by as much as without them.
 _THRESHOLD = 3.0
 # How far an iteration goes, of less than twice its step.
@@ -33,6 +32,7 @@ def sparsest(
     *,
     penalized: tf.Tensor | float = 1.0,
     iterations: int = 500,
+    tolerance: float = TOLERANCE,
 ) -> tf.Tensor:
     """The weights of the least ℓ1 norm within the bounds; what is 0 is exactly 0.
 
@@ -42,6 +42,7 @@ def sparsest(
         bounds: The highest `distance` of each, 0 or more.
         penalized: What each entry counts in the norm, such as 0 for a bias.
         iterations: The most of Douglas-Rachford.
+        tolerance: Weights are found when one moves them and the outputs by less than this share.
 
     Example: the output is 3 x_0 + 0.1 x_1; being off by 0.04 in the mean square takes x_1 away, and
     0.17 off x_0, as 0.1² + 0.17² = 0.04.
@@ -66,6 +67,7 @@ def sparsest(
         tf.broadcast_to(tf.cast(first.shift, dtype), columns),
         list(bounds),
         _THRESHOLD * tf.sqrt(share) * penalized,
+        tf.cast(tolerance, dtype),
         tf.constant(iterations),
     )
 
@@ -74,7 +76,7 @@ def sparsest(
 def _solver(residual, batches, dtype):
     """One for layers of all sizes, so that it is traced once."""
     matrix, row, number = (tf.TensorSpec([None] * rank, dtype) for rank in (2, 1, 0))
-    signature = matrix, matrix, [matrix] * batches, row, row, [number] * batches, matrix
+    signature = matrix, matrix, [matrix] * batches, row, row, [number] * batches, matrix, number
     return tf.function(
         functools.partial(_sparsest, residual),
         input_signature=(*signature, tf.TensorSpec((), tf.int32)),
@@ -82,7 +84,9 @@ def _solver(residual, batches, dtype):
     )
 
 
-def _sparsest(residual, weights, inputs, outputs, scale, shift, bounds, threshold, iterations):
+def _sparsest(
+    residual, weights, inputs, outputs, scale, shift, bounds, threshold, tolerance, iterations
+):
     # In terms of W · scale, so that a change of an output counts the same in each.
     start = weights * scale
     unscale = tf.math.reciprocal_no_nan(scale)
@@ -106,7 +110,7 @@ def _sparsest(residual, weights, inputs, outputs, scale, shift, bounds, threshol
         moved_w, moved_v = _RELAXATION * (moved_w - w), _RELAXATION * (moved_v - v)
         return hidden_w + moved_w, hidden_v + moved_v, w, size(moved_w, moved_v) > least
 
-    least = _TOLERANCE**2 * size(start, inputs @ start)
+    least = tolerance**2 * size(start, inputs @ start)
     begin = start, inputs @ start, start, tf.constant(True)
     found = tf.while_loop(lambda *state: state[-1], turn, begin, maximum_iterations=iterations)
     return found[2] * unscale
