@@ -8,10 +8,10 @@ from sklearn.linear_model import Lasso
 
 import granet_tf
 from granet_tf.methods.sis import sis_solution
-from granet_tf.methods.sis.inclusion import RESIDUALS, Inclusion, of_relu
+from granet_tf.methods.sis.inclusion import RESIDUALS, Inclusion, of_a_bijection, of_relu
 from granet_tf.methods.sis.problems import Problem, problems_of, rows_of
 from granet_tf.methods.sis.recording import uses_of
-from granet_tf.methods.sis.splitting import sparsest
+from granet_tf.methods.sis.splitting import _solver, sparsest
 from tests.support import haugazeau
 
 SAMPLES, INPUTS, OUTPUTS = 200, 20, 5
@@ -315,6 +315,22 @@ def test_eta_is_a_share():
     sparse = granet_tf.wrap(network(), granet_tf.SIS())
     with pytest.raises(ValueError, match=r"`eta` must be in \[0, 1\]. Received: eta=1.5"):
         sis_solution(sparse, [], 1.5)
+
+
+def test_no_batches_are_named():
+    sparse = granet_tf.wrap(network(), granet_tf.SIS())
+    with pytest.raises(ValueError, match=r"`batches` must be one or more.*Received: none"):
+        sis_solution(sparse, [], 0.2)
+
+
+def test_the_solver_is_traced_once_for_layers_of_all_sizes():
+    _solver.cache_clear()
+    for size in ((30, 4, 3), (30, 4, 2), (20, 6, 3), (20, 5, 7)):
+        samples, inputs, outputs = size
+        x, w = tf.ones((samples, inputs)), tf.ones((inputs, outputs))
+        sparsest(w, [Inclusion(x, x @ w)], [tf.constant(0.1)])
+    solver = _solver(of_a_bijection, 1, tf.float32)
+    assert _solver.cache_info().currsize == 1 and solver.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])

@@ -114,7 +114,8 @@ def sis_solution(
         seed: Which samples.
 
     Raises:
-        ValueError: If `eta` is out of range, or on a layer or an activation that is not known.
+        ValueError: If `eta` is out of range or there is no batch, or on a layer or an activation
+            that is not known.
 
     Example:
 
@@ -128,5 +129,8 @@ def sis_solution(
 
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"`eta` must be in [0, 1]. Received: eta={eta}")
-    problems = problems_of(model, list(batches), samples, seed)
+    batches = list(batches)
+    if not batches:
+        raise ValueError("`batches` must be one or more: (x, ...) each. Received: none")
+    problems = problems_of(model, batches, samples, seed)
     return {p.path: p.solved(eta, iterations).numpy() for p in problems}

@@ -128,11 +128,10 @@ def _sampled(layer, inputs, most, rng):
     if images * of_one <= most:
         return rows_of(layer, inputs)
     chosen = np.sort(rng.choice(images * of_one, most, replace=False))
-    each = [(image, chosen[chosen // of_one == image] % of_one) for image in range(images)]
+    owners = chosen // of_one
     parts = [
-        tf.gather(rows_of(layer, inputs[image : image + 1]), positions)
-        for image, positions in each
-        if positions.size
+        tf.gather(rows_of(layer, inputs[image : image + 1]), chosen[owners == image] % of_one)
+        for image in np.unique(owners)
     ]
     return tf.concat(parts, 0)
 
